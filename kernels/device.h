@@ -69,7 +69,7 @@ class Event {
 
 struct DeviceInfo {
   std::string name;          // "NVIDIA H100 80GB HBM3", "AMD EPYC (2 threads, avx512_bf16)"
-  bool is_cpu = false;
+  bool captures_steps = false;  // Replay captures: callers round batch sizes up to a few buckets
   int64_t device_bytes = 0;  // HBM in all; on the CPU device the memory that the process may use
   int64_t host_bytes = 0;    // host memory that the process may use (the cgroup's limit where there is one)
 };
@@ -94,6 +94,8 @@ class Device {
   virtual void Wait(Stream& stream, Event& event) = 0;  // stream waits for the event's last Record
   virtual void Synchronize(Event& event) = 0;           // the calling thread waits
   virtual void Synchronize(Stream& stream) = 0;
+  // Device time between two recorded events. REQUIRES: both have passed.
+  virtual int64_t ElapsedNs(Event& begin, Event& end) = 0;
 
   // Enqueues what `enqueue` enqueues on `stream`. `key` names the sequence of work: calls with one key must enqueue the
   // same kernels with the same parameters (what varies is read from device memory), so that a device may capture the

@@ -287,11 +287,11 @@ struct SampledToken {
 };
 
 // Order: log-probabilities of the raw logits; stop-token ban (min_tokens); logit bias; repetition, presence, frequency
-// penalties; greedy, or temperature, top_k, top_p, min_p, then one draw: Philox(seed, generated index). The token goes to
-// token[row]; position[row] grows by one in decode (advance); `history` counts it.
+// penalties; greedy, or temperature, top_k, top_p, min_p, then one draw: Philox(seed, generated index). The generated index
+// of the new token is position[row] + 1 - prompt_tokens, where position[row] is that of the token just processed. The
+// token goes to token[row], position[row] grows by one, `history` counts it.
 struct SampleParams {
   DecodeRows decode;           // which rows; logits row b belongs to place b
-  bool advance = true;         // decode: position[row] += 1. After prefill the caller sets the position: false
   const float* logits = nullptr;  // [max_batch][vocab]
   int32_t vocab = 0;
   const SamplingRow* sampling = nullptr;  // [max_rows]
@@ -347,9 +347,10 @@ struct UpdateTablesParams {
   int32_t vocab = 0;
 };
 
-// history[row] |= bit 31 for each prompt token.
+// history[row] of each id: bit 31 set for prompt tokens; with `generated` the count grows by one instead.
 struct MarkPromptParams {
   const int32_t* ids = nullptr;  // [n] pinned
+  bool generated = false;
   int32_t n = 0;
   int32_t row = 0;
   uint32_t* history = nullptr;
