@@ -1,10 +1,11 @@
-// The start-up arithmetic: how the budgets of the configuration become pools. Everything is allocated once, from this
-// plan, and no request can make the process need more.
+// The start-up arithmetic: how the budgets of the configuration become pools. Everything is
+// allocated once, from this plan, and no request can make the process need more.
 //
 //   hbm_budget = directories + ages and owners + summaries + meta segments + slots
 //   host_pool  = host pages
 //
-// Summaries cover every token that either tier can hold; meta segments cover the host tier; slots get the rest.
+// Summaries cover every token that either tier can hold; meta segments cover the host tier; slots
+// get the rest.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +15,9 @@
 #include "kernels/kv_layout.h"
 
 namespace spin {
+
+// Arrays that share an allocation begin at multiples of this many bytes.
+inline constexpr int64_t kArrayAlignment = 256;
 
 struct MemoryPlan {
   KvGeometry geometry;
@@ -43,7 +47,12 @@ struct MemoryPlan {
   std::string ToText() const;
 };
 
-// ResourceExhausted, with the least budget that would do, when not even one extent a layer fits in HBM.
+// HBM that a cache of so many extents takes, tables and metadata included.
+int64_t HbmBytes(const KvGeometry& geometry, int64_t num_slot_extents, int64_t num_host_extents);
+
+// ResourceExhausted, with the least budget that would do and its key, when not even one extent a
+// layer fits in HBM, or in a host pool that is not 0. Neither pool gets more extents than the
+// directories can name.
 absl::StatusOr<MemoryPlan> PlanMemory(const KvGeometry& geometry, int64_t hbm_budget_bytes,
                                       int64_t host_pool_bytes);
 
