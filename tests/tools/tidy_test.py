@@ -45,7 +45,7 @@ class TidyTest(unittest.TestCase):
             "memory/a.h": "class A final : public B {\n  void F() const override {\n" + body + "}\n};\n"})
 
     def test_braces_in_literals_do_not_confuse(self):
-        status, out = self.tidy({                                 "memory/a.cc": "char F() {\n  return '{';\n}\n" + "int x;\n" * 50})
+        status, out = self.tidy({"memory/a.cc": "char F() {\n  return '{';\n}\n" + "int x;\n" * 50})
         self.assertEqual(status, 0, out)
 
     def test_long_file(self):
