@@ -31,8 +31,8 @@ void WriteLog(LogLevel level, const std::string& line);
 #define SPIN_LOG_LEVEL_WARNING ::spin::LogLevel::kWarning
 #define SPIN_LOG_LEVEL_ERROR ::spin::LogLevel::kError
 
-#define SPIN_LOG(severity, ...)                                                            \
-  do {                                                                                     \
-    if (::spin::LogEnabled(SPIN_LOG_LEVEL_##severity))                                     \
-      ::spin::WriteLog(SPIN_LOG_LEVEL_##severity, absl::StrFormat(__VA_ARGS__));           \
+#define SPIN_LOG(severity, ...)                                                  \
+  do {                                                                           \
+    if (::spin::LogEnabled(SPIN_LOG_LEVEL_##severity))                           \
+      ::spin::WriteLog(SPIN_LOG_LEVEL_##severity, absl::StrFormat(__VA_ARGS__)); \
   } while (false)

@@ -11,8 +11,9 @@ namespace spin {
 
 // Four 32-bit draws for a 64-bit key and a 128-bit counter (lo, hi).
 constexpr std::array<uint32_t, 4> Philox(uint64_t key, uint64_t counter_lo, uint64_t counter_hi) {
-  std::array<uint32_t, 4> c = {static_cast<uint32_t>(counter_lo), static_cast<uint32_t>(counter_lo >> 32),
-                               static_cast<uint32_t>(counter_hi), static_cast<uint32_t>(counter_hi >> 32)};
+  std::array<uint32_t, 4> c = {
+      static_cast<uint32_t>(counter_lo), static_cast<uint32_t>(counter_lo >> 32),
+      static_cast<uint32_t>(counter_hi), static_cast<uint32_t>(counter_hi >> 32)};
   uint32_t k0 = static_cast<uint32_t>(key);
   uint32_t k1 = static_cast<uint32_t>(key >> 32);
   for (int round = 0; round < 10; ++round) {
