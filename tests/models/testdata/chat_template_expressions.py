@@ -195,7 +195,6 @@ d.get('a')
 d.get('z')
 d.get('z', 9)
 d
-d.get
 callable if false else 1
 xs.index(2)
 xs.count(1)
