@@ -1,0 +1,63 @@
+// A request as the engine sees it: immutable input, and the sink that its output goes to.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/ids.h"
+#include "engine/sampling_params.h"
+#include "kernels/params.h"
+
+namespace spin {
+
+enum class FinishReason {
+  kNone,    // still running
+  kStop,    // end-of-sequence token, stop token or stop string
+  kLength,  // max_tokens or the context
+  kAbort,   // cancelled or shut down: never shown to OpenAI clients
+  kError,   // see RequestOutput::error
+};
+
+// What one sequence produced since the last output.
+struct SequenceDelta {
+  int32_t index = 0;                 // 0..n-1
+  std::string text;                  // may be empty while characters or stop strings are held back
+  std::vector<SampledToken> tokens;  // with log-probabilities where they were asked
+  FinishReason finish = FinishReason::kNone;
+  // Why it stopped: the stop string, or the stop token (not for the model's own end-of-sequence
+  // token).
+  std::string stop_string;
+  std::optional<int32_t> stop_token;
+};
+
+struct RequestOutput {
+  std::vector<SequenceDelta> deltas;
+  // Once, with the first output, when asked: entry i belongs to prompt token i + 1.
+  std::vector<SampledToken> prompt_logprobs;
+  bool finished = false;  // every sequence has finished; nothing follows
+  absl::Status error;     // not OK: the request failed, finished is true
+  int32_t cached_prompt_tokens = 0;
+};
+
+// Receives the output of one request.
+class OutputSink {
+ public:
+  virtual ~OutputSink() = default;
+  // Engine thread. Must not block and must not call the engine. False: nobody listens any more (the
+  // client is gone or too slow); the engine then cancels the request.
+  virtual bool OnOutput(RequestOutput output) = 0;
+};
+
+struct Request {
+  RequestId id;
+  std::string external_id;  // what the client and the log see ("cmpl-…")
+  std::vector<int32_t> prompt;
+  SamplingParams sampling;
+  int32_t priority = 0;  // lower runs first
+  std::shared_ptr<OutputSink> sink;
+};
+
+}  // namespace spin

@@ -1,0 +1,43 @@
+// The bytes of a MemoryPlan: owns every buffer of the KV cache and hands out the KvTables that
+// kernels work on.
+//
+// Allocated once at start; the device must outlive it. The contents belong to the kernels (see
+// kv_layout.h).
+#pragma once
+
+#include <absl/functional/function_ref.h>
+
+#include <memory>
+
+#include "common/status.h"
+#include "kernels/device.h"
+#include "kernels/kv_layout.h"
+#include "memory/memory_plan.h"
+
+namespace spin {
+
+class KvStore {
+ public:
+  // Allocates and initialises (directories empty, nothing resident, pages zero) on `stream`, and
+  // waits for it. `progress(done_bytes, total_bytes)` is called now and then while pools are
+  // pinned.
+  static absl::StatusOr<std::unique_ptr<KvStore>> Create(
+      Device& device, Stream& stream, const MemoryPlan& plan,
+      absl::FunctionRef<void(int64_t done_bytes, int64_t total_bytes)> progress);
+
+  const KvTables& tables() const { return tables_; }
+  const MemoryPlan& plan() const { return plan_; }
+
+ private:
+  explicit KvStore(const MemoryPlan& plan) : plan_(plan) {}
+
+  void MapTables();
+  void Initialise(Device& device, Stream& stream,
+                  absl::FunctionRef<void(int64_t done_bytes, int64_t total_bytes)> progress);
+
+  MemoryPlan plan_;
+  KvTables tables_;
+  Buffer directories_, slot_state_, meta_, summaries_, slots_, host_pages_;
+};
+
+}  // namespace spin
