@@ -146,7 +146,7 @@ absl::Status ModelStack::Load(const ServerConfig& config) {
                                         .tile_tokens = config.prefill_tile_tokens,
                                         .eviction = config.eviction},
                                        model, *std::move(weights), std::move(plan_.algorithm),
-                                       plan_.backend, *store_));
+                                       device, ops, *store_));
   SPIN_LOG(INFO, "pools    %s on the device, %s on the host, %s workspace in %.1f s",
            FormatBytes(plan_.cache.plan.hbm_bytes()), FormatBytes(plan_.cache.plan.host_bytes),
            FormatBytes(executor_->workspace_bytes()), SecondsSince(begin));
