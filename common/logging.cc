@@ -73,7 +73,9 @@ void SetUpLogging(LogLevel level, LogFormat format) {
   }
 }
 
-bool LogEnabled(LogLevel level) { return TheLogger().logger.should_log(ToSpdlog(level)); }
+bool LogEnabled(LogLevel level) {
+  return TheLogger().logger.should_log(ToSpdlog(level));
+}
 
 void WriteLog(LogLevel level, const std::string& line) {
   Logger& log = TheLogger();

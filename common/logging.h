@@ -1,6 +1,8 @@
-// Log lines: SPIN_LOG(INFO, "loaded %d layers in %.1f s", n, s). Formats with absl::StrFormat, writes through spdlog.
+// Log lines: SPIN_LOG(INFO, "loaded %d layers in %.1f s", n, s). Formats with absl::StrFormat,
+// writes through spdlog.
 //
-// Any thread. logging.cc is the only file that sees spdlog. Lines go to stderr, so that stdout stays for results.
+// Any thread. logging.cc is the only file that sees spdlog. Lines go to stderr, so that stdout
+// stays for results.
 #pragma once
 
 #include <absl/strings/str_format.h>
@@ -31,8 +33,8 @@ void WriteLog(LogLevel level, const std::string& line);
 #define SPIN_LOG_LEVEL_WARNING ::spin::LogLevel::kWarning
 #define SPIN_LOG_LEVEL_ERROR ::spin::LogLevel::kError
 
-#define SPIN_LOG(severity, ...)                                                            \
-  do {                                                                                     \
-    if (::spin::LogEnabled(SPIN_LOG_LEVEL_##severity))                                     \
-      ::spin::WriteLog(SPIN_LOG_LEVEL_##severity, absl::StrFormat(__VA_ARGS__));           \
+#define SPIN_LOG(severity, ...)                                                  \
+  do {                                                                           \
+    if (::spin::LogEnabled(SPIN_LOG_LEVEL_##severity))                           \
+      ::spin::WriteLog(SPIN_LOG_LEVEL_##severity, absl::StrFormat(__VA_ARGS__)); \
   } while (false)

@@ -43,7 +43,8 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path, int64_t max_by
   SPIN_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path));
   const auto bytes = file.bytes();
   if (static_cast<int64_t>(bytes.size()) > max_bytes) {
-    return InvalidArgument("%s has %d bytes, more than the %d allowed", path, bytes.size(), max_bytes);
+    return InvalidArgument("%s has %d bytes, more than the %d allowed", path, bytes.size(),
+                           max_bytes);
   }
   return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }

@@ -1,7 +1,9 @@
-// Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11).
+// Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as
+// 1, 2, 3", SC'11).
 //
-// A draw is a pure function of (key, counter), so that a sampled token depends on the request's seed and the token's
-// index alone, never on the batch, and a GPU kernel draws the same numbers as the CPU.
+// A draw is a pure function of (key, counter), so that a sampled token depends on the request's
+// seed and the token's index alone, never on the batch, and a GPU kernel draws the same numbers as
+// the CPU.
 #pragma once
 
 #include <array>
@@ -11,8 +13,9 @@ namespace spin {
 
 // Four 32-bit draws for a 64-bit key and a 128-bit counter (lo, hi).
 constexpr std::array<uint32_t, 4> Philox(uint64_t key, uint64_t counter_lo, uint64_t counter_hi) {
-  std::array<uint32_t, 4> c = {static_cast<uint32_t>(counter_lo), static_cast<uint32_t>(counter_lo >> 32),
-                               static_cast<uint32_t>(counter_hi), static_cast<uint32_t>(counter_hi >> 32)};
+  std::array<uint32_t, 4> c = {
+      static_cast<uint32_t>(counter_lo), static_cast<uint32_t>(counter_lo >> 32),
+      static_cast<uint32_t>(counter_hi), static_cast<uint32_t>(counter_hi >> 32)};
   uint32_t k0 = static_cast<uint32_t>(key);
   uint32_t k1 = static_cast<uint32_t>(key >> 32);
   for (int round = 0; round < 10; ++round) {
@@ -31,7 +34,8 @@ constexpr float UniformOpenClosed(uint32_t bits) {
   return (static_cast<float>(bits >> 8) + 1.0f) * 0x1p-24f;
 }
 
-// A small sequential generator over Philox for tests, dummy weights and load generation. One thread.
+// A small sequential generator over Philox for tests, dummy weights and load generation. One
+// thread.
 class Random {
  public:
   explicit Random(uint64_t seed) : seed_(seed) {}

@@ -1,7 +1,8 @@
 // Operating errors: absl::Status made from a format string, and the two macros that pass it on.
 //
-// Debian's Abseil has its own string_view, so absl::InvalidArgumentError(std::string_view) does not compile; these
-// helpers take absl::StrFormat arguments (std::string_view is fine with %s) and return the ready Status.
+// Debian's Abseil has its own string_view, so absl::InvalidArgumentError(std::string_view) does not
+// compile; these helpers take absl::StrFormat arguments (std::string_view is fine with %s) and
+// return the ready Status.
 #pragma once
 
 #include <absl/status/status.h>
@@ -13,10 +14,10 @@
 
 namespace spin {
 
-#define SPIN_DEFINE_STATUS_(Name, Code)                                                   \
-  template <typename... Args>                                                             \
+#define SPIN_DEFINE_STATUS_(Name, Code)                                                           \
+  template <typename... Args>                                                                     \
   [[nodiscard]] absl::Status Name(const absl::FormatSpec<Args...>& format, const Args&... args) { \
-    return absl::Status(absl::StatusCode::Code, absl::StrFormat(format, args...));        \
+    return absl::Status(absl::StatusCode::Code, absl::StrFormat(format, args...));                \
   }
 
 SPIN_DEFINE_STATUS_(InvalidArgument, kInvalidArgument)
@@ -33,17 +34,19 @@ SPIN_DEFINE_STATUS_(OutOfRange, kOutOfRange)
 #undef SPIN_DEFINE_STATUS_
 
 // The message as a std::string (Status::message() is an absl::string_view).
-inline std::string MessageOf(const absl::Status& status) { return std::string(status.message()); }
+inline std::string MessageOf(const absl::Status& status) {
+  return std::string(status.message());
+}
 
 // The same status with "prefix: " before its message.
 absl::Status Annotate(const absl::Status& status, const std::string& prefix);
 
 }  // namespace spin
 
-#define SPIN_RETURN_IF_ERROR(expr)                  \
-  do {                                              \
-    absl::Status spin_status_ = (expr);             \
-    if (!spin_status_.ok()) return spin_status_;    \
+#define SPIN_RETURN_IF_ERROR(expr)               \
+  do {                                           \
+    absl::Status spin_status_ = (expr);          \
+    if (!spin_status_.ok()) return spin_status_; \
   } while (false)
 
 #define SPIN_CONCAT_INNER_(a, b) a##b

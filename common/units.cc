@@ -9,10 +9,20 @@ namespace spin {
 namespace {
 
 constexpr std::array<std::pair<std::string_view, double>, 14> kUnits = {{
-    {"", 1},      {"B", 1},     {"KiB", 1024.0},          {"MiB", 1048576.0},
-    {"GiB", 0x1p30}, {"TiB", 0x1p40}, {"K", 1024.0},      {"M", 1048576.0},
-    {"G", 0x1p30}, {"T", 0x1p40}, {"KB", 1e3},            {"MB", 1e6},
-    {"GB", 1e9},  {"TB", 1e12},
+    {"", 1},
+    {"B", 1},
+    {"KiB", 1024.0},
+    {"MiB", 1048576.0},
+    {"GiB", 0x1p30},
+    {"TiB", 0x1p40},
+    {"K", 1024.0},
+    {"M", 1048576.0},
+    {"G", 0x1p30},
+    {"T", 0x1p40},
+    {"KB", 1e3},
+    {"MB", 1e6},
+    {"GB", 1e9},
+    {"TB", 1e12},
 }};
 
 }  // namespace

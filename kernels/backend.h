@@ -1,4 +1,5 @@
-// A backend: one Device and its Ops. The build decides which kinds exist; nothing above kernels/ asks which one runs.
+// A backend: one Device and its Ops. The build decides which kinds exist; nothing above kernels/
+// asks which one runs.
 #pragma once
 
 #include <memory>
@@ -11,7 +12,8 @@
 namespace spin {
 
 struct BackendOptions {
-  std::string device = "auto";  // auto | cpu | cuda. "cuda" never falls back: it is an error where there is none
+  std::string device =
+      "auto";  // auto | cpu | cuda. "cuda" never falls back: it is an error where there is none
   int threads = 0;              // CPU worker threads; 0: all cores that the process may use
   bool inline_streams = false;  // CPU: run work as it is enqueued, on the calling thread (tests)
 };

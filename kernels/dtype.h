@@ -8,14 +8,18 @@ namespace spin {
 
 enum class DType : int32_t { kF32 = 0, kBf16 = 1, kF16 = 2 };
 
-constexpr int64_t SizeOf(DType type) { return type == DType::kF32 ? 4 : 2; }
+constexpr int64_t SizeOf(DType type) {
+  return type == DType::kF32 ? 4 : 2;
+}
 
 constexpr const char* NameOf(DType type) {
   return type == DType::kF32 ? "float32" : type == DType::kBf16 ? "bfloat16" : "float16";
 }
 
 // bfloat16 is the upper half of a float.
-inline float Bf16ToFloat(uint16_t value) { return std::bit_cast<float>(uint32_t{value} << 16); }
+inline float Bf16ToFloat(uint16_t value) {
+  return std::bit_cast<float>(uint32_t{value} << 16);
+}
 
 // Round to nearest, ties to even; NaN stays NaN (quiet).
 inline uint16_t FloatToBf16(float value) {
@@ -33,8 +37,8 @@ inline float F16ToFloat(uint16_t value) {
     const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
     return sign != 0 ? -magnitude : magnitude;
   }
-  const uint32_t bits = exponent == 31 ? 0x7f800000 | (mantissa << 13)
-                                       : ((exponent + 112) << 23) | (mantissa << 13);
+  const uint32_t bits =
+      exponent == 31 ? 0x7f800000 | (mantissa << 13) : ((exponent + 112) << 23) | (mantissa << 13);
   return std::bit_cast<float>(sign | bits);
 }
 

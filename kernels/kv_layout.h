@@ -1,18 +1,23 @@
-// Where the bytes of the KV cache are: the page, the extent, the two-level tables. The only place that knows.
+// Where the bytes of the KV cache are: the page, the extent, the two-level tables. The only place
+// that knows.
 //
 // PODs and arithmetic only: CUDA files include this header.
 //
-//   page    [2][P][d]      K plane, then V plane, of P tokens of one KV head of one layer; same bytes on both tiers.
-//   extent  [Hkv][E] pages  512 tokens of all KV heads of one layer (E = 512 / P): the unit in which both pools are
+//   page    [2][P][d]      K plane, then V plane, of P tokens of one KV head of one layer; same
+//   bytes on both tiers. extent  [Hkv][E] pages  512 tokens of all KV heads of one layer (E = 512 /
+//   P): the unit in which both pools are
 //                           allocated. With 8 heads of 128 in bf16 it is 2 MiB, one huge page.
-//   stream  one (row, layer, KV head): the unit at which selection and residency happen. A row is a sequence's place
+//   stream  one (row, layer, KV head): the unit at which selection and residency happen. A row is a
+//   sequence's place
 //           in the tables.
 //
 //   directory[row][layer][i] -> extent id       (first level; one directory for each pool)
-//   extent id, head, page in extent -> address  (second level: arithmetic; no table read, on the host tier least of all)
+//   extent id, head, page in extent -> address  (second level: arithmetic; no table read, on the
+//   host tier least of all)
 //
-// Four pools share this shape, one extent a time: slots (HBM pages), host pages, summaries, and meta segments (int32 a
-// partition: the local slot that holds it, or kAbsent). Metadata so follows the tokens that are stored.
+// Four pools share this shape, one extent a time: slots (HBM pages), host pages, summaries, and
+// meta segments (int32 a partition: the local slot that holds it, or kAbsent). Metadata so follows
+// the tokens that are stored.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +32,8 @@ inline constexpr int32_t kMaxAge = 63;  // ages saturate here (6 bits)
 
 enum class Placement : int32_t { kNone = 0, kResident = 1, kTiered = 2 };
 
-// Shape of the KV cache of one server; fixed at start. Partition and page are the same thing here: P tokens in order.
+// Shape of the KV cache of one server; fixed at start. Partition and page are the same thing here:
+// P tokens in order.
 struct KvGeometry {
   int32_t num_layers = 0;
   int32_t num_kv_heads = 0;
@@ -36,8 +42,9 @@ struct KvGeometry {
   int32_t page_tokens = 0;  // P: divides kExtentTokens
   int32_t max_rows = 0;     // rows of the tables: sequences that hold memory at once
   int32_t max_extents = 0;  // width of a directory: ceil(max_model_len / 512)
-  int32_t summary_elements = 0;  // elements of one partition's summary, 0 without (Quest: 2 * head_dim)
-  DType dtype = DType::kBf16;    // of pages and summaries
+  int32_t summary_elements =
+      0;  // elements of one partition's summary, 0 without (Quest: 2 * head_dim)
+  DType dtype = DType::kBf16;  // of pages and summaries
 
   constexpr int32_t extent_pages() const { return kExtentTokens / page_tokens; }
   constexpr int32_t group() const { return num_q_heads / num_kv_heads; }
@@ -48,7 +55,9 @@ struct KvGeometry {
   constexpr int64_t extent_bytes() const { return pages_per_extent() * page_bytes(); }
   constexpr int64_t summary_bytes() const { return summary_elements * SizeOf(dtype); }
   constexpr int64_t summary_extent_bytes() const { return pages_per_extent() * summary_bytes(); }
-  constexpr int64_t meta_segment_bytes() const { return pages_per_extent() * int64_t{sizeof(int32_t)}; }
+  constexpr int64_t meta_segment_bytes() const {
+    return pages_per_extent() * int64_t{sizeof(int32_t)};
+  }
   constexpr int32_t max_pages() const { return max_extents * extent_pages(); }  // of one stream
 
   // Index of a page in its pool: extent `extent`, KV head `head`, page `i` of the extent.
@@ -61,27 +70,34 @@ struct KvGeometry {
   }
   // Element offsets of token `t` of a page, from the page's begin.
   constexpr int64_t KeyOffset(int32_t t) const { return int64_t{t} * head_dim; }
-  constexpr int64_t ValueOffset(int32_t t) const { return plane_elements() + int64_t{t} * head_dim; }
+  constexpr int64_t ValueOffset(int32_t t) const {
+    return plane_elements() + int64_t{t} * head_dim;
+  }
 };
 
-// The tables and pools, all in device memory but `host_pages` (pinned host memory, readable by kernels). Kernels own
-// them during a step; the host changes them between steps only, through Ops::UpdateTables.
+// The tables and pools, all in device memory but `host_pages` (pinned host memory, readable by
+// kernels). Kernels own them during a step; the host changes them between steps only, through
+// Ops::UpdateTables.
 struct KvTables {
   KvGeometry geometry;
 
   // Directories, [max_rows][num_layers][max_extents] extent ids or kAbsent.
-  int32_t* slot_dir = nullptr;     // HBM slots. Resident: page p is slot p. Tiered: any page in any slot
+  int32_t* slot_dir =
+      nullptr;  // HBM slots. Resident: page p is slot p. Tiered: any page in any slot
   int32_t* host_dir = nullptr;     // host pages (Tiered)
   int32_t* summary_dir = nullptr;  // summaries (algorithms that have them; both placements)
   int32_t* meta_dir = nullptr;     // meta segments (Tiered)
 
   int32_t* placement = nullptr;  // [max_rows] Placement
-  int32_t* num_slots = nullptr;  // [max_rows][num_layers] slots a stream of the layer may use (Tiered)
+  int32_t* num_slots =
+      nullptr;  // [max_rows][num_layers] slots a stream of the layer may use (Tiered)
 
   // Second level. "local slot" j of a stream is page j % E of extent slot_dir[..][j / E].
-  int32_t* meta = nullptr;        // [meta segments][Hkv][E] local slot that holds the partition, or kAbsent
+  int32_t* meta =
+      nullptr;  // [meta segments][Hkv][E] local slot that holds the partition, or kAbsent
   int32_t* slot_owner = nullptr;  // [slot extents][Hkv][E] partition in the slot, or kAbsent
-  uint8_t* slot_age = nullptr;    // [slot extents][Hkv][E] steps since it was selected, saturating at kMaxAge
+  uint8_t* slot_age =
+      nullptr;  // [slot extents][Hkv][E] steps since it was selected, saturating at kMaxAge
 
   void* slots = nullptr;       // [slot extents][Hkv][E] pages
   void* host_pages = nullptr;  // [host extents][Hkv][E] pages

@@ -1,12 +1,14 @@
-// The façade of memory/: may this sequence start, with what placement and budget; who gives room to whom.
+// The façade of memory/: may this sequence start, with what placement and budget; who gives room to
+// whom.
 //
-// It works on counts and extent ids alone, on the engine thread; it never touches a page. Every change of the device
-// tables is a TableCommand; the executor takes the commands and enqueues them before the next launch, behind the work that
-// is in flight, so that memory given back here is never reused too early. DESIGN: two tiers, sequences Resident (all KV in
-// HBM, nothing on the host) until room is needed, then Tiered (all KV on the host, `num_slots` slots a stream in HBM).
+// It works on counts and extent ids alone, on the engine thread; it never touches a page. Every
+// change of the device tables is a TableCommand; the executor takes the commands and enqueues them
+// before the next launch, behind the work that is in flight, so that memory given back here is
+// never reused too early. DESIGN: two tiers, sequences Resident (all KV in HBM, nothing on the
+// host) until room is needed, then Tiered (all KV on the host, `num_slots` slots a stream in HBM).
 //
-// Life of a row:  Admit -> (prefill) -> FinishPrefill -> Advance... [Grow] [demotion by others] [Suspend -> Resume] -> Release
-// memory/README.md is the normative text.
+// Life of a row:  Admit -> (prefill) -> FinishPrefill -> Advance... [Grow] [demotion by others]
+// [Suspend -> Resume] -> Release memory/README.md is the normative text.
 #pragma once
 
 #include <cstdint>
@@ -35,13 +37,14 @@ struct LayerDemand {
 struct KvCacheOptions {
   MemoryPlan plan;
   PlacementPolicy placement = PlacementPolicy::kAuto;
-  double min_buffer_ratio = 2;      // buffering slots a Tiered stream gets, times its selectable pages
-  int32_t max_model_len = 0;        // tokens of one sequence
+  double min_buffer_ratio = 2;  // buffering slots a Tiered stream gets, times its selectable pages
+  int32_t max_model_len = 0;    // tokens of one sequence
   int32_t reserve_step_tokens = 2048;  // growth step of sequences without max_tokens
-  std::vector<LayerDemand> layers;  // [num_layers]
+  std::vector<LayerDemand> layers;     // [num_layers]
 };
 
-// Used and total extents of each pool, and the fraction of admissible capacity in use (of the tightest pool).
+// Used and total extents of each pool, and the fraction of admissible capacity in use (of the
+// tightest pool).
 struct KvUsage {
   int32_t slot_extents = 0, slot_extents_total = 0;
   int32_t host_extents = 0, host_extents_total = 0;
@@ -57,20 +60,24 @@ class KvCacheManager {
   explicit KvCacheManager(const KvCacheOptions& options);
   ~KvCacheManager();
 
-  // Tokens that a sequence reserves at first: prompt + max_tokens where the client gave one, else prompt +
-  // reserve_step_tokens; never more than max_model_len.
+  // Tokens that a sequence reserves at first: prompt + max_tokens where the client gave one, else
+  // prompt + reserve_step_tokens; never more than max_model_len.
   int64_t ReservationTokens(int64_t prompt_tokens, std::optional<int64_t> max_tokens) const;
 
-  // Could it run if it were alone? ResourceExhausted with what is short and which key to raise, when never.
-  absl::Status CheckFits(int64_t prompt_tokens, int64_t reserve_tokens, int32_t num_sequences) const;
+  // Could it run if it were alone? ResourceExhausted with what is short and which key to raise,
+  // when never.
+  absl::Status CheckFits(int64_t prompt_tokens, int64_t reserve_tokens,
+                         int32_t num_sequences) const;
 
-  // Room for `num_sequences` sequences of one prompt (n > 1: full extents of the prompt are shared by reference counts), up
-  // to `reserve_tokens` each; all or nothing. May demote other rows. The first row is the one that is prefilled; the
-  // others become usable at FinishPrefill. nullopt: no room now, nothing changed.
+  // Room for `num_sequences` sequences of one prompt (n > 1: full extents of the prompt are shared
+  // by reference counts), up to `reserve_tokens` each; all or nothing. May demote other rows. The
+  // first row is the one that is prefilled; the others become usable at FinishPrefill. nullopt: no
+  // room now, nothing changed.
   std::optional<std::vector<RowId>> Admit(int64_t prompt_tokens, int64_t reserve_tokens,
                                           int32_t num_sequences);
 
-  // The prefill of rows[0] has been enqueued to its end: copies what forked rows must own, and makes the rows demotable.
+  // The prefill of rows[0] has been enqueued to its end: copies what forked rows must own, and
+  // makes the rows demotable.
   void FinishPrefill(std::span<const RowId> rows);
 
   // Each of `rows` has had one more token enqueued.
@@ -81,23 +88,25 @@ class KvCacheManager {
   int64_t length(RowId row) const;
   Placement placement(RowId row) const;
 
-  // Raises the reservation to `reserve_tokens`. May demote rows, this one too. False: no room, nothing changed.
+  // Raises the reservation to `reserve_tokens`. May demote rows, this one too. False: no room,
+  // nothing changed.
   bool Grow(RowId row, int64_t reserve_tokens);
 
-  // A Tiered row gives back its slots; its KV stays on the host. Resume grants slots again (false: no room now).
-  // REQUIRES: prefill finished, Tiered.
+  // A Tiered row gives back its slots; its KV stays on the host. Resume grants slots again (false:
+  // no room now). REQUIRES: prefill finished, Tiered.
   void Suspend(RowId row);
   bool Resume(RowId row);
 
   // Everything back. Any state.
   void Release(RowId row);
 
-  // Commands since the last call, in order, to be applied before the next launch. The span is valid until the next
-  // call of a non-const method.
+  // Commands since the last call, in order, to be applied before the next launch. The span is valid
+  // until the next call of a non-const method.
   std::span<const TableCommand> TakeCommands();
 
   KvUsage usage() const;
-  // Aborts when a pool, a reference count or a row contradicts another. Called by tests each step, by the engine when idle.
+  // Aborts when a pool, a reference count or a row contradicts another. Called by tests each step,
+  // by the engine when idle.
   void CheckInvariants() const;
 
  private:

@@ -1,6 +1,8 @@
-// The bytes of a MemoryPlan: owns every buffer of the KV cache and hands out the KvTables that kernels work on.
+// The bytes of a MemoryPlan: owns every buffer of the KV cache and hands out the KvTables that
+// kernels work on.
 //
-// Allocated once at start; the device must outlive it. The contents belong to the kernels (see kv_layout.h).
+// Allocated once at start; the device must outlive it. The contents belong to the kernels (see
+// kv_layout.h).
 #pragma once
 
 #include <absl/functional/function_ref.h>
@@ -16,8 +18,8 @@ namespace spin {
 
 class KvStore {
  public:
-  // Allocates and initialises (directories empty, nothing resident) on `stream`. `progress(done_bytes, total_bytes)` is
-  // called now and then while pools are pinned.
+  // Allocates and initialises (directories empty, nothing resident) on `stream`.
+  // `progress(done_bytes, total_bytes)` is called now and then while pools are pinned.
   static absl::StatusOr<std::unique_ptr<KvStore>> Create(
       Device& device, Stream& stream, const MemoryPlan& plan,
       absl::FunctionRef<void(int64_t done_bytes, int64_t total_bytes)> progress);

@@ -1,10 +1,11 @@
-// The start-up arithmetic: how the budgets of the configuration become pools. Everything is allocated once, from this
-// plan, and no request can make the process need more.
+// The start-up arithmetic: how the budgets of the configuration become pools. Everything is
+// allocated once, from this plan, and no request can make the process need more.
 //
 //   hbm_budget = directories + ages and owners + summaries + meta segments + slots
 //   host_pool  = host pages
 //
-// Summaries cover every token that either tier can hold; meta segments cover the host tier; slots get the rest.
+// Summaries cover every token that either tier can hold; meta segments cover the host tier; slots
+// get the rest.
 #pragma once
 
 #include <cstdint>
@@ -43,7 +44,8 @@ struct MemoryPlan {
   std::string ToText() const;
 };
 
-// ResourceExhausted, with the least budget that would do, when not even one extent a layer fits in HBM.
+// ResourceExhausted, with the least budget that would do, when not even one extent a layer fits in
+// HBM.
 absl::StatusOr<MemoryPlan> PlanMemory(const KvGeometry& geometry, int64_t hbm_budget_bytes,
                                       int64_t host_pool_bytes);
 

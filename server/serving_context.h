@@ -1,7 +1,9 @@
-// What the HTTP and gRPC front ends share: the engine, the text side of the model, and the state of the server.
+// What the HTTP and gRPC front ends share: the engine, the text side of the model, and the state of
+// the server.
 //
-// Built by App before the listeners start. `metrics`, `version` and `system_fingerprint` are set before that; the other
-// fields before the state becomes kReady, and never change after. Any thread may read them once the state is not kLoading.
+// Built by App before the listeners start. `metrics`, `version` and `system_fingerprint` are set
+// before that; the other fields before the state becomes kReady, and never change after. Any thread
+// may read them once the state is not kLoading.
 #pragma once
 
 #include <atomic>
@@ -20,7 +22,8 @@ namespace spin {
 
 enum class ServerState { kLoading, kReady, kDraining };
 
-// Defaults of generation_config.json that a request's own fields override (model.generation_config: auto).
+// Defaults of generation_config.json that a request's own fields override (model.generation_config:
+// auto).
 struct SamplingDefaults {
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   std::optional<int32_t> top_k;
@@ -31,8 +34,8 @@ struct ModelInfo {
   std::string path;
   std::string architecture;  // "Qwen3ForCausalLM"
   std::string dtype;
-  std::string algorithm;     // sparse algorithm: "dense", "quest"
-  int64_t created = 0;       // Unix seconds
+  std::string algorithm;  // sparse algorithm: "dense", "quest"
+  int64_t created = 0;    // Unix seconds
   int32_t max_model_len = 0;
   int32_t vocab_size = 0;
   std::vector<int32_t> eos_token_ids;
@@ -42,8 +45,13 @@ struct ModelInfo {
 
 struct ServingContext {
   std::atomic<ServerState> state{ServerState::kLoading};
+<<<<<<< HEAD
   GenerationBackend* backend = nullptr;
   const Tokenizer* tokenizer = nullptr;       // null: the model has none; text gets a 400
+=======
+  Engine* engine = nullptr;
+  const Tokenizer* tokenizer = nullptr;         // null: the model has none; text gets a 400
+>>>>>>> main
   const ChatTemplate* chat_template = nullptr;  // null: the model has none; chat gets a 400
   ModelInfo model;
   const MetricsRegistry* metrics = nullptr;

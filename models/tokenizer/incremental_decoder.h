@@ -1,8 +1,8 @@
-// Turns the token stream of one sequence into text that may be sent: whole UTF-8 characters only, and never the start of
-// a stop string that may still be completed.
+// Turns the token stream of one sequence into text that may be sent: whole UTF-8 characters only,
+// and never the start of a stop string that may still be completed.
 //
-// One sequence owns one decoder; one thread at a time. Concatenated pieces equal Tokenizer::Decode of all tokens (cut at
-// the stop string if one was met).
+// One sequence owns one decoder; one thread at a time. Concatenated pieces equal Tokenizer::Decode
+// of all tokens (cut at the stop string if one was met).
 #pragma once
 
 #include <optional>
@@ -16,7 +16,7 @@ namespace spin {
 class IncrementalDecoder {
  public:
   struct Options {
-    std::vector<std::string> stop;      // stop strings, none empty
+    std::vector<std::string> stop;  // stop strings, none empty
     bool include_stop_in_output = false;
     bool skip_special_tokens = true;
   };
@@ -25,8 +25,9 @@ class IncrementalDecoder {
   IncrementalDecoder(const Tokenizer* tokenizer, Options options);
 
   struct Piece {
-    std::string text;                       // what may be sent now
-    std::optional<std::string> stop_match;  // the stop string that ended the text; nothing follows it
+    std::string text;  // what may be sent now
+    std::optional<std::string>
+        stop_match;  // the stop string that ended the text; nothing follows it
   };
 
   // Takes the next token.

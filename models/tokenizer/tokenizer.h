@@ -1,4 +1,5 @@
-// Text to token ids and back, exactly as Hugging Face `tokenizers` does for the model's own tokenizer.json.
+// Text to token ids and back, exactly as Hugging Face `tokenizers` does for the model's own
+// tokenizer.json.
 //
 // A Tokenizer is immutable after Load: any thread may call any const method at once.
 #pragma once
@@ -21,19 +22,22 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // Reads `path` (a tokenizer.json). What the file asks for and this code does not know is an error that names it;
-  // a corrupt or hostile file is an error too, never a crash.
+  // Reads `path` (a tokenizer.json). What the file asks for and this code does not know is an error
+  // that names it; a corrupt or hostile file is an error too, never a crash.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> Load(const std::string& path);
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromJson(std::string_view json);
 
-  // Token ids of `text`. Added tokens inside the text are recognised, as Hugging Face does. `add_special_tokens` adds
-  // what the file's post-processor says (Llama-3.1: <|begin_of_text|> first). Invalid UTF-8 is taken as U+FFFD.
+  // Token ids of `text`. Added tokens inside the text are recognised, as Hugging Face does.
+  // `add_special_tokens` adds what the file's post-processor says (Llama-3.1: <|begin_of_text|>
+  // first). Invalid UTF-8 is taken as U+FFFD.
   virtual std::vector<TokenId> Encode(std::string_view text, bool add_special_tokens) const = 0;
 
-  // Text of `ids`; special tokens are left out on request, invalid UTF-8 becomes U+FFFD. Ids out of range are skipped.
+  // Text of `ids`; special tokens are left out on request, invalid UTF-8 becomes U+FFFD. Ids out of
+  // range are skipped.
   virtual std::string Decode(std::span<const TokenId> ids, bool skip_special_tokens) const = 0;
 
-  // The bytes that one token stands for (may be part of a UTF-8 character). Empty for ids without a token.
+  // The bytes that one token stands for (may be part of a UTF-8 character). Empty for ids without a
+  // token.
   virtual std::string_view TokenBytes(TokenId id) const = 0;
 
   virtual bool IsSpecial(TokenId id) const = 0;

@@ -1,0 +1,388 @@
+#include "models/model_executor.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#include "common/check.h"
+#include "common/math.h"
+#include "models/decoder_layer.h"
+#include "models/pass.h"
+#include "models/pipeline/sparse_pipeline.h"
+#include "models/prefill_run.h"
+#include "models/rope_table.h"
+#include "models/workspace.h"
+
+namespace spin {
+namespace {
+
+constexpr int64_t kMaxCommandsPerLaunch = 16384;
+constexpr int64_t kMaxMarkTokens = 65536;
+
+// Batch sizes that steps are captured for: powers of two, then multiples of 8.
+int32_t BucketOf(int32_t n, int32_t max_batch) {
+  const int32_t bucket =
+      n <= 8 ? static_cast<int32_t>(std::bit_ceil(static_cast<uint32_t>(n))) : RoundUp(n, 8);
+  return std::min(bucket, max_batch);
+}
+
+// The most pages that one stream lists, and that one Select returns, in a step.
+std::pair<int32_t, int32_t> ListLimits(const SparseAlgorithm& algorithm,
+                                       const KvGeometry& geometry) {
+  int32_t list = 0;
+  int32_t selected = 1;
+  for (int32_t layer = 0; layer < geometry.num_layers; ++layer) {
+    const LayerDemand demand = algorithm.Demand(layer);
+    const int32_t pages = demand.fixed_pages + demand.selectable_pages;
+    list = std::max(list, demand.whole_context ? geometry.max_pages() : pages);
+    if (!demand.whole_context) selected = std::max(selected, pages);
+  }
+  return {list, selected};
+}
+
+}  // namespace
+
+struct ModelExecutor::Impl {
+  Backend* backend = nullptr;
+  std::unique_ptr<SparseAlgorithm> algorithm;
+  ModelContext model;
+  ModelExecutorOptions options;
+  ExecutorLimits limits;
+  Buffer rope_table;
+  Workspace workspace;
+  std::unique_ptr<Stream> compute, copy;
+  std::unique_ptr<PrefillRun> prefill;
+  Buffer counters;  // pinned RetrieveCounters
+
+  Pass passes[kMaxPassesInFlight];
+  int64_t submitted = 0;
+  int64_t collected = 0;
+  bool open = false;                    // the current pass has begun
+  std::vector<RowId> last_decode_rows;  // what workspace.rows holds
+
+  Device& device() { return *backend->device; }
+  Ops& ops() { return *backend->ops; }
+
+  Pass& Current();
+  template <typename T>
+  T* TakePinned(int64_t count);
+  absl::Status Prepare(ModelWeights weights, const ModelConfig& config, KvStore& store);
+  void UploadRows(std::span<const RowId> rows);
+  void EnqueueStep(const DecodeRows& decode, SampledToken* out);
+  void MarkTokens(RowId row, std::span<const int32_t> tokens, bool generated);
+};
+
+// The pass that work is enqueued into; begins it when there is none.
+Pass& ModelExecutor::Impl::Current() {
+  Pass& pass = passes[submitted % kMaxPassesInFlight];
+  if (!open) {
+    SPIN_CHECK_LT(submitted - collected, int64_t{kMaxPassesInFlight});
+    pass.Reset();
+    device().Record(*pass.begin, *compute);
+    open = true;
+  }
+  return pass;
+}
+
+// Pinned room in the current pass. When the arena is full, waits until the device has read what is
+// in it.
+template <typename T>
+T* ModelExecutor::Impl::TakePinned(int64_t count) {
+  PinnedArena& arena = Current().arena;
+  T* room = arena.Take<T>(count);
+  if (room == nullptr) {
+    device().Synchronize(*compute);
+    arena.Reset();
+    room = arena.Take<T>(count);
+  }
+  SPIN_CHECK(room != nullptr);
+  return room;
+}
+
+absl::Status ModelExecutor::Impl::Prepare(ModelWeights weights, const ModelConfig& config,
+                                          KvStore& store) {
+  Device& device = *backend->device;
+  const KvGeometry& geometry = store.tables().geometry;
+  compute = device.CreateStream("compute");
+  copy = device.CreateStream("copy");
+  model.config = config;
+  model.weights = std::move(weights);
+  model.device = &device;
+  model.ops = backend->ops.get();
+  model.tables = store.tables();
+  model.algorithm = algorithm.get();
+  model.eviction = options.eviction;
+
+  const std::vector<float> table =
+      BuildRopeTable(config.rope, config.head_dim, options.max_model_len);
+  const int64_t table_bytes = static_cast<int64_t>(table.size() * sizeof(float));
+  SPIN_ASSIGN_OR_RETURN(rope_table, device.Allocate(MemoryKind::kDevice, table_bytes));
+  {
+    SPIN_ASSIGN_OR_RETURN(const Buffer pinned, device.Allocate(MemoryKind::kPinned, table_bytes));
+    std::memcpy(pinned.data(), table.data(), static_cast<std::size_t>(table_bytes));
+    device.Copy(rope_table.data(), pinned.data(), table_bytes, *compute);
+    device.Synchronize(*compute);
+  }
+  model.rope_table = rope_table.as<float>();
+
+  const auto [max_list, max_selected] = ListLimits(*algorithm, geometry);
+  SPIN_ASSIGN_OR_RETURN(workspace, MakeWorkspace({.max_batch = limits.max_batch,
+                                                  .max_rows = limits.max_rows,
+                                                  .tile_tokens = options.tile_tokens,
+                                                  .max_prefill_tokens = limits.max_prefill_tokens,
+                                                  .max_model_len = limits.max_model_len,
+                                                  .max_list = max_list,
+                                                  .max_selected = max_selected,
+                                                  .geometry = geometry},
+                                                 config, model.weights.dtype, device));
+  SPIN_ASSIGN_OR_RETURN(prefill,
+                        PrefillRun::Create(model, workspace,
+                                           {.tile_tokens = options.tile_tokens,
+                                            .max_prefill_tokens = limits.max_prefill_tokens,
+                                            .max_rows = limits.max_rows,
+                                            .max_batch = limits.max_batch}));
+  SPIN_ASSIGN_OR_RETURN(counters, device.Allocate(MemoryKind::kPinned, sizeof(RetrieveCounters)));
+  *counters.as<RetrieveCounters>() = {};
+  const int64_t arena_bytes =
+      kMaxCommandsPerLaunch * static_cast<int64_t>(sizeof(TableCommand)) + kMaxMarkTokens * 4 +
+      int64_t{limits.max_rows} * static_cast<int64_t>(sizeof(SamplingRow)) + (1 << 20);
+  for (Pass& pass : passes) {
+    SPIN_RETURN_IF_ERROR(
+        Pass::Allocate(device, arena_bytes, limits.max_rows, limits.max_batch, pass));
+  }
+  device.Fill(workspace.history, 0, int64_t{limits.max_rows} * config.vocab_size * 4, *compute);
+  device.Synchronize(*compute);
+  return absl::OkStatus();
+}
+
+// Brings the batch's rows to the device, when they are not the last step's.
+void ModelExecutor::Impl::UploadRows(std::span<const RowId> rows) {
+  if (std::ranges::equal(rows, last_decode_rows)) return;
+  const int32_t n = Narrow<int32_t>(rows.size());
+  int32_t* pinned = TakePinned<int32_t>(n + 1);
+  pinned[0] = n;
+  for (int32_t i = 0; i < n; ++i) pinned[1 + i] = rows[i].value;
+  device().Copy(workspace.num_rows, pinned, 4, *compute);
+  device().Copy(workspace.rows, pinned + 1, int64_t{n} * 4, *compute);
+  last_decode_rows.assign(rows.begin(), rows.end());
+}
+
+// The whole decode step: what a device captures.
+void ModelExecutor::Impl::EnqueueStep(const DecodeRows& decode, SampledToken* out) {
+  TokenSpan tokens;
+  tokens.n = decode.max_batch;
+  tokens.residual = workspace.decode_residual;
+  tokens.decode = decode;
+  ops().Embedding({.table = model.weights.embedding,
+                   .dtype = model.weights.dtype,
+                   .ids = nullptr,
+                   .decode = decode,
+                   .n = decode.max_batch,
+                   .hidden = model.config.hidden,
+                   .out = tokens.residual},
+                  *compute);
+  for (int32_t layer = 0; layer < model.config.num_layers; ++layer) {
+    EnqueueQkv(model, layer, tokens, workspace, *compute);
+    EnqueueDecodeAttention(model, layer, decode, workspace, counters.as<RetrieveCounters>(),
+                           *compute);
+    EnqueueOutputAndMlp(model, layer, tokens, workspace, *compute);
+  }
+  EnqueueLogits(model, tokens.residual, tokens.n, workspace, *compute);
+  ops().Sample({.decode = decode,
+                .logits = workspace.logits,
+                .vocab = model.config.vocab_size,
+                .sampling = workspace.sampling,
+                .history = workspace.history,
+                .out = out},
+               *compute);
+}
+
+void ModelExecutor::Impl::MarkTokens(RowId row, std::span<const int32_t> tokens, bool generated) {
+  while (!tokens.empty()) {
+    const int64_t n = std::min<int64_t>(kMaxMarkTokens, static_cast<int64_t>(tokens.size()));
+    int32_t* pinned = TakePinned<int32_t>(n);
+    std::copy_n(tokens.begin(), n, pinned);
+    ops().MarkPrompt({.ids = pinned,
+                      .generated = generated,
+                      .n = static_cast<int32_t>(n),
+                      .row = row.value,
+                      .history = workspace.history,
+                      .vocab = model.config.vocab_size},
+                     *compute);
+    tokens = tokens.subspan(static_cast<std::size_t>(n));
+  }
+}
+
+ModelExecutor::ModelExecutor(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+ModelExecutor::~ModelExecutor() {
+  impl_->device().Synchronize(*impl_->compute);
+  impl_->device().Synchronize(*impl_->copy);
+}
+
+absl::StatusOr<std::unique_ptr<ModelExecutor>> ModelExecutor::Create(
+    const ModelExecutorOptions& options, const ModelConfig& config, ModelWeights weights,
+    std::unique_ptr<SparseAlgorithm> algorithm, Backend& backend, KvStore& store) {
+  const KvGeometry& geometry = store.tables().geometry;
+  SPIN_CHECK_GE(options.max_model_len, 1);
+  SPIN_CHECK_GE(options.tile_tokens, 16);
+  SPIN_CHECK_LE(options.max_batch, geometry.max_rows);
+  auto impl = std::make_unique<Impl>();
+  impl->backend = &backend;
+  impl->algorithm = std::move(algorithm);
+  impl->options = options;
+  impl->limits = {.max_rows = geometry.max_rows,
+                  .max_batch = options.max_batch,
+                  .max_prefill_tokens = std::max(options.max_prefill_tokens, options.max_model_len),
+                  .max_model_len = options.max_model_len,
+                  .vocab_size = config.vocab_size,
+                  .page_tokens = geometry.page_tokens};
+  SPIN_RETURN_IF_ERROR(impl->Prepare(std::move(weights), config, store));
+  return std::unique_ptr<ModelExecutor>(new ModelExecutor(std::move(impl)));
+}
+
+const ExecutorLimits& ModelExecutor::limits() const {
+  return impl_->limits;
+}
+
+void ModelExecutor::ApplyTables(std::span<const TableCommand> commands) {
+  while (!commands.empty()) {
+    const int64_t n =
+        std::min<int64_t>(kMaxCommandsPerLaunch, static_cast<int64_t>(commands.size()));
+    TableCommand* pinned = impl_->TakePinned<TableCommand>(n);
+    std::copy_n(commands.begin(), n, pinned);
+    impl_->ops().UpdateTables({.commands = pinned,
+                               .num_commands = static_cast<int32_t>(n),
+                               .tables = impl_->model.tables,
+                               .history = impl_->workspace.history,
+                               .vocab = impl_->model.config.vocab_size},
+                              *impl_->compute);
+    commands = commands.subspan(static_cast<std::size_t>(n));
+  }
+}
+
+void ModelExecutor::StartRow(RowId row, const SamplingRow& sampling,
+                             std::span<const int32_t> prompt, std::span<const int32_t> generated) {
+  SamplingRow* pinned = impl_->TakePinned<SamplingRow>(1);
+  *pinned = sampling;
+  impl_->device().Copy(impl_->workspace.sampling + row.value, pinned, sizeof(SamplingRow),
+                       *impl_->compute);
+  const bool penalties = sampling.presence_penalty != 0 || sampling.frequency_penalty != 0 ||
+                         sampling.repetition_penalty != 1;
+  if (!penalties) return;
+  const TableCommand clear = {.kind = TableCommandKind::kClearHistory, .row = row.value};
+  ApplyTables({&clear, 1});
+  impl_->MarkTokens(row, prompt, false);
+  impl_->MarkTokens(row, generated, true);
+}
+
+void ModelExecutor::BeginPrefill(std::vector<PrefillItem> items) {
+  impl_->Current();
+  impl_->prefill->Begin(std::move(items), *impl_->compute);
+}
+
+bool ModelExecutor::prefill_active() const {
+  return impl_->prefill->active();
+}
+
+void ModelExecutor::CancelPrefill() {
+  impl_->prefill->Finish(*impl_->compute);
+}
+
+int64_t ModelExecutor::prefill_tiles_left() const {
+  return impl_->prefill->tiles_left();
+}
+
+bool ModelExecutor::EnqueuePrefill(int64_t max_tiles) {
+  Pass& pass = impl_->Current();
+  SPIN_CHECK(!pass.has_prefill);
+  pass.has_prefill = true;
+  PrefillRun& run = *impl_->prefill;
+  impl_->device().Record(*pass.prefill_begin, *impl_->compute);
+  const bool done =
+      run.Enqueue(max_tiles, *impl_->compute, *impl_->copy, pass.outputs.as<SampledToken>());
+  impl_->device().Record(*pass.prefill_end, *impl_->compute);
+  if (!done) return false;
+  const std::span<const PrefillItem> items = run.items();
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    if (items[i].sample) {
+      pass.prefill_rows.insert(pass.prefill_rows.end(), items[i].rows.begin(), items[i].rows.end());
+    }
+    const PrefillSlice& slice = run.slices()[i];
+    const int32_t count = items[i].num_prompt_logprobs >= 0 ? slice.num_tokens - 1 : 0;
+    pass.logprob_ranges.emplace_back(run.prompt_logprobs() + slice.token_begin, count);
+  }
+  run.Finish(*impl_->compute);
+  return true;
+}
+
+void ModelExecutor::EnqueueDecode(std::span<const RowId> rows) {
+  Impl& impl = *impl_;
+  Pass& pass = impl.Current();
+  SPIN_CHECK(pass.decode_rows.empty());
+  SPIN_CHECK(!rows.empty());
+  SPIN_CHECK_LE(static_cast<int64_t>(rows.size()), impl.limits.max_batch);
+  impl.UploadRows(rows);
+  pass.decode_rows.assign(rows.begin(), rows.end());
+  const int32_t n = static_cast<int32_t>(rows.size());
+  const DecodeRows decode = {
+      .max_batch = impl.device().info().captures_steps ? BucketOf(n, impl.limits.max_batch) : n,
+      .num_rows = impl.workspace.num_rows,
+      .rows = impl.workspace.rows,
+      .token = impl.workspace.token,
+      .position = impl.workspace.position};
+  SampledToken* out = pass.outputs.as<SampledToken>() + impl.limits.max_rows;
+  // Each pass has outputs of its own, hence a captured step of its own.
+  const uint64_t key = static_cast<uint64_t>(decode.max_batch) * kMaxPassesInFlight +
+                       static_cast<uint64_t>(impl.submitted % kMaxPassesInFlight);
+  impl.device().Replay(key, *impl.compute, [&] { impl.EnqueueStep(decode, out); });
+}
+
+void ModelExecutor::Submit() {
+  Pass& pass = impl_->Current();
+  impl_->device().Record(*pass.decode_end, *impl_->compute);
+  impl_->open = false;
+  ++impl_->submitted;
+}
+
+PassResult ModelExecutor::Collect() {
+  Impl& impl = *impl_;
+  SPIN_CHECK_LT(impl.collected, impl.submitted);
+  Pass& pass = impl.passes[impl.collected % kMaxPassesInFlight];
+  impl.device().Synchronize(*pass.decode_end);
+  ++impl.collected;
+  pass.Harvest(impl.limits.max_rows);
+  PassResult result;
+  result.tokens = pass.sampled;
+  result.prompt_logprobs = pass.prompt_logprobs;
+  Event& decode_begin = pass.has_prefill ? *pass.prefill_end : *pass.begin;
+  if (pass.has_prefill)
+    result.prefill_ns = impl.device().ElapsedNs(*pass.prefill_begin, *pass.prefill_end);
+  if (!pass.decode_rows.empty())
+    result.decode_ns = impl.device().ElapsedNs(decode_begin, *pass.decode_end);
+  return result;
+}
+
+const RetrieveCounters& ModelExecutor::retrieve_counters() const {
+  return *impl_->counters.as<RetrieveCounters>();
+}
+
+int64_t ModelExecutor::workspace_bytes() const {
+  return impl_->workspace.bytes;
+}
+
+KvGeometry MakeGeometry(const ModelConfig& config, const SparseAlgorithm& algorithm, DType dtype,
+                        int32_t max_rows, int32_t max_model_len) {
+  return {.num_layers = config.num_layers,
+          .num_kv_heads = config.num_kv_heads,
+          .num_q_heads = config.num_q_heads,
+          .head_dim = config.head_dim,
+          .page_tokens = algorithm.page_tokens(),
+          .max_rows = max_rows,
+          .max_extents = CeilDiv(max_model_len, kExtentTokens),
+          .summary_elements = algorithm.summary_elements(),
+          .dtype = dtype};
+}
+
+}  // namespace spin

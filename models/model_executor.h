@@ -1,0 +1,65 @@
+// ModelExecutor: the Executor over a real model. Owns the weights, the KV store, the workspace and
+// the streams.
+//
+// Compute stream: table changes, prefill tiles, decode steps, in the order of the calls. Copy
+// stream: Index and Offload of a prefilled layer. Engine thread, except retrieve_counters (any
+// thread).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "common/status.h"
+#include "kernels/backend.h"
+#include "memory/kv_store.h"
+#include "models/executor.h"
+#include "models/model_context.h"
+#include "models/sparse/sparse_algorithm.h"
+
+namespace spin {
+
+struct ModelExecutorOptions {
+  int32_t max_batch = 64;             // sequences of one decode step
+  int32_t max_prefill_tokens = 8192;  // of one prefill batch; raised to max_model_len
+  int32_t max_model_len = 0;
+  int32_t tile_tokens = 512;  // tokens of a prefill tile
+  Eviction eviction = Eviction::kBucketed;
+};
+
+class ModelExecutor final : public Executor {
+ public:
+  // `backend` and `store` outlive the executor.
+  static absl::StatusOr<std::unique_ptr<ModelExecutor>> Create(
+      const ModelExecutorOptions& options, const ModelConfig& config, ModelWeights weights,
+      std::unique_ptr<SparseAlgorithm> algorithm, Backend& backend, KvStore& store);
+  ~ModelExecutor() override;
+
+  const ExecutorLimits& limits() const override;
+  void ApplyTables(std::span<const TableCommand> commands) override;
+  void StartRow(RowId row, const SamplingRow& sampling, std::span<const int32_t> prompt,
+                std::span<const int32_t> generated) override;
+  void BeginPrefill(std::vector<PrefillItem> items) override;
+  bool prefill_active() const override;
+  void CancelPrefill() override;
+  int64_t prefill_tiles_left() const override;
+  bool EnqueuePrefill(int64_t max_tiles) override;
+  void EnqueueDecode(std::span<const RowId> rows) override;
+  void Submit() override;
+  PassResult Collect() override;
+
+  // Counted by the kernels; read at any time.
+  const RetrieveCounters& retrieve_counters() const;
+  int64_t workspace_bytes() const;
+
+ private:
+  struct Impl;
+  explicit ModelExecutor(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// The cache geometry that a model with this algorithm has.
+KvGeometry MakeGeometry(const ModelConfig& config, const SparseAlgorithm& algorithm, DType dtype,
+                        int32_t max_rows, int32_t max_model_len);
+
+}  // namespace spin

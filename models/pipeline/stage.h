@@ -1,0 +1,52 @@
+// What the stages of one layer see: the device, the tables, the batch, and the scratch buffers they
+// hand each other.
+//
+// Plain data, filled by the pipeline; stages enqueue on `stream` and never wait.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/device.h"
+#include "kernels/ops.h"
+#include "kernels/params.h"
+
+namespace spin {
+
+// Scratch of a decode step, sized once (workspace.h).
+struct SelectScratch {
+  float* scores = nullptr;   // [max_batch][Hkv][max_pages]
+  int32_t* ids = nullptr;    // [max_batch][Hkv][max_selected]
+  int32_t* count = nullptr;  // [max_batch][Hkv]
+  int32_t max_selected = 0;
+};
+
+// One layer of one decode step.
+struct DecodeStage {
+  Ops& ops;
+  Stream& stream;
+  int32_t layer = 0;
+  DecodeRows decode;
+  const void* qkv = nullptr;  // [max_batch][(Hq + 2 Hkv) d] after RoPE
+  KvTables tables;
+  SelectScratch scratch;
+};
+
+// The end of one layer of a prefill batch: all its KV is in staging.
+struct PrefillStage {
+  Ops& ops;
+  Stream& stream;
+  int32_t layer = 0;
+  const PrefillSlice* slices = nullptr;
+  int32_t num_slices = 0;
+  KvTables tables;
+  Staging staging;
+};
+
+// What Select chose: ids in SelectScratch form, or (ids null) every page of the sequence.
+struct Selection {
+  const int32_t* ids = nullptr;
+  const int32_t* count = nullptr;
+  int32_t max_selected = 0;
+};
+
+}  // namespace spin

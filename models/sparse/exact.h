@@ -1,0 +1,28 @@
+// Exact mode (sparse.exact): an algorithm whose Select returns every partition. Its Index still
+// runs. What it serves must equal dense attention; that is the first rung of every algorithm's
+// correctness ladder.
+#pragma once
+
+#include <memory>
+#include <utility>
+
+#include "models/sparse/sparse_algorithm.h"
+
+namespace spin {
+
+class ExactAlgorithm final : public SparseAlgorithm {
+ public:
+  explicit ExactAlgorithm(std::unique_ptr<SparseAlgorithm> inner) : inner_(std::move(inner)) {}
+
+  int32_t page_tokens() const override { return inner_->page_tokens(); }
+  int32_t summary_elements() const override { return inner_->summary_elements(); }
+  LayerDemand Demand(int32_t) const override { return {.whole_context = true}; }
+  void IndexPrefill(const PrefillStage& stage) const override { inner_->IndexPrefill(stage); }
+  void IndexDecode(const DecodeStage& stage) const override { inner_->IndexDecode(stage); }
+  Selection Select(const DecodeStage&) const override { return {}; }
+
+ private:
+  std::unique_ptr<SparseAlgorithm> inner_;
+};
+
+}  // namespace spin

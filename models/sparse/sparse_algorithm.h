@@ -1,0 +1,32 @@
+// The seam of sparse attention: an algorithm is Index, Select and a declaration. Offload, Retrieve
+// and Attention are generic. models/README.md says how to add one: a file pair here and one line in
+// sparse_registry.cc.
+//
+// Engine thread; the methods enqueue on the stage's stream and never wait.
+#pragma once
+
+#include <cstdint>
+
+#include "memory/kv_cache_manager.h"
+#include "models/pipeline/stage.h"
+
+namespace spin {
+
+class SparseAlgorithm {
+ public:
+  virtual ~SparseAlgorithm() = default;
+
+  // ---- Declaration
+  virtual int32_t page_tokens() const = 0;
+  virtual int32_t summary_elements() const = 0;  // of one partition; 0: no summaries
+  virtual LayerDemand Demand(int32_t layer) const = 0;
+
+  // ---- Index: summaries of a prefilled layer; of the token that a decode step appends.
+  virtual void IndexPrefill(const PrefillStage& stage) const = 0;
+  virtual void IndexDecode(const DecodeStage& stage) const = 0;
+
+  // ---- Select: the critical partitions of each stream, ascending, the tail page among them.
+  virtual Selection Select(const DecodeStage& stage) const = 0;
+};
+
+}  // namespace spin
