@@ -45,13 +45,8 @@ struct ModelInfo {
 
 struct ServingContext {
   std::atomic<ServerState> state{ServerState::kLoading};
-<<<<<<< HEAD
   GenerationBackend* backend = nullptr;
-  const Tokenizer* tokenizer = nullptr;       // null: the model has none; text gets a 400
-=======
-  Engine* engine = nullptr;
   const Tokenizer* tokenizer = nullptr;         // null: the model has none; text gets a 400
->>>>>>> main
   const ChatTemplate* chat_template = nullptr;  // null: the model has none; chat gets a 400
   ModelInfo model;
   const MetricsRegistry* metrics = nullptr;
