@@ -21,18 +21,12 @@
 #include "common/ids.h"
 #include "common/status.h"
 #include "kernels/params.h"
+#include "memory/admission.h"
 #include "memory/memory_plan.h"
 
 namespace spin {
 
 enum class PlacementPolicy { kAuto, kResident, kTiered };
-
-// What one stream of a layer needs a step, as the algorithm declares it.
-struct LayerDemand {
-  bool whole_context = true;     // dense and exact mode: every page is mandatory
-  int32_t fixed_pages = 0;       // always selected (sink, tail...)
-  int32_t selectable_pages = 0;  // the most that Select adds to them
-};
 
 struct KvCacheOptions {
   MemoryPlan plan;

@@ -18,8 +18,9 @@ namespace spin {
 
 class KvStore {
  public:
-  // Allocates and initialises (directories empty, nothing resident) on `stream`.
-  // `progress(done_bytes, total_bytes)` is called now and then while pools are pinned.
+  // Allocates and initialises (directories empty, nothing resident, pages zero) on `stream`, and
+  // waits for it. `progress(done_bytes, total_bytes)` is called now and then while pools are
+  // pinned.
   static absl::StatusOr<std::unique_ptr<KvStore>> Create(
       Device& device, Stream& stream, const MemoryPlan& plan,
       absl::FunctionRef<void(int64_t done_bytes, int64_t total_bytes)> progress);
@@ -29,6 +30,10 @@ class KvStore {
 
  private:
   explicit KvStore(const MemoryPlan& plan) : plan_(plan) {}
+
+  void MapTables();
+  void Initialise(Device& device, Stream& stream,
+                  absl::FunctionRef<void(int64_t done_bytes, int64_t total_bytes)> progress);
 
   MemoryPlan plan_;
   KvTables tables_;

@@ -16,6 +16,9 @@
 
 namespace spin {
 
+// Arrays that share an allocation begin at multiples of this many bytes.
+inline constexpr int64_t kArrayAlignment = 256;
+
 struct MemoryPlan {
   KvGeometry geometry;
   int64_t hbm_budget_bytes = 0;
@@ -44,8 +47,12 @@ struct MemoryPlan {
   std::string ToText() const;
 };
 
-// ResourceExhausted, with the least budget that would do, when not even one extent a layer fits in
-// HBM.
+// HBM that a cache of so many extents takes, tables and metadata included.
+int64_t HbmBytes(const KvGeometry& geometry, int64_t num_slot_extents, int64_t num_host_extents);
+
+// ResourceExhausted, with the least budget that would do and its key, when not even one extent a
+// layer fits in HBM, or in a host pool that is not 0. Neither pool gets more extents than the
+// directories can name.
 absl::StatusOr<MemoryPlan> PlanMemory(const KvGeometry& geometry, int64_t hbm_budget_bytes,
                                       int64_t host_pool_bytes);
 

@@ -19,7 +19,8 @@ std::string TokenText(const Json& config, const char* key) {
   return content != it->end() && content->is_string() ? content->get<std::string>() : "";
 }
 
-// The template of tokenizer_config.json: a string, or a list of {name, template} of which "default" counts.
+// The template of tokenizer_config.json: a string, or a list of {name, template} of which "default"
+// counts.
 std::string TemplateText(const Json& config) {
   const auto it = config.find("chat_template");
   if (it == config.end()) return "";

@@ -1,4 +1,5 @@
-// A Hugging Face model folder without its weights: configuration, sampling defaults, tokenizer, chat template.
+// A Hugging Face model folder without its weights: configuration, sampling defaults, tokenizer,
+// chat template.
 #pragma once
 
 #include <memory>
@@ -26,7 +27,8 @@ struct ModelFolder {
   }
 };
 
-// Errors name the file. A file that exists and is corrupt is an error, also where its absence would be fine.
+// Errors name the file. A file that exists and is corrupt is an error, also where its absence would
+// be fine.
 absl::StatusOr<ModelFolder> ReadModelFolder(const std::string& path);
 
 }  // namespace spin

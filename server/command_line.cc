@@ -28,7 +28,8 @@ absl::Status TakeOption(CommandLine& line, const std::string& name, const std::s
     line.ready_file = value;
   } else if (name == "--set") {
     const std::size_t equals = value.find('=');
-    if (equals == std::string::npos) return InvalidArgument("--set %s: write --set KEY=VALUE", value);
+    if (equals == std::string::npos)
+      return InvalidArgument("--set %s: write --set KEY=VALUE", value);
     line.sources.assignments.emplace_back(value.substr(0, equals), value.substr(equals + 1));
   } else {
     return InvalidArgument("unknown argument '%s' (spind --help lists all)", name);

@@ -38,8 +38,8 @@ absl::Status UnknownKey(const std::string& where, const std::string& name) {
       best_distance = distance;
     }
   }
-  return InvalidArgument("%s: unknown key '%s'; did you mean '%s'? (spind --help-config lists all)", where,
-                         name.substr(0, 200), best->name);
+  return InvalidArgument("%s: unknown key '%s'; did you mean '%s'? (spind --help-config lists all)",
+                         where, name.substr(0, 200), best->name);
 }
 
 absl::Status Assign(LoadedConfig& loaded, const std::string& name, const std::string& text,
@@ -48,7 +48,8 @@ absl::Status Assign(LoadedConfig& loaded, const std::string& name, const std::st
   if (key == nullptr) return UnknownKey(source, name);
   const absl::Status status = key->set(loaded.config, text);
   if (!status.ok()) {
-    return InvalidArgument("%s: key '%s': %s (allowed: %s)", source, name, MessageOf(status), key->allowed);
+    return InvalidArgument("%s: key '%s': %s (allowed: %s)", source, name, MessageOf(status),
+                           key->allowed);
   }
   loaded.values[name] = {text, source};
   return absl::OkStatus();
@@ -81,17 +82,20 @@ absl::Status ReadMap(const YAML::Node& map, const std::string& prefix, const std
   for (const auto& entry : map) {
     const std::string where = absl::StrFormat("%s:%d", path, entry.first.Mark().line + 1);
     if (!entry.first.IsScalar()) return InvalidArgument("%s: a key is no plain word", where);
-    const std::string name = prefix.empty() ? entry.first.Scalar() : prefix + "." + entry.first.Scalar();
+    const std::string name =
+        prefix.empty() ? entry.first.Scalar() : prefix + "." + entry.first.Scalar();
     if (FindConfigKey(name) == nullptr && IsSection(name)) {
       if (entry.second.IsNull()) continue;
-      if (!entry.second.IsMap()) return InvalidArgument("%s: '%s' is a section, not a value", where, name);
+      if (!entry.second.IsMap())
+        return InvalidArgument("%s: '%s' is a section, not a value", where, name);
       SPIN_RETURN_IF_ERROR(ReadMap(entry.second, name, path, loaded));
       continue;
     }
     if (FindConfigKey(name) == nullptr) return UnknownKey(where, name);
     const auto earlier = loaded.values.find(name);
     if (earlier != loaded.values.end() && earlier->second.source.starts_with(path + ":")) {
-      return InvalidArgument("%s: key '%s' is given twice (first at %s)", where, name, earlier->second.source);
+      return InvalidArgument("%s: key '%s' is given twice (first at %s)", where, name,
+                             earlier->second.source);
     }
     SPIN_ASSIGN_OR_RETURN(const std::string text, ScalarText(entry.second, where, name));
     SPIN_RETURN_IF_ERROR(Assign(loaded, name, text, where));
@@ -116,7 +120,8 @@ absl::Status ReadFile(const std::string& path, LoadedConfig& loaded) {
 absl::StatusOr<LoadedConfig> LoadConfig(const ConfigSources& sources) {
   LoadedConfig loaded;
   for (const ConfigKey& key : ConfigKeys()) {
-    SPIN_RETURN_IF_ERROR(Assign(loaded, std::string(key.name), std::string(key.default_value), "default"));
+    SPIN_RETURN_IF_ERROR(
+        Assign(loaded, std::string(key.name), std::string(key.default_value), "default"));
   }
   if (sources.file.has_value()) SPIN_RETURN_IF_ERROR(ReadFile(*sources.file, loaded));
   if (sources.environment) {
@@ -153,8 +158,8 @@ std::string PrintConfig(const LoadedConfig& loaded) {
     open.resize(parts.size() - 1);
     const ConfigValue& value = loaded.values.at(std::string(key.name));
     const std::string text = value.text.empty() ? "\"\"" : value.text;
-    out += absl::StrFormat("%s%s: %-24s # %s\n", std::string(2 * (parts.size() - 1), ' '), parts.back(), text,
-                           value.source);
+    out += absl::StrFormat("%s%s: %-24s # %s\n", std::string(2 * (parts.size() - 1), ' '),
+                           parts.back(), text, value.source);
   }
   return out;
 }

@@ -25,13 +25,13 @@ struct LoadedConfig {
 };
 
 struct ConfigSources {
-  std::optional<std::string> file;                                // path of a YAML file
-  std::function<const char*(const std::string&)> environment;     // getenv, or a test's
-  std::vector<std::pair<std::string, std::string>> assignments;   // KEY, VALUE of --set, in order
+  std::optional<std::string> file;                               // path of a YAML file
+  std::function<const char*(const std::string&)> environment;    // getenv, or a test's
+  std::vector<std::pair<std::string, std::string>> assignments;  // KEY, VALUE of --set, in order
 };
 
-// InvalidArgument with file, line and key (or the variable, or the flag), what is wrong and what is allowed; an unknown
-// key comes with the closest known one.
+// InvalidArgument with file, line and key (or the variable, or the flag), what is wrong and what is
+// allowed; an unknown key comes with the closest known one.
 absl::StatusOr<LoadedConfig> LoadConfig(const ConfigSources& sources);
 
 // YAML that LoadConfig reads again, each line with its source as a comment.

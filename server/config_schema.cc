@@ -34,7 +34,8 @@ absl::Status ParseNumber(const std::string& text, double min, double max, double
 }
 
 absl::Status ParseBool(const std::string& text, bool& target) {
-  if (text != "true" && text != "false") return InvalidArgument("'%s' is neither true nor false", text);
+  if (text != "true" && text != "false")
+    return InvalidArgument("'%s' is neither true nor false", text);
   target = text == "true";
   return absl::OkStatus();
 }
@@ -64,12 +65,15 @@ absl::Status ParseSize(const std::string& text, std::optional<int64_t>& target) 
 // "30s", "500ms", "2m".
 absl::Status ParseDuration(const std::string& text, int64_t& target_ms) {
   std::size_t digits = 0;
-  while (digits < text.size() && (std::isdigit(static_cast<unsigned char>(text[digits])) != 0)) ++digits;
+  while (digits < text.size() && (std::isdigit(static_cast<unsigned char>(text[digits])) != 0))
+    ++digits;
   const std::string unit = text.substr(digits);
   const int64_t factor = unit == "ms" ? 1 : unit == "s" ? 1000 : unit == "m" ? 60'000 : 0;
   int64_t value = 0;
-  if (factor == 0 || !absl::SimpleAtoi(text.substr(0, digits), &value) || value > 86'400'000 / factor) {
-    return InvalidArgument("'%s' is not a duration of at most a day; write for example 30s or 500ms", text);
+  if (factor == 0 || !absl::SimpleAtoi(text.substr(0, digits), &value) ||
+      value > 86'400'000 / factor) {
+    return InvalidArgument(
+        "'%s' is not a duration of at most a day; write for example 30s or 500ms", text);
   }
   target_ms = value * factor;
   return absl::OkStatus();
@@ -90,13 +94,15 @@ constexpr ConfigKey kModelKeys[] = {
        if (t != "auto") c.served_names = absl::StrSplit(t, ',', absl::SkipWhitespace());
        return absl::OkStatus();
      }},
-    {"model.load_format", "auto", "auto, dummy", "dummy: seeded random weights; config.json is enough.",
+    {"model.load_format", "auto", "auto, dummy",
+     "dummy: seeded random weights; config.json is enough.",
      [](Config& c, const std::string& t) {
        return ParseChoice<bool, 2>(t, {{{"auto", false}, {"dummy", true}}}, c.dummy_weights);
      }},
     {"model.dtype", "bfloat16", "bfloat16, float32", "Type of weights, activations and KV pages.",
      [](Config& c, const std::string& t) {
-       return ParseChoice<DType, 2>(t, {{{"bfloat16", DType::kBf16}, {"float32", DType::kF32}}}, c.dtype);
+       return ParseChoice<DType, 2>(t, {{{"bfloat16", DType::kBf16}, {"float32", DType::kF32}}},
+                                    c.dtype);
      }},
     {"model.max_model_len", "auto", "tokens or auto",
      "Longest context, prompt and output together; auto: the model's own.",
@@ -132,18 +138,21 @@ constexpr ConfigKey kServerKeys[] = {
     {"server.max_body", "32MiB", "bytes", "Longest request body; more is answered with 413.",
      [](Config& c, const std::string& t) {
        SPIN_ASSIGN_OR_RETURN(c.max_body_bytes, ParseBytes(t));
-       return c.max_body_bytes >= 1024 ? absl::OkStatus() : InvalidArgument("'%s' is under 1KiB", t);
+       return c.max_body_bytes >= 1024 ? absl::OkStatus()
+                                       : InvalidArgument("'%s' is under 1KiB", t);
      }},
     {"server.drain_timeout", "30s", "duration (30s, 500ms)",
      "After SIGTERM, how long running requests may take to finish.",
      [](Config& c, const std::string& t) { return ParseDuration(t, c.drain_timeout_ms); }},
-    {"server.max_queue", "256", "requests", "Requests that may wait; one more is answered with 429.",
+    {"server.max_queue", "256", "requests",
+     "Requests that may wait; one more is answered with 429.",
      [](Config& c, const std::string& t) { return ParseInt(t, 1, 1 << 20, c.engine.max_queue); }},
 };
 
 constexpr ConfigKey kMemoryKeys[] = {
     {"memory.hbm_budget", "auto", "bytes (60GiB) or auto",
-     "What the process may hold on the device; on the CPU backend the arena that plays HBM (KV cache).",
+     "What the process may hold on the device; on the CPU backend the arena that plays HBM (KV "
+     "cache).",
      [](Config& c, const std::string& t) { return ParseSize(t, c.hbm_budget_bytes); }},
     {"memory.host_pool", "auto", "bytes (64GiB), 0 or auto",
      "Host memory for the KV cache of Tiered sequences; 0 switches the tier off.",
@@ -172,37 +181,53 @@ constexpr ConfigKey kMemoryKeys[] = {
 };
 
 constexpr ConfigKey kSparseKeys[] = {
-    {"sparse.algorithm", "dense", "dense, quest", "Which partitions of the context a step attends to.",
+    {"sparse.algorithm", "dense", "dense, quest",
+     "Which partitions of the context a step attends to.",
      [](Config& c, const std::string& t) {
        c.sparse.algorithm = t;
        return absl::OkStatus();
      }},
     {"sparse.budget_tokens", "2048", "tokens", "Tokens that one KV head attends to in a step.",
-     [](Config& c, const std::string& t) { return ParseInt(t, 16, kInt32Max, c.sparse.budget_tokens); }},
-    {"sparse.exact", "false", "true, false", "Select every partition: the algorithm must then equal dense.",
+     [](Config& c, const std::string& t) {
+       return ParseInt(t, 16, kInt32Max, c.sparse.budget_tokens);
+     }},
+    {"sparse.exact", "false", "true, false",
+     "Select every partition: the algorithm must then equal dense.",
      [](Config& c, const std::string& t) { return ParseBool(t, c.sparse.exact); }},
     {"sparse.quest.dense_layers", "0", "layers", "The first layers attend to everything.",
-     [](Config& c, const std::string& t) { return ParseInt(t, 0, 1024, c.sparse.quest_dense_layers); }},
+     [](Config& c, const std::string& t) {
+       return ParseInt(t, 0, 1024, c.sparse.quest_dense_layers);
+     }},
 };
 
 constexpr ConfigKey kSchedulerKeys[] = {
     {"scheduler.max_num_seqs", "64", "sequences", "Sequences that run at once.",
      [](Config& c, const std::string& t) { return ParseInt(t, 1, 4096, c.engine.max_num_seqs); }},
     {"scheduler.max_batched_tokens", "8192", "tokens", "Prompt tokens packed into one prefill.",
-     [](Config& c, const std::string& t) { return ParseInt(t, 16, 1 << 24, c.engine.max_batched_tokens); }},
-    {"scheduler.max_decode_stall_ms", "50", "milliseconds", "Prefill work between two decode steps.",
-     [](Config& c, const std::string& t) { return ParseNumber(t, 0, 1e6, c.engine.max_decode_stall_ms); }},
+     [](Config& c, const std::string& t) {
+       return ParseInt(t, 16, 1 << 24, c.engine.max_batched_tokens);
+     }},
+    {"scheduler.max_decode_stall_ms", "50", "milliseconds",
+     "Prefill work between two decode steps.",
+     [](Config& c, const std::string& t) {
+       return ParseNumber(t, 0, 1e6, c.engine.max_decode_stall_ms);
+     }},
     {"scheduler.policy", "fcfs", "fcfs, priority", "fcfs: first come first served with aging.",
      [](Config& c, const std::string& t) {
        return ParseChoice<SchedulePolicy, 2>(
-           t, {{{"fcfs", SchedulePolicy::kFcfs}, {"priority", SchedulePolicy::kPriority}}}, c.engine.policy);
+           t, {{{"fcfs", SchedulePolicy::kFcfs}, {"priority", SchedulePolicy::kPriority}}},
+           c.engine.policy);
      }},
-    {"scheduler.prefill_tile_tokens", "512", "tokens", "Prompt tokens of one layer computed at a time.",
-     [](Config& c, const std::string& t) { return ParseInt(t, 16, 1 << 20, c.prefill_tile_tokens); }},
+    {"scheduler.prefill_tile_tokens", "512", "tokens",
+     "Prompt tokens of one layer computed at a time.",
+     [](Config& c, const std::string& t) {
+       return ParseInt(t, 16, 1 << 20, c.prefill_tile_tokens);
+     }},
 };
 
 constexpr ConfigKey kOtherKeys[] = {
-    {"backend.device", "auto", "auto, cpu, cuda", "cuda never falls back: without a GPU it is an error.",
+    {"backend.device", "auto", "auto, cpu, cuda",
+     "cuda never falls back: without a GPU it is an error.",
      [](Config& c, const std::string& t) {
        c.backend.device = t;
        bool known = false;
@@ -220,14 +245,16 @@ constexpr ConfigKey kOtherKeys[] = {
      }},
     {"log.format", "text", "text, json", "How a line looks.",
      [](Config& c, const std::string& t) {
-       return ParseChoice<LogFormat, 2>(t, {{{"text", LogFormat::kText}, {"json", LogFormat::kJson}}},
-                                        c.log_format);
+       return ParseChoice<LogFormat, 2>(
+           t, {{{"text", LogFormat::kText}, {"json", LogFormat::kJson}}}, c.log_format);
      }},
 };
 
 std::vector<ConfigKey> AllKeys() {
   std::vector<ConfigKey> keys;
-  const auto add = [&](std::span<const ConfigKey> more) { keys.insert(keys.end(), more.begin(), more.end()); };
+  const auto add = [&](std::span<const ConfigKey> more) {
+    keys.insert(keys.end(), more.begin(), more.end());
+  };
   add(kModelKeys);
   add(kServerKeys);
   add(kMemoryKeys);
@@ -268,9 +295,9 @@ std::string ConfigHelp() {
     const std::string_view own = key.name.substr(0, key.name.find('.'));
     if (own != section) out += absl::StrFormat("\n%s:\n", own);
     section = own;
-    out += absl::StrFormat("  %-30s %s\n%33s%s; default %s; %s\n", key.name.substr(own.size() + 1), key.help,
-                           "", key.allowed, key.default_value.empty() ? "none" : key.default_value,
-                           EnvironmentName(key));
+    out += absl::StrFormat(
+        "  %-30s %s\n%33s%s; default %s; %s\n", key.name.substr(own.size() + 1), key.help, "",
+        key.allowed, key.default_value.empty() ? "none" : key.default_value, EnvironmentName(key));
   }
   return out;
 }

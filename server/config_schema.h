@@ -1,6 +1,8 @@
-// Every configuration key: name, default, what is allowed, what it means, and how its text becomes a value.
+// Every configuration key: name, default, what is allowed, what it means, and how its text becomes
+// a value.
 //
-// One table serves the YAML file, --set, the environment, --help-config and --print-config, so that they cannot disagree.
+// One table serves the YAML file, --set, the environment, --help-config and --print-config, so that
+// they cannot disagree.
 #pragma once
 
 #include <span>

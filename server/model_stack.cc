@@ -17,8 +17,12 @@ namespace {
 constexpr int32_t kRowsPerSequence = 2;
 
 // "auto" budgets: small shares of the machine, so that a laptop stays usable.
-int64_t AutoHbmBudget(const DeviceInfo& info) { return std::min(2 * kGiB, info.device_bytes / 8); }
-int64_t AutoHostPool(const DeviceInfo& info) { return std::min(4 * kGiB, info.host_bytes / 4); }
+int64_t AutoHbmBudget(const DeviceInfo& info) {
+  return std::min(2 * kGiB, info.device_bytes / 8);
+}
+int64_t AutoHostPool(const DeviceInfo& info) {
+  return std::min(4 * kGiB, info.host_bytes / 4);
+}
 
 double SecondsSince(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -54,14 +58,15 @@ std::string ModelPlan::ToText() const {
   return absl::StrFormat(
       "model    %s: %s, %.1f M parameters, %d layers, %d query and %d KV heads of %d, context %d\n"
       "device   %s\n%s",
-      folder.path, model.architecture, static_cast<double>(model.num_parameters()) / 1e6, model.num_layers,
-      model.num_q_heads, model.num_kv_heads, model.head_dim, max_model_len, backend.device->info().name,
-      cache.plan.ToText());
+      folder.path, model.architecture, static_cast<double>(model.num_parameters()) / 1e6,
+      model.num_layers, model.num_q_heads, model.num_kv_heads, model.head_dim, max_model_len,
+      backend.device->info().name, cache.plan.ToText());
 }
 
 absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
   if (config.model_path.empty()) {
-    return InvalidArgument("no model: give --model FOLDER (a Hugging Face folder with config.json)");
+    return InvalidArgument(
+        "no model: give --model FOLDER (a Hugging Face folder with config.json)");
   }
   ModelPlan plan;
   SPIN_ASSIGN_OR_RETURN(plan.folder, ReadModelFolder(config.model_path));
@@ -75,8 +80,8 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
                                                             .num_kv_heads = model.num_kv_heads,
                                                             .head_dim = model.head_dim}));
   const KvGeometry geometry =
-      MakeGeometry(model, *plan.algorithm, config.dtype, config.engine.max_num_seqs * kRowsPerSequence,
-                   plan.max_model_len);
+      MakeGeometry(model, *plan.algorithm, config.dtype,
+                   config.engine.max_num_seqs * kRowsPerSequence, plan.max_model_len);
   const DeviceInfo& info = plan.backend.device->info();
   SPIN_ASSIGN_OR_RETURN(plan.cache.plan,
                         PlanMemory(geometry, config.hbm_budget_bytes.value_or(AutoHbmBudget(info)),
@@ -90,7 +95,8 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
   return plan;
 }
 
-absl::StatusOr<std::unique_ptr<ModelStack>> ModelStack::Create(const ServerConfig& config, ModelPlan plan,
+absl::StatusOr<std::unique_ptr<ModelStack>> ModelStack::Create(const ServerConfig& config,
+                                                               ModelPlan plan,
                                                                MetricsRegistry& metrics) {
   std::unique_ptr<ModelStack> stack(new ModelStack(std::move(plan)));
   SPIN_RETURN_IF_ERROR(stack->Load(config));
@@ -133,14 +139,14 @@ absl::Status ModelStack::Load(const ServerConfig& config) {
   const auto pools = [&](int64_t done, int64_t total) { pinning.Report(done, total); };
   const std::unique_ptr<Stream> stream = device.CreateStream("start");
   SPIN_ASSIGN_OR_RETURN(store_, KvStore::Create(device, *stream, plan_.cache.plan, pools));
-  SPIN_ASSIGN_OR_RETURN(executor_,
-                        ModelExecutor::Create({.max_batch = config.engine.max_num_seqs,
-                                               .max_prefill_tokens = config.engine.max_batched_tokens,
-                                               .max_model_len = plan_.max_model_len,
-                                               .tile_tokens = config.prefill_tile_tokens,
-                                               .eviction = config.eviction},
-                                              model, *std::move(weights), std::move(plan_.algorithm),
-                                              plan_.backend, *store_));
+  SPIN_ASSIGN_OR_RETURN(
+      executor_, ModelExecutor::Create({.max_batch = config.engine.max_num_seqs,
+                                        .max_prefill_tokens = config.engine.max_batched_tokens,
+                                        .max_model_len = plan_.max_model_len,
+                                        .tile_tokens = config.prefill_tile_tokens,
+                                        .eviction = config.eviction},
+                                       model, *std::move(weights), std::move(plan_.algorithm),
+                                       device, ops, *store_));
   SPIN_LOG(INFO, "pools    %s on the device, %s on the host, %s workspace in %.1f s",
            FormatBytes(plan_.cache.plan.hbm_bytes()), FormatBytes(plan_.cache.plan.host_bytes),
            FormatBytes(executor_->workspace_bytes()), SecondsSince(begin));
@@ -152,9 +158,11 @@ void ModelStack::RegisterMetrics(MetricsRegistry& metrics) {
   const auto read = [](const uint64_t& value) {
     return static_cast<double>(__atomic_load_n(&value, __ATOMIC_RELAXED));
   };
-  metrics.AddCallback("spin:retrieve_hits_total", "Selected pages that were in HBM (Tiered sequences).", true,
+  metrics.AddCallback("spin:retrieve_hits_total",
+                      "Selected pages that were in HBM (Tiered sequences).", true,
                       [=] { return read(counters->hits); });
-  metrics.AddCallback("spin:retrieve_misses_total", "Selected pages that were fetched from the host.", true,
+  metrics.AddCallback("spin:retrieve_misses_total",
+                      "Selected pages that were fetched from the host.", true,
                       [=] { return read(counters->misses); });
   metrics.AddCallback("spin:retrieve_bytes_total", "Bytes fetched from the host.", true,
                       [=] { return read(counters->bytes); });

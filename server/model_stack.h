@@ -1,7 +1,9 @@
-// Everything below the network, wired: backend, weights, KV store, executor, memory manager, engine.
+// Everything below the network, wired: backend, weights, KV store, executor, memory manager,
+// engine.
 //
-// Built step by step with progress in the log; the order of the members is the order of construction, destruction runs
-// backwards. App owns one; tests and tools build one to run a model in their own process.
+// Built step by step with progress in the log; the order of the members is the order of
+// construction, destruction runs backwards. App owns one; tests and tools build one to run a model
+// in their own process.
 #pragma once
 
 #include <memory>
@@ -20,7 +22,8 @@
 
 namespace spin {
 
-// What can be said before any weight is read: the model, the device, the algorithm, the memory plan.
+// What can be said before any weight is read: the model, the device, the algorithm, the memory
+// plan.
 struct ModelPlan {
   ModelFolder folder;
   Backend backend;
@@ -36,7 +39,8 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config);
 
 class ModelStack {
  public:
-  static absl::StatusOr<std::unique_ptr<ModelStack>> Create(const ServerConfig& config, ModelPlan plan,
+  static absl::StatusOr<std::unique_ptr<ModelStack>> Create(const ServerConfig& config,
+                                                            ModelPlan plan,
                                                             MetricsRegistry& metrics);
   ~ModelStack();
 

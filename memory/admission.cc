@@ -1,0 +1,144 @@
+#include "memory/admission.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "common/check.h"
+#include "common/math.h"
+
+namespace spin {
+
+bool PoolCounts::Covers(const PoolCounts& need) const {
+  return slots >= need.slots && host >= need.host && summaries >= need.summaries &&
+         meta >= need.meta;
+}
+
+PoolCounts& PoolCounts::operator+=(const PoolCounts& other) {
+  slots += other.slots;
+  host += other.host;
+  summaries += other.summaries;
+  meta += other.meta;
+  return *this;
+}
+
+PoolCounts& PoolCounts::operator-=(const PoolCounts& other) {
+  slots -= other.slots;
+  host -= other.host;
+  summaries -= other.summaries;
+  meta -= other.meta;
+  return *this;
+}
+
+Footprint::Footprint(const KvGeometry& geometry, std::span<const LayerDemand> layers,
+                     double min_buffer_ratio)
+    : geometry_(geometry),
+      layers_(layers.begin(), layers.end()),
+      min_buffer_ratio_(min_buffer_ratio) {
+  SPIN_CHECK_EQ(static_cast<int32_t>(layers_.size()), geometry_.num_layers);
+  SPIN_CHECK(std::isfinite(min_buffer_ratio_) && min_buffer_ratio_ >= 0);
+  for (const LayerDemand& layer : layers_) {
+    SPIN_CHECK(layer.whole_context || layer.fixed_pages + layer.selectable_pages > 0);
+    SPIN_CHECK(layer.fixed_pages >= 0 && layer.selectable_pages >= 0);
+    tiering_saves_ = tiering_saves_ || !layer.whole_context;
+  }
+}
+
+int32_t Footprint::Extents(int64_t tokens) const {
+  const int64_t extents = CeilDiv(tokens, kExtentTokens);
+  SPIN_CHECK(tokens >= 0 && extents <= geometry_.max_extents);
+  return static_cast<int32_t>(extents);
+}
+
+int32_t Footprint::Pages(int64_t tokens) const {
+  const int64_t pages = CeilDiv(tokens, geometry_.page_tokens);
+  SPIN_CHECK(tokens >= 0 && pages <= geometry_.max_pages());
+  return static_cast<int32_t>(pages);
+}
+
+int32_t Footprint::NumSlots(int32_t layer, int64_t tokens) const {
+  SPIN_CHECK(layer >= 0 && layer < geometry_.num_layers);
+  const LayerDemand& demand = layers_[static_cast<size_t>(layer)];
+  const int32_t pages = Pages(tokens);
+  if (demand.whole_context) return pages;
+  const double budget =
+      demand.fixed_pages + std::ceil(demand.selectable_pages * (1 + min_buffer_ratio_));
+  return budget >= pages ? pages : static_cast<int32_t>(budget);
+}
+
+int32_t Footprint::TieredSlotExtents(int32_t layer, int64_t tokens) const {
+  const int32_t extents = CeilDiv(NumSlots(layer, tokens), geometry_.extent_pages());
+  SPIN_CHECK_LE(extents, Extents(tokens));
+  return extents;
+}
+
+int64_t Footprint::TieredSlotExtents(int64_t tokens) const {
+  int64_t sum = 0;
+  for (int32_t layer = 0; layer < geometry_.num_layers; ++layer) {
+    sum += TieredSlotExtents(layer, tokens);
+  }
+  return sum;
+}
+
+PoolCounts Footprint::Resident(int64_t prompt_tokens, int64_t reserve_tokens,
+                               int32_t num_sequences) const {
+  SPIN_CHECK(prompt_tokens <= reserve_tokens && num_sequences >= 1);
+  const int64_t shared = prompt_tokens / kExtentTokens;
+  const int64_t extents =
+      Extents(reserve_tokens) + (num_sequences - 1) * (Extents(reserve_tokens) - shared);
+  PoolCounts counts;
+  counts.slots = geometry_.num_layers * extents;
+  counts.summaries = geometry_.summary_elements > 0 ? counts.slots : 0;
+  return counts;
+}
+
+PoolCounts Footprint::Tiered(int64_t prompt_tokens, int64_t reserve_tokens,
+                             int32_t num_sequences) const {
+  PoolCounts counts = Resident(prompt_tokens, reserve_tokens, num_sequences);
+  counts.host = counts.slots;
+  counts.slots = num_sequences * TieredSlotExtents(reserve_tokens);
+  counts.meta = int64_t{num_sequences} * geometry_.num_layers * Extents(reserve_tokens);
+  return counts;
+}
+
+bool PlanDemotions(PoolCounts free, PoolCounts need, std::span<const DemotionUnit> units,
+                   int32_t growing, std::vector<int32_t>& chosen) {
+  SPIN_CHECK(growing == kNoUnit || (growing >= 0 && growing < static_cast<int32_t>(units.size())));
+  chosen.clear();
+  bool settled = false;  // the growing unit is among the chosen
+  while (!free.Covers(need)) {
+    int32_t best = kNoUnit;
+    int64_t best_gain = 0;
+    for (int32_t i = 0; i < static_cast<int32_t>(units.size()); ++i) {
+      if (std::find(chosen.begin(), chosen.end(), i) != chosen.end()) continue;
+      if (i == growing && settled) continue;
+      const DemotionUnit& unit = units[static_cast<size_t>(i)];
+      const PoolCounts rest = i == growing ? PoolCounts{} : need;
+      PoolCounts after = free + unit.held - unit.wanted - rest;
+      after.slots = 0;  // others may still follow
+      if (!after.Covers({})) continue;
+      const int64_t gain =
+          unit.held.slots - unit.wanted.slots + (i == growing ? need.slots : int64_t{0});
+      if (gain > best_gain) {
+        best = i;
+        best_gain = gain;
+      }
+    }
+    if (best == kNoUnit) {
+      chosen.clear();
+      return false;
+    }
+    const DemotionUnit& unit = units[static_cast<size_t>(best)];
+    free += unit.held;
+    free -= unit.wanted;
+    if (best == growing) {
+      settled = true;
+      need = {};
+    } else {
+      chosen.push_back(best);
+    }
+  }
+  if (settled) chosen.push_back(growing);
+  return true;
+}
+
+}  // namespace spin

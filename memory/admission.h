@@ -1,0 +1,90 @@
+// The arithmetic of admission: what sequences need of each pool, and which of them make room for
+// others. Pure functions of counts; memory/README.md has the policy in words.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/kv_layout.h"
+
+namespace spin {
+
+// What one stream of a layer needs a step, as the algorithm declares it.
+struct LayerDemand {
+  bool whole_context = true;     // dense and exact mode: every page is mandatory
+  int32_t fixed_pages = 0;       // always selected (sink, tail...)
+  int32_t selectable_pages = 0;  // the most that Select adds to them
+};
+
+// Extents of each pool (free, held or needed).
+struct PoolCounts {
+  int64_t slots = 0;
+  int64_t host = 0;
+  int64_t summaries = 0;
+  int64_t meta = 0;
+
+  // Every count at least that of `need`.
+  bool Covers(const PoolCounts& need) const;
+  PoolCounts& operator+=(const PoolCounts& other);
+  PoolCounts& operator-=(const PoolCounts& other);
+  friend PoolCounts operator+(PoolCounts a, const PoolCounts& b) { return a += b; }
+  friend PoolCounts operator-(PoolCounts a, const PoolCounts& b) { return a -= b; }
+  friend bool operator==(const PoolCounts&, const PoolCounts&) = default;
+};
+
+// What a reservation of so many tokens takes, in either placement.
+class Footprint {
+ public:
+  // REQUIRES: one demand a layer, min_buffer_ratio >= 0.
+  Footprint(const KvGeometry& geometry, std::span<const LayerDemand> layers,
+            double min_buffer_ratio);
+
+  const KvGeometry& geometry() const { return geometry_; }
+
+  // Extents a layer, pages a stream, that `tokens` fill or begin.
+  int32_t Extents(int64_t tokens) const;
+  int32_t Pages(int64_t tokens) const;
+
+  // Slots that a stream of a Tiered row gets: all pages for whole_context, else
+  // min(pages, fixed + ceil(selectable * (1 + min_buffer_ratio))).
+  int32_t NumSlots(int32_t layer, int64_t tokens) const;
+  // Slot extents of a Tiered row: of one layer, of all.
+  int32_t TieredSlotExtents(int32_t layer, int64_t tokens) const;
+  int64_t TieredSlotExtents(int64_t tokens) const;
+
+  // `num_sequences` sequences of one prompt that reserve `reserve_tokens` each; the full extents of
+  // the prompt exist once but for meta segments and Tiered slots, which every sequence has for
+  // itself.
+  PoolCounts Resident(int64_t prompt_tokens, int64_t reserve_tokens, int32_t num_sequences) const;
+  PoolCounts Tiered(int64_t prompt_tokens, int64_t reserve_tokens, int32_t num_sequences) const;
+
+  // Some layer needs fewer slots than pages: the Tiered placement can save HBM.
+  bool tiering_saves() const { return tiering_saves_; }
+
+ private:
+  KvGeometry geometry_;
+  std::vector<LayerDemand> layers_;
+  double min_buffer_ratio_;
+  bool tiering_saves_ = false;
+};
+
+// What is demoted in one go: a Resident row, or all Resident rows that share the extents of one
+// prompt.
+struct DemotionUnit {
+  int32_t first_row = 0;  // the lowest
+  PoolCounts held;        // now
+  PoolCounts wanted;      // when Tiered
+};
+
+inline constexpr int32_t kNoUnit = -1;
+
+// Which units to demote so that `need` fits: the one that frees most slots first, ties to the
+// lowest row; a unit that the host tier cannot take beside `need` is passed over. `growing` names
+// the unit whose own growth `need` is (or kNoUnit): its `wanted` includes the growth, so that
+// choosing it settles the need; it comes last in the answer. Writes unit indices to `chosen` in the
+// order in which they are to be demoted. False: does not fit, `chosen` is empty.
+bool PlanDemotions(PoolCounts free, PoolCounts need, std::span<const DemotionUnit> units,
+                   int32_t growing, std::vector<int32_t>& chosen);
+
+}  // namespace spin

@@ -1,0 +1,405 @@
+#include "memory/kv_cache_manager.h"
+
+#include <algorithm>
+
+#include "common/check.h"
+#include "common/math.h"
+#include "common/units.h"
+#include "memory/admission.h"
+#include "memory/demotion.h"
+#include "memory/row_table.h"
+
+namespace spin {
+
+struct KvCacheManager::Impl {
+  explicit Impl(const KvCacheOptions& o)
+      : options(o), footprint(o.plan.geometry, o.layers, o.min_buffer_ratio), table(o.plan) {
+    const auto rows = static_cast<size_t>(table.num_rows());
+    units.reserve(rows);
+    chosen.reserve(rows);
+    members.reserve(rows);
+    const bool host_tier = o.plan.num_host_extents > 0;
+    may_tier = host_tier && (o.placement == PlacementPolicy::kTiered ||
+                             (o.placement == PlacementPolicy::kAuto && footprint.tiering_saves()));
+  }
+
+  Row& Live(RowId id) {
+    Row& row = table.row(id.value);
+    SPIN_CHECK(row.state != RowState::kFree);
+    return row;
+  }
+
+  // ---- Room
+  // --------------------------------------------------------------------------------------------------------
+
+  // Resident rows that share a prompt's extents with `row`, ascending; the row alone when it shares
+  // with none.
+  void CollectMembers(int32_t r);
+  // What could be demoted now. `growing` (a row or kAbsent) is counted with `growth_tokens` as its
+  // reservation; its unit is returned, or kNoUnit.
+  int32_t CollectUnits(int32_t growing, int64_t growth_tokens);
+  // Demotes rows until `need` is free. False: it cannot be, nothing changed.
+  bool MakeRoom(const PoolCounts& need, int32_t growing, int64_t growth_tokens);
+  // The placement in which a new request fits now, with demotions made where they are needed;
+  // kNone: it does not.
+  Placement PlaceRequest(const PoolCounts& resident, const PoolCounts& tiered);
+
+  // ---- Commit
+  // ------------------------------------------------------------------------------------------------------
+
+  // Grants up to the reservation of a row in its placement; entries [0, shared) come from
+  // `first_row`.
+  void GrantRow(int32_t r, int32_t shared, int32_t first_row);
+  void GrantSlots(int32_t r);
+
+  KvCacheOptions options;
+  Footprint footprint;
+  RowTable table;
+  bool may_tier = false;
+  int64_t demotions = 0;
+  std::vector<DemotionUnit> units;  // scratch, as the next two
+  std::vector<int32_t> chosen;
+  std::vector<int32_t> members;
+};
+
+// ---- Room
+// ----------------------------------------------------------------------------------------------------------
+
+void KvCacheManager::Impl::CollectMembers(int32_t r) {
+  members.clear();
+  const int32_t group = table.row(r).group;
+  if (group == kNoGroup) {
+    members.push_back(r);
+    return;
+  }
+  for (int32_t m = 0; m < table.num_rows(); ++m) {
+    if (table.row(m).state != RowState::kFree && table.row(m).group == group) members.push_back(m);
+  }
+  SPIN_CHECK_EQ(static_cast<int32_t>(members.size()), table.group(group).members);
+}
+
+int32_t KvCacheManager::Impl::CollectUnits(int32_t growing, int64_t growth_tokens) {
+  units.clear();
+  if (!may_tier || options.placement == PlacementPolicy::kTiered) return kNoUnit;
+  int32_t growing_unit = kNoUnit;
+  for (int32_t r = 0; r < table.num_rows(); ++r) {
+    const Row& row = table.row(r);
+    if (row.state != RowState::kReady || row.placement != Placement::kResident) continue;
+    CollectMembers(r);
+    if (members.front() != r) continue;  // counted with its first row
+    const int64_t shared = row.group == kNoGroup ? 0 : table.group(row.group).shared_extents;
+    DemotionUnit unit{.first_row = r, .held = {}, .wanted = {}};
+    int64_t held = shared, wanted = shared, segments = 0;  // extents a layer
+    for (const int32_t m : members) {
+      const int64_t reserved = table.row(m).reserved_tokens;
+      const int64_t target = m == growing ? growth_tokens : reserved;
+      if (m == growing) growing_unit = static_cast<int32_t>(units.size());
+      held += footprint.Extents(reserved) - shared;
+      wanted += footprint.Extents(target) - shared;
+      segments += footprint.Extents(target);
+      unit.wanted.slots += footprint.TieredSlotExtents(target);
+    }
+    const int64_t layers = table.geometry().num_layers;
+    unit.held.slots = layers * held;
+    unit.held.summaries = table.has_summaries() ? layers * held : 0;
+    unit.wanted.host = layers * wanted;
+    unit.wanted.summaries = table.has_summaries() ? layers * wanted : 0;
+    unit.wanted.meta = layers * segments;
+    units.push_back(unit);
+  }
+  return growing_unit;
+}
+
+bool KvCacheManager::Impl::MakeRoom(const PoolCounts& need, int32_t growing,
+                                    int64_t growth_tokens) {
+  const PoolCounts free = table.FreeCounts();
+  if (free.Covers(need)) return true;
+  const int32_t growing_unit = CollectUnits(growing, growth_tokens);
+  if (!PlanDemotions(free, need, units, growing_unit, chosen)) return false;
+  for (const int32_t unit : chosen) {
+    CollectMembers(units[static_cast<size_t>(unit)].first_row);
+    DemoteRows(table, footprint, members);
+    demotions += static_cast<int64_t>(members.size());
+  }
+  return true;
+}
+
+Placement KvCacheManager::Impl::PlaceRequest(const PoolCounts& resident, const PoolCounts& tiered) {
+  const PoolCounts free = table.FreeCounts();
+  const bool may_stay = options.placement != PlacementPolicy::kTiered;
+  if (may_stay && free.Covers(resident)) return Placement::kResident;
+  if (!may_tier) return Placement::kNone;
+  if (free.Covers(tiered)) return Placement::kTiered;
+  if (!may_stay) return Placement::kNone;
+  if (MakeRoom(tiered, kAbsent, 0)) return Placement::kTiered;
+  if (MakeRoom(resident, kAbsent, 0)) return Placement::kResident;
+  return Placement::kNone;
+}
+
+// ---- Commit
+// --------------------------------------------------------------------------------------------------------
+
+void KvCacheManager::Impl::GrantSlots(int32_t r) {
+  const int64_t tokens = table.row(r).reserved_tokens;
+  for (int32_t layer = 0; layer < table.geometry().num_layers; ++layer) {
+    const int32_t wanted = footprint.TieredSlotExtents(layer, tokens);
+    while (table.num_mapped(PoolKind::kSlot, r, layer) < wanted) {
+      table.Grant(PoolKind::kSlot, r, layer);
+    }
+    table.SetNumSlots(r, layer, footprint.NumSlots(layer, tokens));
+  }
+}
+
+void KvCacheManager::Impl::GrantRow(int32_t r, int32_t shared, int32_t first_row) {
+  const Row& row = table.row(r);
+  const bool tiered = row.placement == Placement::kTiered;
+  const int32_t extents = footprint.Extents(row.reserved_tokens);
+  const auto extend = [&](PoolKind kind, int32_t layer, int32_t num_shared) {
+    for (int32_t i = table.num_mapped(kind, r, layer); i < extents; ++i) {
+      if (i < num_shared) {
+        table.Share(kind, r, layer, first_row);
+      } else {
+        table.Grant(kind, r, layer);
+      }
+    }
+  };
+  for (int32_t layer = 0; layer < table.geometry().num_layers; ++layer) {
+    if (table.has_summaries()) extend(PoolKind::kSummary, layer, shared);
+    if (tiered) {
+      extend(PoolKind::kHost, layer, shared);
+      extend(PoolKind::kMeta, layer, 0);
+    } else {
+      extend(PoolKind::kSlot, layer, shared);
+    }
+  }
+  if (tiered) GrantSlots(r);
+}
+
+// ---- The façade
+// ----------------------------------------------------------------------------------------------------
+
+KvCacheManager::KvCacheManager(const KvCacheOptions& options)
+    : impl_(std::make_unique<Impl>(options)) {
+  SPIN_CHECK_GT(options.max_model_len, 0);
+  SPIN_CHECK_LE(CeilDiv(options.max_model_len, kExtentTokens), options.plan.geometry.max_extents);
+  SPIN_CHECK_GT(options.reserve_step_tokens, 0);
+}
+
+KvCacheManager::~KvCacheManager() = default;
+
+int64_t KvCacheManager::ReservationTokens(int64_t prompt_tokens,
+                                          std::optional<int64_t> max_tokens) const {
+  const int64_t limit = impl_->options.max_model_len;
+  const int64_t output = max_tokens.value_or(impl_->options.reserve_step_tokens);
+  SPIN_CHECK(prompt_tokens >= 0 && output >= 0);
+  if (output >= limit - prompt_tokens) return std::max(limit, prompt_tokens);
+  return prompt_tokens + output;
+}
+
+absl::Status KvCacheManager::CheckFits(int64_t prompt_tokens, int64_t reserve_tokens,
+                                       int32_t num_sequences) const {
+  const Impl& impl = *impl_;
+  const MemoryPlan& plan = impl.options.plan;
+  if (prompt_tokens > reserve_tokens || reserve_tokens > impl.options.max_model_len) {
+    return InvalidArgument("%d tokens do not fit a context of %d tokens",
+                           std::max(prompt_tokens, reserve_tokens), impl.options.max_model_len);
+  }
+  if (num_sequences > plan.geometry.max_rows) {
+    return ResourceExhausted(
+        "%d sequences of one request exceed the %d that run at once; raise scheduler.max_num_seqs",
+        num_sequences, plan.geometry.max_rows);
+  }
+  const PoolCounts total = {.slots = plan.num_slot_extents,
+                            .host = plan.num_host_extents,
+                            .summaries = plan.num_summary_extents,
+                            .meta = plan.num_meta_segments};
+  const PoolCounts resident = impl.footprint.Resident(prompt_tokens, reserve_tokens, num_sequences);
+  const PoolCounts tiered = impl.footprint.Tiered(prompt_tokens, reserve_tokens, num_sequences);
+  const bool may_stay = impl.options.placement != PlacementPolicy::kTiered;
+  if (may_stay && total.Covers(resident)) return absl::OkStatus();
+  if (impl.may_tier && total.Covers(tiered)) return absl::OkStatus();
+  if (!may_stay && plan.num_host_extents == 0) {
+    return ResourceExhausted(
+        "memory.placement tiered needs a host pool; set memory.host_pool to at least %s",
+        FormatBytes(tiered.host * plan.geometry.extent_bytes()));
+  }
+  // What would be enough, by the way that is short of less HBM.
+  const PoolCounts& need = impl.may_tier ? tiered : resident;
+  const int64_t host_need = std::max({need.host, need.meta, int64_t{plan.num_host_extents}});
+  const int64_t hbm_bytes =
+      HbmBytes(plan.geometry, std::max(need.slots, int64_t{plan.num_slot_extents}), host_need);
+  std::string advice = absl::StrFormat("raise memory.hbm_budget to %s", FormatBytes(hbm_bytes));
+  if (host_need > plan.num_host_extents) {
+    advice = absl::StrFormat("raise memory.host_pool to %s (and with it memory.hbm_budget to %s)",
+                             FormatBytes(host_need * plan.geometry.extent_bytes()),
+                             FormatBytes(hbm_bytes));
+  }
+  return ResourceExhausted(
+      "%d sequence(s) of %d tokens can never run: they need %s of HBM pages (there are %s) and %s "
+      "of host pages (there are %s); %s",
+      num_sequences, reserve_tokens, FormatBytes(need.slots * plan.geometry.extent_bytes()),
+      FormatBytes(plan.slot_bytes), FormatBytes(need.host * plan.geometry.extent_bytes()),
+      FormatBytes(plan.host_bytes), advice);
+}
+
+std::optional<std::vector<RowId>> KvCacheManager::Admit(int64_t prompt_tokens,
+                                                        int64_t reserve_tokens,
+                                                        int32_t num_sequences) {
+  Impl& impl = *impl_;
+  SPIN_CHECK(prompt_tokens >= 1 && prompt_tokens <= reserve_tokens);
+  SPIN_CHECK_LE(reserve_tokens, int64_t{impl.options.max_model_len});
+  SPIN_CHECK_GE(num_sequences, 1);
+  if (num_sequences > impl.table.num_free_rows()) return std::nullopt;
+  const Placement placement =
+      impl.PlaceRequest(impl.footprint.Resident(prompt_tokens, reserve_tokens, num_sequences),
+                        impl.footprint.Tiered(prompt_tokens, reserve_tokens, num_sequences));
+  if (placement == Placement::kNone) return std::nullopt;
+
+  std::vector<RowId> rows;
+  rows.reserve(static_cast<size_t>(num_sequences));
+  for (int32_t i = 0; i < num_sequences; ++i) rows.push_back(RowId{impl.table.OpenRow()});
+  const auto shared = static_cast<int32_t>(prompt_tokens / kExtentTokens);
+  if (num_sequences > 1 && shared > 0) impl.table.FormGroup(rows, shared);
+  for (const RowId id : rows) {
+    Row& row = impl.table.row(id.value);
+    if (id != rows.front()) row.state = RowState::kForked;
+    row.prompt_tokens = prompt_tokens;
+    row.reserved_tokens = reserve_tokens;
+    impl.table.SetPlacement(id.value, placement);
+    impl.GrantRow(id.value, id == rows.front() ? 0 : shared, rows.front().value);
+  }
+  return rows;
+}
+
+void KvCacheManager::FinishPrefill(std::span<const RowId> rows) {
+  Impl& impl = *impl_;
+  SPIN_CHECK(!rows.empty());
+  const int32_t first = rows.front().value;
+  const int64_t prompt = impl.Live(rows.front()).prompt_tokens;
+  const bool tiered = impl.Live(rows.front()).placement == Placement::kTiered;
+  const auto partial =
+      static_cast<int32_t>(prompt / kExtentTokens);  // the extent of the prompt's end
+  const auto copy = [&](TableCommandKind command, PoolKind kind, int32_t r, int32_t layer) {
+    impl.table.Emit(command, r, layer, impl.table.extent(kind, r, layer, partial),
+                    impl.table.extent(kind, first, layer, partial));
+  };
+  for (const RowId id : rows) {
+    Row& row = impl.Live(id);
+    SPIN_CHECK(row.state == (id.value == first ? RowState::kPrefill : RowState::kForked));
+    SPIN_CHECK(row.prompt_tokens == prompt && row.group == impl.Live(rows.front()).group);
+    row.state = RowState::kReady;
+    row.length = prompt;
+    if (id.value == first || prompt % kExtentTokens == 0) continue;
+    for (int32_t layer = 0; layer < impl.table.geometry().num_layers; ++layer) {
+      if (tiered) {
+        copy(TableCommandKind::kCopyHostExtent, PoolKind::kHost, id.value, layer);
+      } else {
+        copy(TableCommandKind::kCopySlotExtent, PoolKind::kSlot, id.value, layer);
+      }
+      if (impl.table.has_summaries()) {
+        copy(TableCommandKind::kCopySummaryExtent, PoolKind::kSummary, id.value, layer);
+      }
+    }
+  }
+}
+
+void KvCacheManager::Advance(std::span<const RowId> rows) {
+  for (const RowId id : rows) {
+    Row& row = impl_->Live(id);
+    SPIN_CHECK(row.state == RowState::kReady);
+    SPIN_CHECK_LT(row.length, row.reserved_tokens);
+    ++row.length;
+  }
+}
+
+int64_t KvCacheManager::reserved_tokens(RowId row) const {
+  return impl_->Live(row).reserved_tokens;
+}
+
+int64_t KvCacheManager::length(RowId row) const {
+  return impl_->Live(row).length;
+}
+
+Placement KvCacheManager::placement(RowId row) const {
+  return impl_->Live(row).placement;
+}
+
+bool KvCacheManager::Grow(RowId id, int64_t reserve_tokens) {
+  Impl& impl = *impl_;
+  Row& row = impl.Live(id);
+  SPIN_CHECK(row.state == RowState::kReady);
+  SPIN_CHECK_LE(reserve_tokens, int64_t{impl.options.max_model_len});
+  if (reserve_tokens <= row.reserved_tokens) return true;
+  const bool tiered = row.placement == Placement::kTiered;
+  const auto footprint = [&](int64_t tokens) {
+    return tiered ? impl.footprint.Tiered(0, tokens, 1) : impl.footprint.Resident(0, tokens, 1);
+  };
+  const PoolCounts need = footprint(reserve_tokens) - footprint(row.reserved_tokens);
+  if (!impl.MakeRoom(need, tiered ? kAbsent : id.value, reserve_tokens)) return false;
+  row.reserved_tokens = reserve_tokens;
+  impl.GrantRow(id.value, 0, id.value);
+  return true;
+}
+
+void KvCacheManager::Suspend(RowId id) {
+  Impl& impl = *impl_;
+  Row& row = impl.Live(id);
+  SPIN_CHECK(row.state == RowState::kReady && row.placement == Placement::kTiered);
+  row.state = RowState::kSuspended;
+  for (int32_t layer = 0; layer < impl.table.geometry().num_layers; ++layer) {
+    impl.table.SetNumSlots(id.value, layer, 0);  // before the slots go: it clears their owners
+    impl.table.UnmapAll(PoolKind::kSlot, id.value, layer);
+    impl.table.ClearMeta(id.value, layer);
+  }
+}
+
+bool KvCacheManager::Resume(RowId id) {
+  Impl& impl = *impl_;
+  Row& row = impl.Live(id);
+  SPIN_CHECK(row.state == RowState::kSuspended);
+  PoolCounts need;
+  need.slots = impl.footprint.TieredSlotExtents(row.reserved_tokens);
+  if (!impl.MakeRoom(need, kAbsent, 0)) return false;
+  row.state = RowState::kReady;
+  impl.GrantSlots(id.value);
+  return true;
+}
+
+void KvCacheManager::Release(RowId id) {
+  impl_->Live(id);
+  impl_->table.CloseRow(id.value);
+}
+
+std::span<const TableCommand> KvCacheManager::TakeCommands() {
+  return impl_->table.TakeCommands();
+}
+
+KvUsage KvCacheManager::usage() const {
+  const RowTable& table = impl_->table;
+  KvUsage usage;
+  const auto count = [&](PoolKind kind, int32_t& used, int32_t& total) {
+    used = table.pool(kind).num_used();
+    total = table.pool(kind).total();
+    if (total > 0) usage.fraction = std::max(usage.fraction, static_cast<double>(used) / total);
+  };
+  count(PoolKind::kSlot, usage.slot_extents, usage.slot_extents_total);
+  count(PoolKind::kHost, usage.host_extents, usage.host_extents_total);
+  count(PoolKind::kSummary, usage.summary_extents, usage.summary_extents_total);
+  count(PoolKind::kMeta, usage.meta_segments, usage.meta_segments_total);
+  usage.demotions = impl_->demotions;
+  for (int32_t r = 0; r < table.num_rows(); ++r) {
+    const Row& row = table.row(r);
+    if (row.state == RowState::kSuspended) {
+      ++usage.suspended_rows;
+    } else if (row.state != RowState::kFree) {
+      ++(row.placement == Placement::kTiered ? usage.tiered_rows : usage.resident_rows);
+    }
+  }
+  return usage;
+}
+
+void KvCacheManager::CheckInvariants() const {
+  impl_->table.CheckInvariants(impl_->footprint);
+}
+
+}  // namespace spin

@@ -1,0 +1,223 @@
+#include "memory/row_table.h"
+
+#include <algorithm>
+
+#include "common/check.h"
+
+namespace spin {
+namespace {
+
+constexpr size_t kCommandsReserved = 1 << 14;
+
+constexpr std::array<PoolKind, kNumPoolKinds> kAllPools = {PoolKind::kSlot, PoolKind::kHost,
+                                                           PoolKind::kSummary, PoolKind::kMeta};
+
+TableCommandKind SetCommand(PoolKind kind) {
+  switch (kind) {
+    case PoolKind::kSlot:
+      return TableCommandKind::kSetSlotExtent;
+    case PoolKind::kHost:
+      return TableCommandKind::kSetHostExtent;
+    case PoolKind::kSummary:
+      return TableCommandKind::kSetSummaryExtent;
+    case PoolKind::kMeta:
+      return TableCommandKind::kSetMetaSegment;
+  }
+  SPIN_CHECK(false);
+  return TableCommandKind::kSetSlotExtent;
+}
+
+}  // namespace
+
+RowTable::RowTable(const MemoryPlan& plan)
+    : geometry_(plan.geometry),
+      pools_{ExtentPool(plan.num_slot_extents), ExtentPool(plan.num_host_extents),
+             ExtentPool(plan.num_summary_extents), ExtentPool(plan.num_meta_segments)} {
+  SPIN_CHECK(geometry_.max_rows > 0 && geometry_.num_layers > 0 && geometry_.max_extents > 0);
+  const size_t places = static_cast<size_t>(geometry_.max_rows) * geometry_.num_layers;
+  rows_.resize(static_cast<size_t>(geometry_.max_rows));
+  groups_.resize(rows_.size());
+  num_free_rows_ = geometry_.max_rows;
+  for (auto& directory : directories_) directory.assign(places * geometry_.max_extents, kAbsent);
+  for (auto& mapped : mapped_) mapped.assign(places, 0);
+  num_slots_.assign(places, 0);
+  commands_.reserve(kCommandsReserved);
+  taken_.reserve(kCommandsReserved);
+}
+
+Row& RowTable::row(int32_t row) {
+  SPIN_CHECK(row >= 0 && row < num_rows());
+  return rows_[static_cast<size_t>(row)];
+}
+
+const Row& RowTable::row(int32_t row) const {
+  SPIN_CHECK(row >= 0 && row < num_rows());
+  return rows_[static_cast<size_t>(row)];
+}
+
+const ForkGroup& RowTable::group(int32_t group) const {
+  SPIN_CHECK(group >= 0 && group < num_rows());
+  return groups_[static_cast<size_t>(group)];
+}
+
+PoolCounts RowTable::FreeCounts() const {
+  return {.slots = pool(PoolKind::kSlot).num_free(),
+          .host = pool(PoolKind::kHost).num_free(),
+          .summaries = pool(PoolKind::kSummary).num_free(),
+          .meta = pool(PoolKind::kMeta).num_free()};
+}
+
+int32_t RowTable::OpenRow() {
+  SPIN_CHECK_GT(num_free_rows_, 0);
+  const auto found = std::find_if(rows_.begin(), rows_.end(),
+                                  [](const Row& row) { return row.state == RowState::kFree; });
+  SPIN_CHECK(found != rows_.end());
+  *found = {};
+  found->state = RowState::kPrefill;
+  --num_free_rows_;
+  return static_cast<int32_t>(found - rows_.begin());
+}
+
+void RowTable::FormGroup(std::span<const RowId> rows, int32_t shared_extents) {
+  SPIN_CHECK(rows.size() > 1 && shared_extents > 0);
+  const auto found = std::find_if(groups_.begin(), groups_.end(),
+                                  [](const ForkGroup& group) { return group.members == 0; });
+  SPIN_CHECK(found != groups_.end());  // as many groups as rows
+  *found = {.members = static_cast<int32_t>(rows.size()), .shared_extents = shared_extents};
+  for (const RowId id : rows) {
+    SPIN_CHECK_EQ(row(id.value).group, kNoGroup);
+    row(id.value).group = static_cast<int32_t>(found - groups_.begin());
+  }
+}
+
+void RowTable::CloseRow(int32_t r) {
+  Row& closed = row(r);
+  SPIN_CHECK(closed.state != RowState::kFree);
+  SetPlacement(r, Placement::kNone);  // first: from here on the device looks at nothing of the row
+  for (int32_t layer = 0; layer < geometry_.num_layers; ++layer) {
+    SetNumSlots(r, layer, 0);
+    for (const PoolKind kind : kAllPools) UnmapAll(kind, r, layer);
+  }
+  if (closed.group != kNoGroup) {
+    ForkGroup& group = groups_[static_cast<size_t>(closed.group)];
+    SPIN_CHECK_GT(group.members, 0);
+    if (--group.members == 0) group = {};
+  }
+  closed = {};
+  ++num_free_rows_;
+}
+
+int32_t RowTable::extent(PoolKind kind, int32_t row, int32_t layer, int32_t i) const {
+  return directories_[static_cast<size_t>(kind)][Entry(row, layer, i)];
+}
+
+int32_t RowTable::num_mapped(PoolKind kind, int32_t row, int32_t layer) const {
+  return mapped_[static_cast<size_t>(kind)][Place(row, layer)];
+}
+
+int32_t RowTable::num_slots(int32_t row, int32_t layer) const {
+  return num_slots_[Place(row, layer)];
+}
+
+bool RowTable::IsShared(PoolKind kind, int32_t row, int32_t layer, int32_t i) const {
+  return pool(kind).references(ExtentId{extent(kind, row, layer, i)}) > 1;
+}
+
+void RowTable::Grant(PoolKind kind, int32_t row, int32_t layer) {
+  const std::optional<ExtentId> granted = mutable_pool(kind).Allocate();
+  SPIN_CHECK(granted.has_value());  // policy counted before
+  int32_t& mapped = mapped_[static_cast<size_t>(kind)][Place(row, layer)];
+  int32_t& entry = directories_[static_cast<size_t>(kind)][Entry(row, layer, mapped)];
+  SPIN_CHECK_EQ(entry, kAbsent);
+  entry = granted->value;
+  Emit(SetCommand(kind), row, layer, mapped++, entry);
+}
+
+void RowTable::Share(PoolKind kind, int32_t row, int32_t layer, int32_t from_row) {
+  SPIN_CHECK(kind != PoolKind::kMeta && row != from_row);
+  int32_t& mapped = mapped_[static_cast<size_t>(kind)][Place(row, layer)];
+  int32_t& entry = directories_[static_cast<size_t>(kind)][Entry(row, layer, mapped)];
+  SPIN_CHECK_EQ(entry, kAbsent);
+  entry = extent(kind, from_row, layer, mapped);
+  mutable_pool(kind).Share(ExtentId{entry});
+  Emit(kind == PoolKind::kSlot ? TableCommandKind::kShareSlotExtent : SetCommand(kind), row, layer,
+       mapped++, entry);
+}
+
+void RowTable::UnmapAll(PoolKind kind, int32_t row, int32_t layer) {
+  int32_t& mapped = mapped_[static_cast<size_t>(kind)][Place(row, layer)];
+  while (mapped > 0) {
+    int32_t& entry = directories_[static_cast<size_t>(kind)][Entry(row, layer, --mapped)];
+    mutable_pool(kind).Release(ExtentId{entry});
+    entry = kAbsent;
+    Emit(SetCommand(kind), row, layer, mapped, kAbsent);
+  }
+}
+
+void RowTable::KeepSlots(int32_t row, int32_t layer, int32_t begin, int32_t count) {
+  int32_t& mapped = mapped_[static_cast<size_t>(PoolKind::kSlot)][Place(row, layer)];
+  SPIN_CHECK(begin >= 0 && count >= 0 && begin + count <= mapped);
+  auto& directory = directories_[static_cast<size_t>(PoolKind::kSlot)];
+  for (int32_t i = 0; i < mapped; ++i) {
+    if (i >= begin && i < begin + count) {
+      SPIN_CHECK(!IsShared(PoolKind::kSlot, row, layer, i));  // owners and ages become this row's
+      continue;
+    }
+    int32_t& entry = directory[Entry(row, layer, i)];
+    mutable_pool(PoolKind::kSlot).Release(ExtentId{entry});
+    entry = kAbsent;
+  }
+  for (int32_t i = 0; i < mapped; ++i) {
+    int32_t moved = kAbsent;
+    if (i < count) std::swap(moved, directory[Entry(row, layer, begin + i)]);
+    directory[Entry(row, layer, i)] = moved;
+    Emit(TableCommandKind::kSetSlotExtent, row, layer, i, moved);
+  }
+  mapped = count;
+}
+
+void RowTable::ClearMeta(int32_t row, int32_t layer) {
+  for (int32_t i = 0; i < num_mapped(PoolKind::kMeta, row, layer); ++i) {
+    Emit(TableCommandKind::kSetMetaSegment, row, layer, i, extent(PoolKind::kMeta, row, layer, i));
+  }
+}
+
+void RowTable::SetNumSlots(int32_t row, int32_t layer, int32_t num_slots) {
+  SPIN_CHECK_GE(num_slots, 0);
+  int32_t& current = num_slots_[Place(row, layer)];
+  if (current == num_slots) return;
+  current = num_slots;
+  Emit(TableCommandKind::kSetNumSlots, row, layer, 0, num_slots);
+}
+
+void RowTable::SetPlacement(int32_t r, Placement placement) {
+  SPIN_CHECK(row(r).placement != placement);
+  row(r).placement = placement;
+  Emit(TableCommandKind::kSetPlacement, r, 0, 0, static_cast<int32_t>(placement));
+}
+
+void RowTable::Emit(TableCommandKind kind, int32_t row, int32_t layer, int32_t index,
+                    int32_t value) {
+  SPIN_CHECK(row >= 0 && row < num_rows() && layer >= 0 && layer < geometry_.num_layers);
+  SPIN_CHECK(index >= 0 && value >= kAbsent);
+  commands_.push_back({.kind = kind, .row = row, .layer = layer, .index = index, .value = value});
+}
+
+std::span<const TableCommand> RowTable::TakeCommands() {
+  taken_.clear();
+  std::swap(commands_, taken_);
+  return taken_;
+}
+
+size_t RowTable::Entry(int32_t row, int32_t layer, int32_t i) const {
+  SPIN_CHECK(i >= 0 && i < geometry_.max_extents);
+  return Place(row, layer) * static_cast<size_t>(geometry_.max_extents) + static_cast<size_t>(i);
+}
+
+size_t RowTable::Place(int32_t row, int32_t layer) const {
+  SPIN_CHECK(row >= 0 && row < num_rows() && layer >= 0 && layer < geometry_.num_layers);
+  return static_cast<size_t>(row) * static_cast<size_t>(geometry_.num_layers) +
+         static_cast<size_t>(layer);
+}
+
+}  // namespace spin
