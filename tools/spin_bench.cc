@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "tools/bench/micro.h"
 #include "tools/bench/serve_command.h"
 
 namespace {
@@ -17,6 +18,7 @@ struct Subcommand {
 constexpr Subcommand kSubcommands[] = {
     {"serve", "latency and throughput of an OpenAI-compatible server under load",
      spin::RunServeCommand},
+    {"micro", "the CPU kernels of this machine, each beside its floor", spin::bench::RunMicro},
 };
 
 void PrintUsage(std::FILE* out) {
