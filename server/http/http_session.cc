@@ -37,6 +37,13 @@ constexpr std::chrono::milliseconds kFarAway{3'600'000};
 
 std::string ToString(boost::beast::string_view text) { return {text.data(), text.size()}; }
 
+// The connection ended or broke, as opposed to: what came is no HTTP.
+bool IsDisconnect(const error_code& error) {
+  return error == http::error::end_of_stream || error == http::error::partial_message ||
+         error.category() == boost::system::system_category() ||
+         error.category() == asio::error::get_misc_category();
+}
+
 }  // namespace
 
 // ---- Wakeup ----------------------------------------------------------------------------------------------------------
@@ -199,11 +206,7 @@ asio::awaitable<HttpSession::ReadResult> HttpSession::ReadRequest() {
         431, absl::StrFormat("The request headers are larger than the limit of %d bytes.",
                              options.max_header_bytes));
   }
-  if (error == http::error::end_of_stream || error == http::error::partial_message ||
-      error.category() == boost::system::system_category() ||
-      error.category() == asio::error::get_misc_category()) {
-    co_return ReadResult::kClosed;
-  }
+  if (error && IsDisconnect(error)) co_return ReadResult::kClosed;
   if (error) {
     co_return co_await RefuseRequest(
         400, absl::StrFormat("The request is not valid HTTP: %s.", error.message()));

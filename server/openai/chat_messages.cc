@@ -55,7 +55,7 @@ absl::Status NormalizeToolCalls(Json& calls, const std::string& path) {
       mutable_function["arguments"] = Json::object();
     } else if (arguments->is_string()) {
       const std::string text = arguments->get<std::string>();
-      absl::StatusOr<Json> parsed = ParseJsonObject(text.empty() ? "{}" : text);
+      absl::StatusOr<Json> parsed = ParseJsonBody(text.empty() ? "{}" : text);
       if (!parsed.ok()) {
         return BadParam(call_path + ".arguments", "Invalid '%s.arguments': it must be the text of a JSON object.",
                         call_path);

@@ -108,7 +108,7 @@ absl::Status AddCompletionPrompt(const ServingContext& context, const Completion
 }
 
 absl::StatusOr<Prepared> PrepareCompletion(const ServingContext& context, std::string_view body) {
-  SPIN_ASSIGN_OR_RETURN(const Json json, ParseJsonObject(body));
+  SPIN_ASSIGN_OR_RETURN(const Json json, ParseJsonBody(body));
   SPIN_ASSIGN_OR_RETURN(const CompletionRequest request, ParseCompletionRequest(json, context.model));
   SPIN_RETURN_IF_ERROR(CheckStops(context, request.common.sampling));
   Prepared prepared;
@@ -121,7 +121,7 @@ absl::StatusOr<Prepared> PrepareCompletion(const ServingContext& context, std::s
 }
 
 absl::StatusOr<Prepared> PrepareChat(const ServingContext& context, std::string_view body) {
-  SPIN_ASSIGN_OR_RETURN(const Json json, ParseJsonObject(body));
+  SPIN_ASSIGN_OR_RETURN(const Json json, ParseJsonBody(body));
   SPIN_ASSIGN_OR_RETURN(const ChatRequest request, ParseChatRequest(json, context.model));
   SPIN_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, TokenizeChat(context, request.prompt));
   TruncatePrompt(request.common.truncate_prompt_tokens, context.model.max_model_len, tokens);

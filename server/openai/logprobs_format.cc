@@ -60,7 +60,7 @@ Json ChatEntry(const ResponsePlan& plan, int32_t token, float logprob) {
 std::string TokenText(const Tokenizer* tokenizer, int32_t token) {
   if (tokenizer == nullptr) return absl::StrFormat("token_id:%d", token);
   const std::string_view bytes = tokenizer->TokenBytes(token);
-  if (IsValidUtf8(bytes)) return std::string(bytes);
+  if (IsUtf8(bytes)) return std::string(bytes);
   std::string text = "bytes:";
   for (const char c : bytes) text += absl::StrFormat("\\x%02x", static_cast<unsigned char>(c));
   return text;

@@ -15,7 +15,7 @@ using testing::TestServing;
 
 absl::StatusOr<ChatRequest> Parse(const std::string& text) {
   TestServing serving;
-  SPIN_ASSIGN_OR_RETURN(const Json body, ParseJsonObject(text));
+  SPIN_ASSIGN_OR_RETURN(const Json body, ParseJsonBody(text));
   return ParseChatRequest(body, serving.context.model);
 }
 
@@ -41,7 +41,7 @@ TEST_CASE("messages become the template's: developer is system, parts are lines,
 }
 
 TEST_CASE("arguments of tool calls become objects in the client's order") {
-  const auto messages = NormalizeMessages(*ParseJsonObject(R"({"messages":[{"role":"assistant","tool_calls":[
+  const auto messages = NormalizeMessages(*ParseJsonBody(R"({"messages":[{"role":"assistant","tool_calls":[
       {"function":{"name":"f","arguments":"{\"z\":1,\"a\":2}"}},{"function":{"name":"g"}}]}]})"));
   REQUIRE(messages.ok());
   const Json& calls = (*messages)[0]["tool_calls"];

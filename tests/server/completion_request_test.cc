@@ -17,13 +17,13 @@ ModelInfo Model() {
 }
 
 absl::StatusOr<CompletionRequest> Parse(const std::string& members, const ModelInfo& model = Model()) {
-  SPIN_ASSIGN_OR_RETURN(const Json body, ParseJsonObject(R"({"prompt":"x")" + members + "}"));
+  SPIN_ASSIGN_OR_RETURN(const Json body, ParseJsonBody(R"({"prompt":"x")" + members + "}"));
   return ParseCompletionRequest(body, model);
 }
 
 TEST_CASE("prompts come as text, texts, token ids and lists of token ids") {
   const auto parse = [](const std::string& prompt) {
-    return ParseCompletionRequest(*ParseJsonObject(R"({"prompt":)" + prompt + "}"), Model());
+    return ParseCompletionRequest(*ParseJsonBody(R"({"prompt":)" + prompt + "}"), Model());
   };
   CHECK(std::get<std::string>(parse(R"("a")")->prompts.at(0)) == "a");
   CHECK(std::get<std::string>(parse(R"(["a","b"])")->prompts.at(1)) == "b");
@@ -40,7 +40,7 @@ TEST_CASE("prompts come as text, texts, token ids and lists of token ids") {
 
 TEST_CASE("a missing or null prompt is a missing parameter") {
   for (const char* body : {"{}", R"({"prompt":null})"}) {
-    const ApiError error = ToApiError(ParseCompletionRequest(*ParseJsonObject(body), Model()).status());
+    const ApiError error = ToApiError(ParseCompletionRequest(*ParseJsonBody(body), Model()).status());
     CHECK(error.param == "prompt");
     CHECK(error.code == "missing_required_parameter");
   }
