@@ -44,7 +44,8 @@ std::pair<int32_t, int32_t> ListLimits(const SparseAlgorithm& algorithm,
 }  // namespace
 
 struct ModelExecutor::Impl {
-  Backend* backend = nullptr;
+  Device* device_ptr = nullptr;
+  Ops* ops_ptr = nullptr;
   std::unique_ptr<SparseAlgorithm> algorithm;
   ModelContext model;
   ModelExecutorOptions options;
@@ -61,8 +62,8 @@ struct ModelExecutor::Impl {
   bool open = false;                    // the current pass has begun
   std::vector<RowId> last_decode_rows;  // what workspace.rows holds
 
-  Device& device() { return *backend->device; }
-  Ops& ops() { return *backend->ops; }
+  Device& device() { return *device_ptr; }
+  Ops& ops() { return *ops_ptr; }
 
   Pass& Current();
   template <typename T>
@@ -102,14 +103,14 @@ T* ModelExecutor::Impl::TakePinned(int64_t count) {
 
 absl::Status ModelExecutor::Impl::Prepare(ModelWeights weights, const ModelConfig& config,
                                           KvStore& store) {
-  Device& device = *backend->device;
+  Device& device = *device_ptr;
   const KvGeometry& geometry = store.tables().geometry;
   compute = device.CreateStream("compute");
   copy = device.CreateStream("copy");
   model.config = config;
   model.weights = std::move(weights);
   model.device = &device;
-  model.ops = backend->ops.get();
+  model.ops = ops_ptr;
   model.tables = store.tables();
   model.algorithm = algorithm.get();
   model.eviction = options.eviction;
@@ -223,13 +224,14 @@ ModelExecutor::~ModelExecutor() {
 
 absl::StatusOr<std::unique_ptr<ModelExecutor>> ModelExecutor::Create(
     const ModelExecutorOptions& options, const ModelConfig& config, ModelWeights weights,
-    std::unique_ptr<SparseAlgorithm> algorithm, Backend& backend, KvStore& store) {
+    std::unique_ptr<SparseAlgorithm> algorithm, Device& device, Ops& ops, KvStore& store) {
   const KvGeometry& geometry = store.tables().geometry;
   SPIN_CHECK_GE(options.max_model_len, 1);
   SPIN_CHECK_GE(options.tile_tokens, 16);
   SPIN_CHECK_LE(options.max_batch, geometry.max_rows);
   auto impl = std::make_unique<Impl>();
-  impl->backend = &backend;
+  impl->device_ptr = &device;
+  impl->ops_ptr = &ops;
   impl->algorithm = std::move(algorithm);
   impl->options = options;
   impl->limits = {.max_rows = geometry.max_rows,

@@ -11,7 +11,8 @@
 #include <string>
 
 #include "common/status.h"
-#include "kernels/backend.h"
+#include "kernels/device.h"
+#include "kernels/ops.h"
 #include "memory/kv_store.h"
 #include "models/executor.h"
 #include "models/model_context.h"
@@ -29,10 +30,10 @@ struct ModelExecutorOptions {
 
 class ModelExecutor final : public Executor {
  public:
-  // `backend` and `store` outlive the executor.
+  // `device`, `ops` and `store` outlive the executor.
   static absl::StatusOr<std::unique_ptr<ModelExecutor>> Create(
       const ModelExecutorOptions& options, const ModelConfig& config, ModelWeights weights,
-      std::unique_ptr<SparseAlgorithm> algorithm, Backend& backend, KvStore& store);
+      std::unique_ptr<SparseAlgorithm> algorithm, Device& device, Ops& ops, KvStore& store);
   ~ModelExecutor() override;
 
   const ExecutorLimits& limits() const override;

@@ -1,8 +1,7 @@
-// What the HTTP and gRPC front ends share: the engine, the text side of the model, and the state of
-// the server.
+// What the HTTP and gRPC front ends share: the engine, the text side of the model, and the state of the server.
 //
-// Built by App before the listeners start; fields behind `state` are set before it becomes kReady
-// and never change after. Any thread may read once the state is kReady.
+// Built by App before the listeners start; fields behind `state` are set before it becomes kReady and never change after.
+// Any thread may read once the state is kReady.
 #pragma once
 
 #include <atomic>
@@ -21,8 +20,7 @@ namespace spin {
 
 enum class ServerState { kLoading, kReady, kDraining };
 
-// Defaults of generation_config.json that a request's own fields override (model.generation_config:
-// auto).
+// Defaults of generation_config.json that a request's own fields override (model.generation_config: auto).
 struct SamplingDefaults {
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   std::optional<int32_t> top_k;

@@ -4,6 +4,8 @@
 // output bytes), so that no template and no message can hang or exhaust the server.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -20,7 +22,8 @@ class ChatTemplate {
   // `source` is the template. Unknown tags, filters, tests and functions are errors here, at start,
   // that name the thing and its line. `now_seconds` of strftime_now is injected for tests; null
   // means the machine's clock.
-  static absl::StatusOr<std::unique_ptr<ChatTemplate>> Parse(std::string_view source);
+  static absl::StatusOr<std::unique_ptr<ChatTemplate>> Parse(
+      std::string_view source, std::function<int64_t()> now_seconds = nullptr);
 
   // `variables` is a mapping: messages, tools, add_generation_prompt, bos_token, eos_token,
   // chat_template_kwargs... InvalidArgument with the template's own words when it calls

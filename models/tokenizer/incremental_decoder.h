@@ -16,7 +16,10 @@ namespace spin {
 class IncrementalDecoder {
  public:
   struct Options {
-    std::vector<std::string> stop;  // stop strings, none empty
+    // Stop strings; empty ones are ignored. The one that is complete first ends the text; of
+    // several that end at the same character, the longest. So the result does not depend on how
+    // tokens cut the text.
+    std::vector<std::string> stop;
     bool include_stop_in_output = false;
     bool skip_special_tokens = true;
   };
@@ -37,12 +40,15 @@ class IncrementalDecoder {
   std::string Flush();
 
  private:
-  void AppendToken(TokenId token);
+  // Moves whole characters from bytes_ to text_; at the end an incomplete one too, as U+FFFD.
+  void TakeCharacters(bool at_end);
+  // Takes from text_ what may be sent.
   Piece Release(bool at_end);
 
   const Tokenizer* tokenizer_;
   Options options_;
-  std::string pending_;  // bytes decoded and not yet released
+  std::string bytes_;  // between calls: the start of a character, at most 3 bytes
+  std::string text_;   // between calls: the start of a stop string, shorter than the longest one
   bool stopped_ = false;
 };
 

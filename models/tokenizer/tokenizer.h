@@ -4,7 +4,6 @@
 // A Tokenizer is immutable after Load: any thread may call any const method at once.
 #pragma once
 
-#include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
@@ -13,10 +12,9 @@
 #include <vector>
 
 #include "common/status.h"
+#include "models/tokenizer/token_id.h"
 
 namespace spin {
-
-using TokenId = int32_t;
 
 class Tokenizer {
  public:

@@ -1,0 +1,19 @@
+#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/gemm_kernels.h"
+#include "kernels/cpu/isa_tables.h"
+#include "kernels/cpu/prefill_kernels.h"
+#include "kernels/cpu/row_kernels.h"
+
+namespace spin::cpu {
+
+const KernelTable kAvx512Bf16Table = {
+    .rms_norm = RmsNormRow,
+    .silu_mul = SiluMulRow,
+    .rope = RopeRow,
+    .gemm = GemmPanels,
+    .attend = Attend,
+    .bf16_dots = Bf16Dots,
+    .prefill_bf16 = PrefillBf16,
+};
+
+}  // namespace spin::cpu

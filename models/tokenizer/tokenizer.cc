@@ -1,0 +1,119 @@
+#include "models/tokenizer/tokenizer.h"
+
+#include <algorithm>
+#include <unordered_map>
+#include <utility>
+
+#include "common/mapped_file.h"
+#include "models/tokenizer/byte_alphabet.h"
+#include "models/tokenizer/tokenizer_json.h"
+#include "models/tokenizer/utf8.h"
+
+namespace spin {
+namespace {
+
+class BpeTokenizer final : public Tokenizer {
+ public:
+  explicit BpeTokenizer(TokenizerParts parts) : parts_(std::move(parts)) {
+    vocab_size_ = parts_.model.num_ids();
+    for (const AddedToken& token : parts_.added_tokens.tokens()) {
+      vocab_size_ = std::max(vocab_size_, token.id + 1);
+      // The decoder reads an added token like any other: in the byte alphabet when it can.
+      added_bytes_.emplace(token.id, BytesOfAlphabet(token.content).value_or(token.content));
+      added_ids_.emplace(token.content, token.id);
+    }
+    special_.resize(vocab_size_);
+    for (const AddedToken& token : parts_.added_tokens.tokens()) special_[token.id] = token.special;
+  }
+
+  std::vector<TokenId> Encode(std::string_view text, bool add_special_tokens) const override {
+    std::string repaired;
+    if (!IsValidUtf8(text)) {
+      AppendUtf8Lossy(text, &repaired);
+      text = repaired;
+    }
+    std::vector<TokenId> ids;
+    ids.reserve(text.size() / 3 + 8);
+    if (add_special_tokens) ids.insert(ids.end(), parts_.prefix.begin(), parts_.prefix.end());
+    EncodeText(text, &ids);
+    if (add_special_tokens) ids.insert(ids.end(), parts_.suffix.begin(), parts_.suffix.end());
+    return ids;
+  }
+
+  std::string Decode(std::span<const TokenId> ids, bool skip_special_tokens) const override {
+    std::string bytes;
+    for (const TokenId id : ids) {
+      if (!skip_special_tokens || !IsSpecial(id)) bytes += TokenBytes(id);
+    }
+    if (IsValidUtf8(bytes)) return bytes;
+    std::string text;
+    AppendUtf8Lossy(bytes, &text);
+    return text;
+  }
+
+  std::string_view TokenBytes(TokenId id) const override {
+    const std::string_view bytes = parts_.model.TokenBytes(id);
+    if (!bytes.empty()) return bytes;
+    const auto added = added_bytes_.find(id);
+    return added == added_bytes_.end() ? std::string_view() : std::string_view(added->second);
+  }
+
+  bool IsSpecial(TokenId id) const override { return id >= 0 && id < vocab_size_ && special_[id]; }
+
+  std::optional<TokenId> FindToken(std::string_view content) const override {
+    const auto added = added_ids_.find(std::string(content));
+    if (added != added_ids_.end()) return added->second;
+    return parts_.model.Find(content);
+  }
+
+  int vocab_size() const override { return vocab_size_; }
+
+ private:
+  void EncodeText(std::string_view text, std::vector<TokenId>* ids) const {
+    Pretokenizer::Scratch scratch(parts_.pretokenizer);
+    std::string normalized;
+    std::vector<TextPart> raw_parts;
+    std::vector<TextPart> parts;
+    std::vector<std::string_view> words;
+    parts_.added_tokens.Split(text, /*normalized=*/false, &raw_parts);
+    for (const TextPart& raw : raw_parts) {
+      if (raw.id >= 0) {
+        ids->push_back(raw.id);
+        continue;
+      }
+      parts.clear();
+      parts_.added_tokens.Split(parts_.normalizer.Normalize(raw.text, &normalized),
+                                /*normalized=*/true, &parts);
+      for (const TextPart& part : parts) {
+        if (part.id >= 0) {
+          ids->push_back(part.id);
+          continue;
+        }
+        parts_.pretokenizer.Split(part.text, &scratch, &words);
+        for (const std::string_view word : words) parts_.model.Encode(word, ids);
+      }
+    }
+  }
+
+  TokenizerParts parts_;
+  int vocab_size_ = 0;
+  std::vector<bool> special_;                             // [vocab_size_]
+  std::unordered_map<TokenId, std::string> added_bytes_;  // of added tokens
+  std::unordered_map<std::string, TokenId> added_ids_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& path) {
+  SPIN_ASSIGN_OR_RETURN(const std::string json, ReadTextFile(path));
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = FromJson(json);
+  if (!tokenizer.ok()) return Annotate(tokenizer.status(), path);
+  return tokenizer;
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(std::string_view json) {
+  SPIN_ASSIGN_OR_RETURN(TokenizerParts parts, ParseTokenizerJson(json));
+  return std::make_unique<BpeTokenizer>(std::move(parts));
+}
+
+}  // namespace spin

@@ -1,0 +1,305 @@
+#include "server/config_schema.h"
+
+#include <absl/strings/numbers.h>
+#include <absl/strings/str_split.h>
+
+#include <array>
+#include <cctype>
+#include <limits>
+
+#include "common/units.h"
+
+namespace spin {
+namespace {
+
+using Config = ServerConfig;
+
+template <typename T>
+absl::Status ParseInt(const std::string& text, int64_t min, int64_t max, T& target) {
+  int64_t value = 0;
+  if (!absl::SimpleAtoi(text, &value) || value < min || value > max) {
+    return InvalidArgument("'%s' is not an integer in %d..%d", text, min, max);
+  }
+  target = static_cast<T>(value);
+  return absl::OkStatus();
+}
+
+absl::Status ParseNumber(const std::string& text, double min, double max, double& target) {
+  double value = 0;
+  if (!absl::SimpleAtod(text, &value) || !(value >= min && value <= max)) {
+    return InvalidArgument("'%s' is not a number in %g..%g", text, min, max);
+  }
+  target = value;
+  return absl::OkStatus();
+}
+
+absl::Status ParseBool(const std::string& text, bool& target) {
+  if (text != "true" && text != "false")
+    return InvalidArgument("'%s' is neither true nor false", text);
+  target = text == "true";
+  return absl::OkStatus();
+}
+
+// One of the words of `choices`, whose values are alike in order.
+template <typename T, std::size_t N>
+absl::Status ParseChoice(const std::string& text,
+                         const std::array<std::pair<std::string_view, T>, N>& choices, T& target) {
+  std::string words;
+  for (const auto& [word, value] : choices) {
+    if (text == word) {
+      target = value;
+      return absl::OkStatus();
+    }
+    words += (words.empty() ? "" : ", ") + std::string(word);
+  }
+  return InvalidArgument("'%s' is none of: %s", text, words);
+}
+
+absl::Status ParseSize(const std::string& text, std::optional<int64_t>& target) {
+  target.reset();
+  if (text == "auto") return absl::OkStatus();
+  SPIN_ASSIGN_OR_RETURN(target, ParseBytes(text));
+  return absl::OkStatus();
+}
+
+// "30s", "500ms", "2m".
+absl::Status ParseDuration(const std::string& text, int64_t& target_ms) {
+  std::size_t digits = 0;
+  while (digits < text.size() && (std::isdigit(static_cast<unsigned char>(text[digits])) != 0))
+    ++digits;
+  const std::string unit = text.substr(digits);
+  const int64_t factor = unit == "ms" ? 1 : unit == "s" ? 1000 : unit == "m" ? 60'000 : 0;
+  int64_t value = 0;
+  if (factor == 0 || !absl::SimpleAtoi(text.substr(0, digits), &value) ||
+      value > 86'400'000 / factor) {
+    return InvalidArgument(
+        "'%s' is not a duration of at most a day; write for example 30s or 500ms", text);
+  }
+  target_ms = value * factor;
+  return absl::OkStatus();
+}
+
+constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
+
+constexpr ConfigKey kModelKeys[] = {
+    {"model.path", "", "folder", "Hugging Face folder: config.json, safetensors, tokenizer.json.",
+     [](Config& c, const std::string& t) {
+       c.model_path = t;
+       return absl::OkStatus();
+     }},
+    {"model.served_name", "auto", "names, separated by commas, or auto",
+     "What clients call the model; auto: the folder's name.",
+     [](Config& c, const std::string& t) {
+       c.served_names.clear();
+       if (t != "auto") c.served_names = absl::StrSplit(t, ',', absl::SkipWhitespace());
+       return absl::OkStatus();
+     }},
+    {"model.load_format", "auto", "auto, dummy",
+     "dummy: seeded random weights; config.json is enough.",
+     [](Config& c, const std::string& t) {
+       return ParseChoice<bool, 2>(t, {{{"auto", false}, {"dummy", true}}}, c.dummy_weights);
+     }},
+    {"model.dtype", "bfloat16", "bfloat16, float32", "Type of weights, activations and KV pages.",
+     [](Config& c, const std::string& t) {
+       return ParseChoice<DType, 2>(t, {{{"bfloat16", DType::kBf16}, {"float32", DType::kF32}}},
+                                    c.dtype);
+     }},
+    {"model.max_model_len", "auto", "tokens or auto",
+     "Longest context, prompt and output together; auto: the model's own.",
+     [](Config& c, const std::string& t) {
+       c.max_model_len.reset();
+       if (t == "auto") return absl::OkStatus();
+       int32_t value = 0;
+       const absl::Status status = ParseInt(t, 16, 1 << 24, value);
+       if (status.ok()) c.max_model_len = value;
+       return status;
+     }},
+    {"model.generation_config", "auto", "auto, none",
+     "auto: sampling defaults and end tokens of generation_config.json.",
+     [](Config& c, const std::string& t) {
+       return ParseChoice<bool, 2>(t, {{{"auto", true}, {"none", false}}}, c.use_generation_config);
+     }},
+    {"model.seed", "0", "integer", "Seed of requests that bring none, and of dummy weights.",
+     [](Config& c, const std::string& t) {
+       return ParseInt(t, 0, std::numeric_limits<int64_t>::max(), c.seed);
+     }},
+};
+
+constexpr ConfigKey kServerKeys[] = {
+    {"server.host", "127.0.0.1", "address", "Address to listen on; 0.0.0.0 for all.",
+     [](Config& c, const std::string& t) {
+       c.host = t;
+       return absl::OkStatus();
+     }},
+    {"server.http_port", "8000", "0..65535", "OpenAI-compatible HTTP; 0: any free port.",
+     [](Config& c, const std::string& t) { return ParseInt(t, 0, 65535, c.http_port); }},
+    {"server.grpc_port", "8001", "0..65535", "gRPC; 0: any free port.",
+     [](Config& c, const std::string& t) { return ParseInt(t, 0, 65535, c.grpc_port); }},
+    {"server.max_body", "32MiB", "bytes", "Longest request body; more is answered with 413.",
+     [](Config& c, const std::string& t) {
+       SPIN_ASSIGN_OR_RETURN(c.max_body_bytes, ParseBytes(t));
+       return c.max_body_bytes >= 1024 ? absl::OkStatus()
+                                       : InvalidArgument("'%s' is under 1KiB", t);
+     }},
+    {"server.drain_timeout", "30s", "duration (30s, 500ms)",
+     "After SIGTERM, how long running requests may take to finish.",
+     [](Config& c, const std::string& t) { return ParseDuration(t, c.drain_timeout_ms); }},
+    {"server.max_queue", "256", "requests",
+     "Requests that may wait; one more is answered with 429.",
+     [](Config& c, const std::string& t) { return ParseInt(t, 1, 1 << 20, c.engine.max_queue); }},
+};
+
+constexpr ConfigKey kMemoryKeys[] = {
+    {"memory.hbm_budget", "auto", "bytes (60GiB) or auto",
+     "What the process may hold on the device; on the CPU backend the arena that plays HBM (KV "
+     "cache).",
+     [](Config& c, const std::string& t) { return ParseSize(t, c.hbm_budget_bytes); }},
+    {"memory.host_pool", "auto", "bytes (64GiB), 0 or auto",
+     "Host memory for the KV cache of Tiered sequences; 0 switches the tier off.",
+     [](Config& c, const std::string& t) { return ParseSize(t, c.host_pool_bytes); }},
+    {"memory.min_buffer_ratio", "2", "0..64",
+     "Slots that a Tiered sequence keeps for reuse, times the pages that a step may select.",
+     [](Config& c, const std::string& t) { return ParseNumber(t, 0, 64, c.min_buffer_ratio); }},
+    {"memory.placement", "auto", "auto, resident, tiered",
+     "auto: in HBM until room is needed, then tiered; tiered: every sequence at once.",
+     [](Config& c, const std::string& t) {
+       return ParseChoice<PlacementPolicy, 3>(t,
+                                              {{{"auto", PlacementPolicy::kAuto},
+                                                {"resident", PlacementPolicy::kResident},
+                                                {"tiered", PlacementPolicy::kTiered}}},
+                                              c.placement);
+     }},
+    {"memory.eviction", "bucketed", "bucketed, last_step, none",
+     "Which pages make room for missing ones; all but bucketed are for measurements.",
+     [](Config& c, const std::string& t) {
+       return ParseChoice<Eviction, 3>(t,
+                                       {{{"bucketed", Eviction::kBucketed},
+                                         {"last_step", Eviction::kLastStep},
+                                         {"none", Eviction::kNone}}},
+                                       c.eviction);
+     }},
+};
+
+constexpr ConfigKey kSparseKeys[] = {
+    {"sparse.algorithm", "dense", "dense, quest",
+     "Which partitions of the context a step attends to.",
+     [](Config& c, const std::string& t) {
+       c.sparse.algorithm = t;
+       return absl::OkStatus();
+     }},
+    {"sparse.budget_tokens", "2048", "tokens", "Tokens that one KV head attends to in a step.",
+     [](Config& c, const std::string& t) {
+       return ParseInt(t, 16, kInt32Max, c.sparse.budget_tokens);
+     }},
+    {"sparse.exact", "false", "true, false",
+     "Select every partition: the algorithm must then equal dense.",
+     [](Config& c, const std::string& t) { return ParseBool(t, c.sparse.exact); }},
+    {"sparse.quest.dense_layers", "0", "layers", "The first layers attend to everything.",
+     [](Config& c, const std::string& t) {
+       return ParseInt(t, 0, 1024, c.sparse.quest_dense_layers);
+     }},
+};
+
+constexpr ConfigKey kSchedulerKeys[] = {
+    {"scheduler.max_num_seqs", "64", "sequences", "Sequences that run at once.",
+     [](Config& c, const std::string& t) { return ParseInt(t, 1, 4096, c.engine.max_num_seqs); }},
+    {"scheduler.max_batched_tokens", "8192", "tokens", "Prompt tokens packed into one prefill.",
+     [](Config& c, const std::string& t) {
+       return ParseInt(t, 16, 1 << 24, c.engine.max_batched_tokens);
+     }},
+    {"scheduler.max_decode_stall_ms", "50", "milliseconds",
+     "Prefill work between two decode steps.",
+     [](Config& c, const std::string& t) {
+       return ParseNumber(t, 0, 1e6, c.engine.max_decode_stall_ms);
+     }},
+    {"scheduler.policy", "fcfs", "fcfs, priority", "fcfs: first come first served with aging.",
+     [](Config& c, const std::string& t) {
+       return ParseChoice<SchedulePolicy, 2>(
+           t, {{{"fcfs", SchedulePolicy::kFcfs}, {"priority", SchedulePolicy::kPriority}}},
+           c.engine.policy);
+     }},
+    {"scheduler.prefill_tile_tokens", "512", "tokens",
+     "Prompt tokens of one layer computed at a time.",
+     [](Config& c, const std::string& t) {
+       return ParseInt(t, 16, 1 << 20, c.prefill_tile_tokens);
+     }},
+};
+
+constexpr ConfigKey kOtherKeys[] = {
+    {"backend.device", "auto", "auto, cpu, cuda",
+     "cuda never falls back: without a GPU it is an error.",
+     [](Config& c, const std::string& t) {
+       c.backend.device = t;
+       bool known = false;
+       return ParseChoice<bool, 3>(t, {{{"auto", true}, {"cpu", true}, {"cuda", true}}}, known);
+     }},
+    {"backend.threads", "auto", "threads or auto", "CPU threads that compute; auto: all cores.",
+     [](Config& c, const std::string& t) {
+       c.backend.threads = 0;
+       return t == "auto" ? absl::OkStatus() : ParseInt(t, 1, 1024, c.backend.threads);
+     }},
+    {"log.level", "info", "debug, info, warning, error", "The least level that is written.",
+     [](Config& c, const std::string& t) {
+       SPIN_ASSIGN_OR_RETURN(c.log_level, ParseLogLevel(t));
+       return absl::OkStatus();
+     }},
+    {"log.format", "text", "text, json", "How a line looks.",
+     [](Config& c, const std::string& t) {
+       return ParseChoice<LogFormat, 2>(
+           t, {{{"text", LogFormat::kText}, {"json", LogFormat::kJson}}}, c.log_format);
+     }},
+};
+
+std::vector<ConfigKey> AllKeys() {
+  std::vector<ConfigKey> keys;
+  const auto add = [&](std::span<const ConfigKey> more) {
+    keys.insert(keys.end(), more.begin(), more.end());
+  };
+  add(kModelKeys);
+  add(kServerKeys);
+  add(kMemoryKeys);
+  add(kSparseKeys);
+  add(kSchedulerKeys);
+  add(kOtherKeys);
+  return keys;
+}
+
+}  // namespace
+
+std::span<const ConfigKey> ConfigKeys() {
+  static const std::vector<ConfigKey>* const keys = new std::vector<ConfigKey>(AllKeys());
+  return *keys;
+}
+
+const ConfigKey* FindConfigKey(std::string_view name) {
+  for (const ConfigKey& key : ConfigKeys()) {
+    if (key.name == name) return &key;
+  }
+  return nullptr;
+}
+
+std::string EnvironmentName(const ConfigKey& key) {
+  std::string name = "SPIN_";
+  for (const char c : key.name) {
+    name += c == '.' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  }
+  return name;
+}
+
+std::string ConfigHelp() {
+  std::string out =
+      "Configuration keys, as YAML (--config FILE), --set KEY=VALUE or environment variables.\n"
+      "Later ones win: defaults, file, environment, flags.\n";
+  std::string_view section;
+  for (const ConfigKey& key : ConfigKeys()) {
+    const std::string_view own = key.name.substr(0, key.name.find('.'));
+    if (own != section) out += absl::StrFormat("\n%s:\n", own);
+    section = own;
+    out += absl::StrFormat(
+        "  %-30s %s\n%33s%s; default %s; %s\n", key.name.substr(own.size() + 1), key.help, "",
+        key.allowed, key.default_value.empty() ? "none" : key.default_value, EnvironmentName(key));
+  }
+  return out;
+}
+
+}  // namespace spin

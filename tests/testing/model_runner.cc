@@ -1,0 +1,178 @@
+#include "tests/testing/model_runner.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "common/check.h"
+#include "common/mapped_file.h"
+#include "models/checkpoint.h"
+#include "models/model_config.h"
+#include "models/sparse/sparse_registry.h"
+#include "models/weights.h"
+
+namespace spin::testing {
+namespace {
+
+template <typename T>
+T Unwrap(absl::StatusOr<T> value) {
+  SPIN_CHECK_OK(value.status());
+  return std::move(value).value();
+}
+
+void Poison(void* data, int64_t bytes) {
+  std::memset(data, 0xff, static_cast<std::size_t>(bytes));
+}
+
+void NoProgress(int64_t, int64_t) {}
+
+}  // namespace
+
+ModelRunner::ModelRunner(const ModelRunnerOptions& options) {
+  sampling_.temperature = 0;
+  ModelConfig config = options.config;
+  if (!options.folder.empty()) {
+    config = Unwrap(ParseModelConfig(Unwrap(ReadTextFile(options.folder + "/config.json"))));
+  }
+  backend_ = Unwrap(CreateBackend(
+      {.device = "cpu", .threads = options.threads, .inline_streams = options.inline_streams}));
+  auto algorithm = Unwrap(MakeSparseAlgorithm(options.sparse, {.num_layers = config.num_layers,
+                                                               .num_q_heads = config.num_q_heads,
+                                                               .num_kv_heads = config.num_kv_heads,
+                                                               .head_dim = config.head_dim}));
+  KvCacheOptions cache;
+  const KvGeometry geometry =
+      MakeGeometry(config, *algorithm, options.dtype, 2 * options.max_batch, options.max_model_len);
+  cache.plan = Unwrap(PlanMemory(geometry, options.hbm_bytes, options.host_bytes));
+  cache.placement = options.placement;
+  cache.min_buffer_ratio = options.min_buffer_ratio;
+  cache.max_model_len = options.max_model_len;
+  for (int32_t layer = 0; layer < config.num_layers; ++layer) {
+    cache.layers.push_back(algorithm->Demand(layer));
+  }
+  Device& device = *backend_.device;
+  ModelWeights weights =
+      options.folder.empty()
+          ? Unwrap(MakeDummyWeights(config, 1, options.dtype, device, *backend_.ops, NoProgress))
+          : Unwrap(LoadWeights(config, Unwrap(Checkpoint::Open(options.folder)), options.dtype,
+                               device, *backend_.ops, NoProgress));
+  {
+    const auto stream = device.CreateStream("test");
+    store_ = Unwrap(KvStore::Create(device, *stream, cache.plan, NoProgress));
+    device.Synchronize(*stream);
+  }
+  if (options.poison_free_pages) {
+    Poison(store_->tables().slots, cache.plan.slot_bytes);
+    Poison(store_->tables().host_pages, cache.plan.host_bytes);
+    if (store_->tables().summaries != nullptr) {
+      Poison(store_->tables().summaries, cache.plan.summary_bytes);
+    }
+  }
+  executor_ = Unwrap(ModelExecutor::Create({.max_batch = options.max_batch,
+                                            .max_prefill_tokens = options.max_model_len,
+                                            .max_model_len = options.max_model_len,
+                                            .tile_tokens = options.tile_tokens},
+                                           config, std::move(weights), std::move(algorithm),
+                                           backend_, *store_));
+  memory_ = std::make_unique<KvCacheManager>(cache);
+  first_tokens_.resize(geometry.max_rows);
+}
+
+ModelRunner::~ModelRunner() = default;
+
+std::vector<RowId> ModelRunner::Admit(const std::vector<std::vector<int32_t>>& prompts,
+                                      int64_t extra_tokens) {
+  std::vector<RowId> rows;
+  for (const auto& prompt : prompts) {
+    const auto length = static_cast<int64_t>(prompt.size());
+    const auto admitted = memory_->Admit(length, length + extra_tokens, 1);
+    SPIN_CHECK(admitted.has_value());
+    rows.push_back((*admitted)[0]);
+    executor_->ApplyTables(memory_->TakeCommands());
+    SamplingRow sampling = sampling_;
+    sampling.prompt_tokens = static_cast<int32_t>(length);
+    executor_->StartRow(rows.back(), sampling, prompt, {});
+  }
+  return rows;
+}
+
+PassResult ModelRunner::Finish() {
+  executor_->Submit();
+  memory_->CheckInvariants();
+  return executor_->Collect();
+}
+
+std::vector<std::vector<SampledToken>> ModelRunner::Prefill(
+    const std::vector<RowId>& rows, const std::vector<std::vector<int32_t>>& prompts,
+    int32_t num_prompt_logprobs) {
+  std::vector<PrefillItem> items;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    items.push_back(
+        {.rows = {rows[i]}, .tokens = prompts[i], .num_prompt_logprobs = num_prompt_logprobs});
+  }
+  executor_->BeginPrefill(std::move(items));
+  PassResult result;
+  for (bool done = false; !done;) {
+    done = executor_->EnqueuePrefill(7);
+    if (done) {
+      for (const RowId row : rows) memory_->FinishPrefill({&row, 1});
+      executor_->ApplyTables(memory_->TakeCommands());
+    }
+    result = Finish();
+  }
+  SPIN_CHECK_EQ(result.tokens.size(), rows.size());
+  for (const auto& sampled : result.tokens) first_tokens_[sampled.row.value] = sampled.token->token;
+  return {result.prompt_logprobs.begin(), result.prompt_logprobs.end()};
+}
+
+std::vector<float> ModelRunner::Score(const std::vector<int32_t>& prompt) {
+  const std::vector<RowId> rows = Admit({prompt}, 1);
+  const auto logprobs = Prefill(rows, {prompt}, 0);
+  Release(rows[0]);
+  std::vector<float> values;
+  for (const SampledToken& token : logprobs[0]) values.push_back(token.logprob);
+  return values;
+}
+
+std::vector<std::vector<int32_t>> ModelRunner::Generate(
+    const std::vector<std::vector<int32_t>>& prompts, int32_t steps, bool one_prefill_each) {
+  const std::vector<RowId> rows = Admit(prompts, steps);
+  if (one_prefill_each) {
+    for (std::size_t i = 0; i < rows.size(); ++i) Prefill({rows[i]}, {prompts[i]}, -1);
+  } else {
+    Prefill(rows, prompts, -1);
+  }
+  std::vector<std::vector<int32_t>> tokens;
+  for (const RowId row : rows) tokens.push_back({first_tokens_[row.value]});
+  for (int32_t step = 1; step < steps; ++step) {
+    const auto sampled = Step(rows);
+    for (std::size_t i = 0; i < rows.size(); ++i) tokens[i].push_back(sampled[i].token);
+  }
+  for (const RowId row : rows) Release(row);
+  return tokens;
+}
+
+RowId ModelRunner::Start(const std::vector<int32_t>& prompt, int64_t reserve_tokens) {
+  const auto rows = Admit({prompt}, reserve_tokens - static_cast<int64_t>(prompt.size()));
+  Prefill(rows, {prompt}, -1);
+  return rows[0];
+}
+
+std::vector<SampledToken> ModelRunner::Step(const std::vector<RowId>& rows) {
+  executor_->ApplyTables(memory_->TakeCommands());
+  executor_->EnqueueDecode(rows);
+  memory_->Advance(rows);
+  const PassResult result = Finish();
+  SPIN_CHECK_EQ(result.tokens.size(), rows.size());
+  std::vector<SampledToken> tokens;
+  for (const auto& sampled : result.tokens) tokens.push_back(*sampled.token);
+  return tokens;
+}
+
+void ModelRunner::Release(RowId row) {
+  memory_->Release(row);
+  executor_->ApplyTables(memory_->TakeCommands());
+}
+
+}  // namespace spin::testing

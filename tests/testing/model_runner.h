@@ -1,0 +1,74 @@
+// Runs a model without an engine, for tests: admit, prefill, decode, on the executor's own seams.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "memory/kv_cache_manager.h"
+#include "memory/kv_store.h"
+#include "models/model_executor.h"
+#include "models/sparse/sparse_options.h"
+
+namespace spin::testing {
+
+struct ModelRunnerOptions {
+  std::string folder;  // a checkpoint; empty: `config` with dummy weights
+  ModelConfig config = {};
+  DType dtype = DType::kF32;
+  SparseOptions sparse = {};
+  PlacementPolicy placement = PlacementPolicy::kAuto;
+  double min_buffer_ratio = 2;
+  int64_t hbm_bytes = 256 << 20;
+  int64_t host_bytes = 256 << 20;
+  int32_t max_model_len = 4608;
+  int32_t max_batch = 8;
+  int32_t tile_tokens = 64;
+  bool inline_streams = false;
+  int threads = 2;
+  bool poison_free_pages = false;  // fills both pools with NaN before anything is stored
+};
+
+class ModelRunner {
+ public:
+  // Aborts the test on any error.
+  explicit ModelRunner(const ModelRunnerOptions& options);
+  ~ModelRunner();
+
+  // Log-probability of each prompt token after the first.
+  std::vector<float> Score(const std::vector<int32_t>& prompt);
+
+  // Prefills all prompts in one batch (or one after another), then decodes them together: `steps`
+  // tokens each.
+  std::vector<std::vector<int32_t>> Generate(const std::vector<std::vector<int32_t>>& prompts,
+                                             int32_t steps, bool one_prefill_each = false);
+
+  // As Generate with one prompt, but leaves the row admitted, for looking at its cache.
+  RowId Start(const std::vector<int32_t>& prompt, int64_t reserve_tokens);
+  std::vector<SampledToken> Step(const std::vector<RowId>& rows);
+  void Release(RowId row);
+
+  SamplingRow& sampling() { return sampling_; }  // of rows that start from now on; greedy at first
+  KvCacheManager& memory() { return *memory_; }
+  ModelExecutor& executor() { return *executor_; }
+  const KvTables& tables() const { return store_->tables(); }
+
+ private:
+  std::vector<RowId> Admit(const std::vector<std::vector<int32_t>>& prompts, int64_t extra_tokens);
+  std::vector<std::vector<SampledToken>> Prefill(const std::vector<RowId>& rows,
+                                                 const std::vector<std::vector<int32_t>>& prompts,
+                                                 int32_t num_prompt_logprobs);
+  PassResult Finish();
+
+  SamplingRow sampling_;
+  Backend backend_;
+  std::unique_ptr<KvStore> store_;
+  std::unique_ptr<ModelExecutor> executor_;
+  std::unique_ptr<KvCacheManager> memory_;
+  std::vector<int32_t> first_tokens_;
+};
+
+}  // namespace spin::testing
