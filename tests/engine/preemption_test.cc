@@ -115,7 +115,7 @@ TEST_CASE("a sequence that has all the memory there is ends by its length") {
 
 TEST_CASE("n sequences that outgrow memory together go on one by one") {
   HarnessOptions options = SmallContext();
-  options.slot_extents = 2 * 5;
+  options.slot_extents = 2 * 7;  // as many as they are admitted with
   EngineHarness h(options);
   Request request = h.MakeRequest(600, std::nullopt);
   request.sampling.n = 3;
