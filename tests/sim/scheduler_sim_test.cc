@@ -38,7 +38,7 @@ HarnessOptions OptionsOf(const World& world) {
   options.max_model_len = 1536;
   options.engine.max_model_len = 1536;
   options.max_prefill_tokens = 1536;
-  options.vocab_size = 200;
+  options.vocab_size = 400;
   options.reserve_step_tokens = 64;
   options.sparse = world.sparse;
   options.placement = world.placement;
@@ -94,8 +94,8 @@ class Simulation {
     Request request = harness_.MakeRequest(prompt, std::nullopt, random_.NextU64());
     SamplingParams& sampling = request.sampling;
     const int32_t room = 1536 - prompt;
-    if (random_.Below(4) != 0) sampling.max_tokens = Pick(1, std::min(room, 150));
-    sampling.ignore_eos = sampling.max_tokens.has_value() && random_.Below(2) == 0;
+    if (random_.Below(3) != 0) sampling.max_tokens = Pick(1, std::min(room, 150));
+    sampling.ignore_eos = random_.Below(sampling.max_tokens.has_value() ? 2 : 3) == 0;
     if (random_.Below(8) == 0) sampling.n = Pick(2, 4);
     if (random_.Below(6) == 0) sampling.stop_token_ids = {Pick(0, 199), Pick(0, 199)};
     if (random_.Below(6) == 0) {
@@ -207,7 +207,7 @@ const World kWorlds[] = {
     {.name = "tight resident", .slot_extents = 2 * 6},
     {.name = "less than a context", .slot_extents = 2 * 2},
     {.name = "priorities, tight", .policy = SchedulePolicy::kPriority, .slot_extents = 2 * 6},
-    {.name = "two tiers", .sparse = true, .slot_extents = 2 * 6, .host_extents = 2 * 20},
+    {.name = "two tiers", .sparse = true, .slot_extents = 2 * 6, .host_extents = 2 * 8},
     {.name = "tiered, slots short",
      .placement = PlacementPolicy::kTiered,
      .sparse = true,
