@@ -1,8 +1,7 @@
 // SPIN_CHECK: programmer errors abort with the condition, the values and the place.
 //
-// A check states what the code around it relies on. It stays on in every build. No user input may
-// reach a failing check: input is validated with absl::Status (see common/status.h) where it
-// enters.
+// A check states what the code around it relies on. It stays on in every build. No user input may reach a failing
+// check: input is validated with absl::Status (see common/status.h) where it enters.
 #pragma once
 
 #include <sstream>

@@ -1,5 +1,4 @@
-// Ids of explicit width that do not mix: a SlotId is no PageId. Plain int32 inside device tables
-// (see memory/README.md).
+// Ids of explicit width that do not mix: a SlotId is no PageId. Plain int32 inside device tables (see memory/README.md).
 #pragma once
 
 #include <compare>

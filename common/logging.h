@@ -1,8 +1,6 @@
-// Log lines: SPIN_LOG(INFO, "loaded %d layers in %.1f s", n, s). Formats with absl::StrFormat,
-// writes through spdlog.
+// Log lines: SPIN_LOG(INFO, "loaded %d layers in %.1f s", n, s). Formats with absl::StrFormat, writes through spdlog.
 //
-// Any thread. logging.cc is the only file that sees spdlog. Lines go to stderr, so that stdout
-// stays for results.
+// Any thread. logging.cc is the only file that sees spdlog. Lines go to stderr, so that stdout stays for results.
 #pragma once
 
 #include <absl/strings/str_format.h>

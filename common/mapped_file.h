@@ -1,5 +1,4 @@
-// A file mapped read-only. Owns the mapping; the bytes live as long as the object. Any thread may
-// read.
+// A file mapped read-only. Owns the mapping; the bytes live as long as the object. Any thread may read.
 #pragma once
 
 #include <cstddef>

@@ -1,9 +1,7 @@
-// Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as
-// 1, 2, 3", SC'11).
+// Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11).
 //
-// A draw is a pure function of (key, counter), so that a sampled token depends on the request's
-// seed and the token's index alone, never on the batch, and a GPU kernel draws the same numbers as
-// the CPU.
+// A draw is a pure function of (key, counter), so that a sampled token depends on the request's seed and the token's
+// index alone, never on the batch, and a GPU kernel draws the same numbers as the CPU.
 #pragma once
 
 #include <array>
@@ -34,8 +32,7 @@ constexpr float UniformOpenClosed(uint32_t bits) {
   return (static_cast<float>(bits >> 8) + 1.0f) * 0x1p-24f;
 }
 
-// A small sequential generator over Philox for tests, dummy weights and load generation. One
-// thread.
+// A small sequential generator over Philox for tests, dummy weights and load generation. One thread.
 class Random {
  public:
   explicit Random(uint64_t seed) : seed_(seed) {}

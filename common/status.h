@@ -1,8 +1,7 @@
 // Operating errors: absl::Status made from a format string, and the two macros that pass it on.
 //
-// Debian's Abseil has its own string_view, so absl::InvalidArgumentError(std::string_view) does not
-// compile; these helpers take absl::StrFormat arguments (std::string_view is fine with %s) and
-// return the ready Status.
+// Debian's Abseil has its own string_view, so absl::InvalidArgumentError(std::string_view) does not compile; these
+// helpers take absl::StrFormat arguments (std::string_view is fine with %s) and return the ready Status.
 #pragma once
 
 #include <absl/status/status.h>

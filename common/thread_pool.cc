@@ -15,8 +15,8 @@ namespace {
 
 using Body = absl::FunctionRef<void(int64_t, int64_t)>;
 
-// About 10 us at 3 GHz on a CPU whose pause takes 40-140 cycles: longer than the gap between two kernels of a decode
-// step, shorter than a time slice wasted on a core that others want.
+// About 10 us at 3 GHz on a CPU whose pause takes 40-140 cycles: longer than the gap between two
+// kernels of a decode step, shorter than a time slice wasted on a core that others want.
 constexpr int kSpins = 600;
 
 void Pause() {
@@ -60,7 +60,8 @@ class Signal {
   std::condition_variable wake_;
 };
 
-// One thread of the pool. The caller writes the range, then starts; the worker runs it, then reports.
+// One thread of the pool. The caller writes the range, then starts; the worker runs it, then
+// reports.
 struct alignas(128) Worker {
   Signal start;  // advanced by the caller: a new range, or stop
   Signal done;   // advanced by the worker: follows `start`
@@ -105,7 +106,9 @@ ThreadPool::ThreadPool(int num_threads) {
 
 ThreadPool::~ThreadPool() = default;
 
-int ThreadPool::num_threads() const { return static_cast<int>(impl_->workers.size()) + 1; }
+int ThreadPool::num_threads() const {
+  return static_cast<int>(impl_->workers.size()) + 1;
+}
 
 void ThreadPool::ParallelFor(int64_t n, int64_t grain, Body body) {
   SPIN_CHECK_GE(grain, 1);

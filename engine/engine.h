@@ -1,9 +1,7 @@
-// The engine: requests in, tokens out. One thread runs passes; the front end submits and cancels
-// from any thread.
+// The engine: requests in, tokens out. One thread runs passes; the front end submits and cancels from any thread.
 //
-// A pass is a list of named phases: drain inputs, plan (admit, resume, preempt; on counts), commit,
-// launch, collect, emit, retire. It knows no device, no page, no JSON. engine/README.md is the
-// normative text.
+// A pass is a list of named phases: drain inputs, plan (admit, resume, preempt; on counts), commit, launch, collect, emit,
+// retire. It knows no device, no page, no JSON. engine/README.md is the normative text.
 #pragma once
 
 #include <cstdint>
@@ -45,21 +43,20 @@ class Engine {
 
   // Any thread. The output, errors after this point included, goes to the request's sink.
   //   InvalidArgument    bad sampling parameters, empty prompt, token ids out of the vocabulary
-  //   OutOfRange         prompt, or prompt + max_tokens, is longer than the context (api.md 4.6 has
-  //   the sentence) ResourceExhausted  the queue is full (try again later) FailedPrecondition it
-  //   can never fit into the memory budgets Unavailable        draining
+  //   OutOfRange         prompt, or prompt + max_tokens, is longer than the context (api.md 4.6 has the sentence)
+  //   ResourceExhausted  the queue is full (try again later)
+  //   FailedPrecondition it can never fit into the memory budgets
+  //   Unavailable        draining
   absl::Status Submit(Request request);
 
-  // Any thread. The sequences stop within one step and give everything back; the sink hears no
-  // more.
+  // Any thread. The sequences stop within one step and give everything back; the sink hears no more.
   void Cancel(RequestId id);
 
-  // One pass on the calling thread. False: there was nothing to do. For the loop below and for
-  // simulations.
+  // One pass on the calling thread. False: there was nothing to do. For the loop below and for simulations.
   bool Step();
 
-  // The loop on its own thread: Start, then Drain (refuse new requests, finish the running ones, or
-  // give them up when `timeout_ns` has passed: their sinks get Unavailable), then Stop.
+  // The loop on its own thread: Start, then Drain (refuse new requests, finish the running ones, or give them up when
+  // `timeout_ns` has passed: their sinks get Unavailable), then Stop.
   void Start();
   bool Drain(int64_t timeout_ns);
   void Stop();

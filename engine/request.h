@@ -27,8 +27,7 @@ struct SequenceDelta {
   std::string text;                  // may be empty while characters or stop strings are held back
   std::vector<SampledToken> tokens;  // with log-probabilities where they were asked
   FinishReason finish = FinishReason::kNone;
-  // Why it stopped: the stop string, or the stop token (not for the model's own end-of-sequence
-  // token).
+  // Why it stopped: the stop string, or the stop token (not for the model's own end-of-sequence token).
   std::string stop_string;
   std::optional<int32_t> stop_token;
 };
@@ -46,8 +45,8 @@ struct RequestOutput {
 class OutputSink {
  public:
   virtual ~OutputSink() = default;
-  // Engine thread. Must not block and must not call the engine. False: nobody listens any more (the
-  // client is gone or too slow); the engine then cancels the request.
+  // Engine thread. Must not block and must not call the engine. False: nobody listens any more (the client is gone or too
+  // slow); the engine then cancels the request.
   virtual bool OnOutput(RequestOutput output) = 0;
 };
 

@@ -1,5 +1,4 @@
-// A backend: one Device and its Ops. The build decides which kinds exist; nothing above kernels/
-// asks which one runs.
+// A backend: one Device and its Ops. The build decides which kinds exist; nothing above kernels/ asks which one runs.
 #pragma once
 
 #include <memory>

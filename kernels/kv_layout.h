@@ -1,23 +1,18 @@
-// Where the bytes of the KV cache are: the page, the extent, the two-level tables. The only place
-// that knows.
+// Where the bytes of the KV cache are: the page, the extent, the two-level tables. The only place that knows.
 //
 // PODs and arithmetic only: CUDA files include this header.
 //
-//   page    [2][P][d]      K plane, then V plane, of P tokens of one KV head of one layer; same
-//   bytes on both tiers. extent  [Hkv][E] pages  512 tokens of all KV heads of one layer (E = 512 /
-//   P): the unit in which both pools are
+//   page    [2][P][d]      K plane, then V plane, of P tokens of one KV head of one layer; same bytes on both tiers.
+//   extent  [Hkv][E] pages  512 tokens of all KV heads of one layer (E = 512 / P): the unit in which both pools are
 //                           allocated. With 8 heads of 128 in bf16 it is 2 MiB, one huge page.
-//   stream  one (row, layer, KV head): the unit at which selection and residency happen. A row is a
-//   sequence's place
+//   stream  one (row, layer, KV head): the unit at which selection and residency happen. A row is a sequence's place
 //           in the tables.
 //
 //   directory[row][layer][i] -> extent id       (first level; one directory for each pool)
-//   extent id, head, page in extent -> address  (second level: arithmetic; no table read, on the
-//   host tier least of all)
+//   extent id, head, page in extent -> address  (second level: arithmetic; no table read, on the host tier least of all)
 //
-// Four pools share this shape, one extent a time: slots (HBM pages), host pages, summaries, and
-// meta segments (int32 a partition: the local slot that holds it, or kAbsent). Metadata so follows
-// the tokens that are stored.
+// Four pools share this shape, one extent a time: slots (HBM pages), host pages, summaries, and meta segments (int32 a
+// partition: the local slot that holds it, or kAbsent). Metadata so follows the tokens that are stored.
 #pragma once
 
 #include <cstdint>
@@ -32,8 +27,7 @@ inline constexpr int32_t kMaxAge = 63;  // ages saturate here (6 bits)
 
 enum class Placement : int32_t { kNone = 0, kResident = 1, kTiered = 2 };
 
-// Shape of the KV cache of one server; fixed at start. Partition and page are the same thing here:
-// P tokens in order.
+// Shape of the KV cache of one server; fixed at start. Partition and page are the same thing here: P tokens in order.
 struct KvGeometry {
   int32_t num_layers = 0;
   int32_t num_kv_heads = 0;
@@ -75,9 +69,8 @@ struct KvGeometry {
   }
 };
 
-// The tables and pools, all in device memory but `host_pages` (pinned host memory, readable by
-// kernels). Kernels own them during a step; the host changes them between steps only, through
-// Ops::UpdateTables.
+// The tables and pools, all in device memory but `host_pages` (pinned host memory, readable by kernels). Kernels own
+// them during a step; the host changes them between steps only, through Ops::UpdateTables.
 struct KvTables {
   KvGeometry geometry;
 

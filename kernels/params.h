@@ -1,9 +1,7 @@
-// One plain struct a kernel family: the whole vocabulary between host and kernels. Shapes are in
-// the comments.
+// One plain struct a kernel family: the whole vocabulary between host and kernels. Shapes are in the comments.
 //
-// Pointers are device memory unless a comment says pinned. "act" is the activation type (the
-// model's dtype); f32 is float. Counts that change from step to step are read from device memory,
-// so that a captured step can be replayed.
+// Pointers are device memory unless a comment says pinned. "act" is the activation type (the model's dtype); f32 is
+// float. Counts that change from step to step are read from device memory, so that a captured step can be replayed.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +25,7 @@ struct DecodeRows {
       nullptr;  // [max_rows] tokens already in the cache = position of `token`; Sample adds 1
 };
 
-// ---- Dense mathematics
-// -----------------------------------------------------------------------------------------
+// ---- Dense mathematics -----------------------------------------------------------------------------------------
 
 // A linear layer's weight in the backend's own layout, made by Ops::PackWeight.
 struct Weight {
@@ -38,8 +35,7 @@ struct Weight {
   DType dtype = DType::kBf16;
 };
 
-// out[i] = table[id_i]; id_i = ids[i], or with `rows` the token of batch place i (places >=
-// *num_rows are left alone).
+// out[i] = table[id_i]; id_i = ids[i], or with `rows` the token of batch place i (places >= *num_rows are left alone).
 struct EmbeddingParams {
   const void* table = nullptr;  // [vocab][hidden] of `dtype`, row-major
   DType dtype = DType::kBf16;
@@ -61,8 +57,7 @@ struct RmsNormParams {
   DType out_dtype = DType::kBf16;
 };
 
-// c = a * w^T, or c += a * w^T (f32 only). Each output's sum runs in an order that does not depend
-// on m.
+// c = a * w^T, or c += a * w^T (f32 only). Each output's sum runs in an order that does not depend on m.
 struct GemmParams {
   const void* a = nullptr;  // [m][k] of w.dtype, rows `lda` elements apart
   int64_t lda = 0;
@@ -74,8 +69,8 @@ struct GemmParams {
   bool accumulate = false;
 };
 
-// Per-head RMSNorm of q and k where weights are given (Qwen3), then rotary position embedding in
-// half-split order (dimension i pairs with i + d/2), in place. v is left alone. Arithmetic in f32.
+// Per-head RMSNorm of q and k where weights are given (Qwen3), then rotary position embedding in half-split order
+// (dimension i pairs with i + d/2), in place. v is left alone. Arithmetic in f32.
 struct RopeParams {
   void* qkv = nullptr;  // [n][(Hq + 2 Hkv) * d] act: q heads, k heads, v heads
   DType dtype = DType::kBf16;
@@ -108,8 +103,7 @@ struct GatherRowsParams {
   float* out = nullptr;  // [n][width]
 };
 
-// ---- Prefill: one layer at a time, its KV in staging pages
-// -------------------------------------------------------
+// ---- Prefill: one layer at a time, its KV in staging pages -------------------------------------------------------
 
 // One sequence of a prefill batch. Its tokens start at a page boundary of the staging area.
 struct PrefillSlice {
@@ -126,8 +120,7 @@ struct Staging {
   int32_t num_pages = 0;  // a head
 };
 
-// Writes k and v of n tokens into the staging pages. kv_index[i] is the token's place in staging,
-// in tokens.
+// Writes k and v of n tokens into the staging pages. kv_index[i] is the token's place in staging, in tokens.
 struct StoreKvParams {
   const void* qkv = nullptr;          // [n][(Hq + 2 Hkv) * d] act, after RoPE
   const int32_t* kv_index = nullptr;  // [n]
@@ -136,8 +129,8 @@ struct StoreKvParams {
   Staging staging;
 };
 
-// Causal attention of n packed tokens: token i attends to staging tokens kv_begin[i] ..
-// kv_index[i], both included. scale = 1 / sqrt(d). Softmax in f32.
+// Causal attention of n packed tokens: token i attends to staging tokens kv_begin[i] .. kv_index[i], both included.
+// scale = 1 / sqrt(d). Softmax in f32.
 struct PrefillAttentionParams {
   const void* qkv = nullptr;          // [n][(Hq + 2 Hkv) * d] act
   const int32_t* kv_begin = nullptr;  // [n]
@@ -148,10 +141,9 @@ struct PrefillAttentionParams {
   void* out = nullptr;  // [n][Hq * d] act
 };
 
-// Offload at the end of a layer: the slices' pages go where the rows' placement says. Resident:
-// page p to slot p. Tiered: all pages to the host, and the last min(pages, num_slots) of them into
-// local slots 0.. in order, with owner, age 0 and meta entry set; other slots of the streams become
-// free (owner kAbsent).
+// Offload at the end of a layer: the slices' pages go where the rows' placement says. Resident: page p to slot p.
+// Tiered: all pages to the host, and the last min(pages, num_slots) of them into local slots 0.. in order, with
+// owner, age 0 and meta entry set; other slots of the streams become free (owner kAbsent).
 struct OffloadParams {
   const PrefillSlice* slices = nullptr;  // [num_slices]
   int32_t num_slices = 0;
@@ -160,11 +152,9 @@ struct OffloadParams {
   Staging staging;
 };
 
-// ---- Index and Select
-// --------------------------------------------------------------------------------------------
+// ---- Index and Select --------------------------------------------------------------------------------------------
 
-// Quest (arXiv 2406.10774): summary of a page = channel-wise maximum [d], then minimum [d], of its
-// keys after RoPE.
+// Quest (arXiv 2406.10774): summary of a page = channel-wise maximum [d], then minimum [d], of its keys after RoPE.
 struct QuestIndexPrefillParams {
   const PrefillSlice* slices = nullptr;
   int32_t num_slices = 0;
@@ -181,9 +171,8 @@ struct QuestIndexDecodeParams {
   KvTables tables;
 };
 
-// Upper bound of q.k over each page: s = sum_c max(q_c * max_c, q_c * min_c) = [q+,q-].[max,min],
-// in f32, scaled by 1/sqrt(d); then softmax over the pages for each query head, then the maximum
-// over the group.
+// Upper bound of q.k over each page: s = sum_c max(q_c * max_c, q_c * min_c) = [q+,q-].[max,min], in f32, scaled by
+// 1/sqrt(d); then softmax over the pages for each query head, then the maximum over the group.
 struct QuestScoreParams {
   DecodeRows decode;
   const void* qkv = nullptr;
@@ -192,9 +181,8 @@ struct QuestScoreParams {
   float* scores = nullptr;  // [max_batch][Hkv][max_pages]
 };
 
-// The critical partitions of each stream: the first `fixed_first` and the last page always, then
-// the best scores until `budget_pages` are chosen; ties go to the lower id. Ids come out ascending.
-// With num_pages <= budget_pages: all.
+// The critical partitions of each stream: the first `fixed_first` and the last page always, then the best scores until
+// `budget_pages` are chosen; ties go to the lower id. Ids come out ascending. With num_pages <= budget_pages: all.
 struct SelectTopKParams {
   DecodeRows decode;
   const float* scores = nullptr;  // [max_batch][Hkv][max_pages]
@@ -206,13 +194,13 @@ struct SelectTopKParams {
   int32_t max_selected = 0;
 };
 
-// ---- Retrieve
-// ----------------------------------------------------------------------------------------------------
+// ---- Retrieve ----------------------------------------------------------------------------------------------------
 
-enum class Eviction : int32_t { kBucketed = 0, kExactLru = 1, kLastStep = 2, kNone = 3 };
+// Which partitions leave HBM: the oldest by age, just enough of them (the rule); all that this step did not select; all but
+// the tail, so that every step fetches what it selects. The last two are controls for measurement.
+enum class Eviction : int32_t { kBucketed = 0, kLastStep = 1, kNone = 2 };
 
-// Counters of the Retrieve stage, added to by kernels; in pinned memory, read by the host at any
-// time.
+// Counters of the Retrieve stage, added to by kernels; in pinned memory, read by the host at any time.
 struct RetrieveCounters {
   uint64_t hits = 0;
   uint64_t misses = 0;  // pages fetched from the host
@@ -220,9 +208,8 @@ struct RetrieveCounters {
   uint64_t bytes = 0;  // moved from the host
 };
 
-// Residency of the selected partitions of each stream, victims for the misses, new ages, the list
-// of slots to attend to and the list of pages to copy. memory/README.md has the rule; bit-exact on
-// every backend.
+// Residency of the selected partitions of each stream, victims for the misses, new ages, the list of slots to attend to
+// and the list of pages to copy. memory/README.md has the rule; bit-exact on every backend.
 struct LookupParams {
   DecodeRows decode;
   const int32_t* ids =
@@ -261,12 +248,11 @@ struct GatherPagesParams {
   RetrieveCounters* counters = nullptr;  // pinned
 };
 
-// ---- Attention
-// ---------------------------------------------------------------------------------------------------
+// ---- Attention ---------------------------------------------------------------------------------------------------
 
-// One query a batch place over the listed slots. The last page of a list holds position % P + 1
-// tokens, all others P. Tokens are summed in list order in blocks of 16 counted from the list's
-// begin, whatever the page size, so that equal token lists give equal bits.
+// One query a batch place over the listed slots. The last page of a list holds position % P + 1 tokens, all others P.
+// Tokens are summed in list order in blocks of 16 counted from the list's begin, whatever the page size, so that equal
+// token lists give equal bits.
 struct PagedAttentionParams {
   DecodeRows decode;
   const void* qkv = nullptr;  // [max_batch][(Hq + 2 Hkv) * d] act, after RoPE
@@ -277,11 +263,9 @@ struct PagedAttentionParams {
   void* out = nullptr;  // [max_batch][Hq * d] act
 };
 
-// ---- Sampling
-// ----------------------------------------------------------------------------------------------------
+// ---- Sampling ----------------------------------------------------------------------------------------------------
 
-// What one row samples with; an array [max_rows] in device memory, an entry written when its
-// sequence starts.
+// What one row samples with; an array [max_rows] in device memory, an entry written when its sequence starts.
 struct SamplingRow {
   float temperature = 1;  // 0: greedy
   float top_p = 1;
@@ -308,18 +292,17 @@ struct SampledToken {
   float top_logprob[kMaxLogprobs] = {};
 };
 
-// Order: log-probabilities of the raw logits; stop-token ban (min_tokens); logit bias; repetition,
-// presence, frequency penalties; greedy, or temperature, top_k, top_p, min_p, then one draw:
-// Philox(seed, generated index). The generated index of the new token is position[row] + 1 -
-// prompt_tokens, where position[row] is that of the token just processed. The token goes to
-// token[row], position[row] grows by one, `history` counts it.
+// Order: log-probabilities of the raw logits; stop-token ban (min_tokens); logit bias; repetition, presence, frequency
+// penalties; greedy, or temperature, top_k, top_p, min_p, then one draw: Philox(seed, generated index). The generated index
+// of the new token is position[row] + 1 - prompt_tokens, where position[row] is that of the token just processed. The
+// token goes to token[row], position[row] grows by one, `history` counts it.
 struct SampleParams {
   DecodeRows decode;              // which rows; logits row b belongs to place b
   const float* logits = nullptr;  // [max_batch][vocab]
   int32_t vocab = 0;
   const SamplingRow* sampling = nullptr;  // [max_rows]
-  // [max_rows][vocab]: bit 31 = token occurs in the prompt, low bits = times generated. Kept only
-  // for rows with penalties; cleared when their sequence starts.
+  // [max_rows][vocab]: bit 31 = token occurs in the prompt, low bits = times generated. Kept only for rows with
+  // penalties; cleared when their sequence starts.
   uint32_t* history = nullptr;
   SampledToken* out = nullptr;  // [max_batch] pinned
 };
@@ -334,29 +317,27 @@ struct TokenLogprobsParams {
   SampledToken* out = nullptr;  // [n] pinned; token = target
 };
 
-// ---- Tables
-// ------------------------------------------------------------------------------------------------------
+// ---- Tables ------------------------------------------------------------------------------------------------------
 
 enum class TableCommandKind : int32_t {
-  kSetPlacement,       // placement[row] = value
-  kSetSlotExtent,      // slot_dir[row][layer][index] = value; owners of the extent's slots become
-                       // kAbsent, ages 0
+  kSetPlacement,  // placement[row] = value
+  kSetSlotExtent,  // slot_dir[row][layer][index] = value; owners of the extent's slots become kAbsent, ages 0
   kSetHostExtent,      // host_dir[row][layer][index] = value
   kSetSummaryExtent,   // summary_dir[row][layer][index] = value
   kSetMetaSegment,     // meta_dir[row][layer][index] = value; the segment's entries become kAbsent
-  kSetNumSlots,        // num_slots[row][layer] = value
+  kSetNumSlots,        // num_slots[row][layer] = value; in a Tiered row what was in local slots from `value` on is
+                       // evicted
   kShareSlotExtent,    // slot_dir[row][layer][index] = value, contents kept (a forked sequence)
   kCopySlotExtent,     // slots: extent `index` = extent `value`, all bytes
   kCopyHostExtent,     // host pages: likewise
   kCopySummaryExtent,  // summaries: likewise
   kSpillExtent,        // host extent `index` = slot extent `value`, all bytes (demotion)
-  kBindSlots,  // local slot j < num_slots of every head holds partition index + j, for index + j <
-               // value: owner, meta and age 0 set (demotion keeps what is there)
+  kBindSlots,  // local slot j < num_slots of every head holds partition index + j, for index + j < value:
+               // owner, meta and age 0 set (demotion keeps what is there)
   kClearHistory,  // history[row] = 0
 };
 
-// One change of the tables, applied in order by Ops::UpdateTables between steps. value kAbsent
-// unmaps.
+// One change of the tables, applied in order by Ops::UpdateTables between steps. value kAbsent unmaps.
 struct TableCommand {
   TableCommandKind kind = TableCommandKind::kSetPlacement;
   int32_t row = 0;
@@ -373,8 +354,7 @@ struct UpdateTablesParams {
   int32_t vocab = 0;
 };
 
-// history[row] of each id: bit 31 set for prompt tokens; with `generated` the count grows by one
-// instead.
+// history[row] of each id: bit 31 set for prompt tokens; with `generated` the count grows by one instead.
 struct MarkPromptParams {
   const int32_t* ids = nullptr;  // [n] pinned
   bool generated = false;

@@ -1,12 +1,9 @@
-// Executor: runs the model for the engine. The engine thinks in rows, counts and tokens; the
-// executor owns the device.
+// Executor: runs the model for the engine. The engine thinks in rows, counts and tokens; the executor owns the device.
 //
-// Everything is enqueued in order and runs later; the engine stays one pass ahead: it submits pass
-// t + 1 before it collects pass t. Within a pass the order is: table commands, prefill tiles, one
-// decode step. Engine thread only.
+// Everything is enqueued in order and runs later; the engine stays one pass ahead: it submits pass t + 1 before it collects
+// pass t. Within a pass the order is: table commands, prefill tiles, one decode step. Engine thread only.
 //
-// The token that a row sampled feeds its next decode step on the device; the host learns it from
-// Collect, one pass late.
+// The token that a row sampled feeds its next decode step on the device; the host learns it from Collect, one pass late.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +15,7 @@
 
 namespace spin {
 
-// One sequence to prefill. With several rows (n > 1) rows[0] holds the KV and every row samples a
-// first token.
+// One sequence to prefill. With several rows (n > 1) rows[0] holds the KV and every row samples a first token.
 struct PrefillItem {
   std::vector<RowId> rows;
   std::vector<int32_t> tokens;  // prompt; after a preemption prompt + what was generated
@@ -45,8 +41,7 @@ struct PassResult {
     const SampledToken* token = nullptr;
   };
   std::span<const Sampled> tokens;  // prefilled rows in order, then decoded rows in order
-  // Prompt log-probabilities of a finished prefill: item i of the batch has entries for its
-  // tokens 1..; empty otherwise.
+  // Prompt log-probabilities of a finished prefill: item i of the batch has entries for its tokens 1..; empty otherwise.
   std::span<const std::vector<SampledToken>> prompt_logprobs;
   int64_t prefill_ns = 0;  // device time of the prefill tiles of this pass
   int64_t decode_ns = 0;   // of the decode step
@@ -61,21 +56,19 @@ class Executor {
   // Table changes, in order, before everything enqueued later.
   virtual void ApplyTables(std::span<const TableCommand> commands) = 0;
 
-  // Sampling parameters of a row whose sequence starts (or starts again). `prompt` is used for
-  // penalties.
+  // Sampling parameters of a row whose sequence starts (or starts again). `prompt` is used for penalties.
   virtual void StartRow(RowId row, const SamplingRow& sampling, std::span<const int32_t> prompt,
                         std::span<const int32_t> generated) = 0;
 
-  // Makes `items` the active prefill batch. REQUIRES: none active; tokens within limits; rows
-  // admitted.
+  // Makes `items` the active prefill batch. REQUIRES: none active; tokens within limits; rows admitted.
   virtual void BeginPrefill(std::vector<PrefillItem> items) = 0;
   virtual bool prefill_active() const = 0;
   // Drops the active batch (all its requests were cancelled).
   virtual void CancelPrefill() = 0;
   // Tiles that the active batch still needs.
   virtual int64_t prefill_tiles_left() const = 0;
-  // Enqueues up to `max_tiles` tiles (one layer of up to a token tile each). True: that was the
-  // last; its rows hold their first token on the device and the pass's result will carry it.
+  // Enqueues up to `max_tiles` tiles (one layer of up to a token tile each). True: that was the last; its rows hold their
+  // first token on the device and the pass's result will carry it.
   virtual bool EnqueuePrefill(int64_t max_tiles) = 0;
 
   // One decode step of `rows` (distinct, prefilled). At most once a pass.

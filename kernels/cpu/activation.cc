@@ -12,7 +12,8 @@ void SiluMul(const SiluMulParams& p, ThreadPool& pool) {
   pool.ParallelFor(p.n, 4, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const char* gate = static_cast<const char*>(p.gate_up) + i * 2 * row_bytes;
-      kernels.silu_mul(gate, gate + row_bytes, p.width, static_cast<char*>(p.out) + i * row_bytes, bf16);
+      kernels.silu_mul(gate, gate + row_bytes, p.width, static_cast<char*>(p.out) + i * row_bytes,
+                       bf16);
     }
   });
 }

@@ -1,9 +1,10 @@
-// Attention of one token over a list of pages: the routine that decode and the token-wise prefill share, so that both
-// give the same bits. Included by isa_*.cc alone, see simd.h.
+// Attention of one token over a list of pages: the routine that decode and the token-wise prefill
+// share, so that both give the same bits. Included by isa_*.cc alone, see simd.h.
 //
-// Tokens go in blocks of 16 from the list's begin, whatever the page size. For each block and head: 16 scores (each one
-// dot product in the order of Scores), the block's maximum, the rescaling of what is there, 16 exponentials, then the
-// values added in token order. Nothing of a page past num_tokens is read.
+// Tokens go in blocks of 16 from the list's begin, whatever the page size. For each block and head:
+// 16 scores (each one dot product in the order of Scores), the block's maximum, the rescaling of
+// what is there, 16 exponentials, then the values added in token order. Nothing of a page past
+// num_tokens is read.
 #pragma once
 
 #include <cstdint>
@@ -91,13 +92,14 @@ template <int D>
 struct HeadState {
   float max = kMinusInfinity;
   float weight = 0;
-  float rescale = 1;                        // of this block
+  float rescale = 1;                       // of this block
   alignas(64) float p[kBlockTokens] = {};  // of this block
   alignas(64) float sum[D] = {};
 };
 
 template <typename T, int D>
-inline void AddScores(const Query<T, D>& q, const KvBlock<T>& block, float scale, HeadState<D>& state) {
+inline void AddScores(const Query<T, D>& q, const KvBlock<T>& block, float scale,
+                      HeadState<D>& state) {
   const V16 scores = Scores(q, block, scale);
   const float block_max = MaxLane(scores);
   // Written so that a NaN score becomes the maximum, and so the output.
@@ -145,7 +147,8 @@ void AttendHeads(const AttendTask& task, int32_t head) {
     for (int run = 0; run < 2; ++run) {
       const int32_t token = begin + 8 * run < task.num_tokens ? begin + 8 * run : begin;
       const int32_t index = token >> task.page_shift;
-      const int64_t page = task.page_list != nullptr ? task.page_list[index] : task.first_page + index;
+      const int64_t page =
+          task.page_list != nullptr ? task.page_list[index] : task.first_page + index;
       block.k[run] = pages + page * 2 * plane + int64_t{token & in_page} * D;
       block.v[run] = block.k[run] + plane;
     }

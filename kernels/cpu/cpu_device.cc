@@ -17,8 +17,12 @@ namespace {
 constexpr int64_t kPageBytes = 4096;
 constexpr int64_t kHugePageBytes = 2 << 20;
 
-CpuStream& Cpu(Stream& stream) { return static_cast<CpuStream&>(stream); }
-CpuEvent& Cpu(Event& event) { return static_cast<CpuEvent&>(event); }
+CpuStream& Cpu(Stream& stream) {
+  return static_cast<CpuStream&>(stream);
+}
+CpuEvent& Cpu(Event& event) {
+  return static_cast<CpuEvent&>(event);
+}
 
 struct CopyTask {
   void* dst;
@@ -49,7 +53,6 @@ void EnqueueWait(CpuEvent& event, Stream& stream) {
 
 CpuDevice::CpuDevice(int threads, bool inline_streams) : inline_streams_(inline_streams) {
   info_.name = absl::StrFormat("%s (%d threads, %s)", CpuModelName(), threads, NameOf(ActiveIsa()));
-  info_.is_cpu = true;
   info_.host_bytes = MemoryLimitBytes();
   info_.device_bytes = info_.host_bytes;
 }
@@ -63,8 +66,9 @@ absl::StatusOr<Buffer> CpuDevice::Allocate(MemoryKind kind, int64_t bytes) {
   const int64_t before = allocated_.fetch_add(size);
   const auto refuse = [&] {
     allocated_.fetch_sub(size);
-    return ResourceExhausted("cannot allocate %s: %s of the %s that the process may use are taken", FormatBytes(bytes),
-                             FormatBytes(before), FormatBytes(info_.host_bytes));
+    return ResourceExhausted("cannot allocate %s: %s of the %s that the process may use are taken",
+                             FormatBytes(bytes), FormatBytes(before),
+                             FormatBytes(info_.host_bytes));
   };
   if (size > info_.host_bytes - before) return refuse();
   void* data = mmap(nullptr, static_cast<size_t>(size), PROT_READ | PROT_WRITE,
@@ -86,7 +90,9 @@ std::unique_ptr<Stream> CpuDevice::CreateStream(const char* name) {
   return std::make_unique<ThreadStream>(name);
 }
 
-std::unique_ptr<Event> CpuDevice::CreateEvent() { return std::make_unique<CpuEvent>(); }
+std::unique_ptr<Event> CpuDevice::CreateEvent() {
+  return std::make_unique<CpuEvent>();
+}
 
 void CpuDevice::Copy(void* dst, const void* src, int64_t bytes, Stream& stream) {
   Cpu(stream).Enqueue<CopyTask>(
@@ -105,7 +111,8 @@ void CpuDevice::Record(Event& event, Stream& stream) {
   // Tickets must complete in order: another stream's earlier Record comes first.
   if (e.stream() != &stream && !e.Passed(e.recorded())) EnqueueWait(e, stream);
   const uint64_t ticket = e.BeginRecord(stream);
-  Cpu(stream).Enqueue<EventTask>([](const EventTask& t) { t.event->Complete(t.ticket); }, EventTask{&e, ticket});
+  Cpu(stream).Enqueue<EventTask>([](const EventTask& t) { t.event->Complete(t.ticket); },
+                                 EventTask{&e, ticket});
 }
 
 void CpuDevice::Wait(Stream& stream, Event& event) {
@@ -113,10 +120,22 @@ void CpuDevice::Wait(Stream& stream, Event& event) {
   if (!e.Passed(e.recorded())) EnqueueWait(e, stream);
 }
 
-void CpuDevice::Synchronize(Event& event) { Cpu(event).Await(Cpu(event).recorded()); }
+void CpuDevice::Synchronize(Event& event) {
+  Cpu(event).Await(Cpu(event).recorded());
+}
 
-void CpuDevice::Synchronize(Stream& stream) { Cpu(stream).Drain(); }
+void CpuDevice::Synchronize(Stream& stream) {
+  Cpu(stream).Drain();
+}
 
-void CpuDevice::Replay(uint64_t /*key*/, Stream& /*stream*/, absl::FunctionRef<void()> enqueue) { enqueue(); }
+int64_t CpuDevice::ElapsedNs(Event& begin, Event& end) {
+  SPIN_CHECK(Cpu(begin).Passed(Cpu(begin).recorded()));
+  SPIN_CHECK(Cpu(end).Passed(Cpu(end).recorded()));
+  return Cpu(end).passed_ns() - Cpu(begin).passed_ns();
+}
+
+void CpuDevice::Replay(uint64_t /*key*/, Stream& /*stream*/, absl::FunctionRef<void()> enqueue) {
+  enqueue();
+}
 
 }  // namespace spin::cpu

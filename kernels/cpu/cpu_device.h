@@ -1,8 +1,9 @@
-// Device on the CPU. A stream is a thread with a ring of tasks, so that work is as asynchronous as on a GPU and
-// ThreadSanitizer sees every missing event; or, inline, work runs as it is enqueued.
+// Device on the CPU. A stream is a thread with a ring of tasks, so that work is as asynchronous as
+// on a GPU and ThreadSanitizer sees every missing event; or, inline, work runs as it is enqueued.
 //
-// A task is a function and its parameters, copied into a slot of the ring: enqueueing allocates nothing. When the ring is
-// full the enqueuer waits. Memory of all kinds is mmap-ed, zero-filled, 4096-aligned, on huge pages where it is large.
+// A task is a function and its parameters, copied into a slot of the ring: enqueueing allocates
+// nothing. When the ring is full the enqueuer waits. Memory of all kinds is mmap-ed, zero-filled,
+// 4096-aligned, on huge pages where it is large.
 #pragma once
 
 #include <atomic>
@@ -35,7 +36,8 @@ class CpuStream : public Stream {
     std::memcpy(task.params, &params, sizeof(Params));
     task.target = reinterpret_cast<void (*)()>(run);
     task.call = [](const Task& t) {
-      reinterpret_cast<void (*)(const Params&)>(t.target)(*reinterpret_cast<const Params*>(t.params));
+      reinterpret_cast<void (*)(const Params&)>(t.target)(
+          *reinterpret_cast<const Params*>(t.params));
     };
     Publish();
   }
@@ -75,6 +77,7 @@ class CpuDevice : public Device {
   void Wait(Stream& stream, Event& event) override;
   void Synchronize(Event& event) override;
   void Synchronize(Stream& stream) override;
+  int64_t ElapsedNs(Event& begin, Event& end) override;
   void Replay(uint64_t key, Stream& stream, absl::FunctionRef<void()> enqueue) override;
 
  private:

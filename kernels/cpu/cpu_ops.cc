@@ -17,7 +17,8 @@ struct Call {
 template <auto Family, typename Params>
 void Enqueue(const Params& params, ThreadPool& pool, Stream& stream) {
   static_cast<CpuStream&>(stream).Enqueue<Call<Params>>(
-      [](const Call<Params>& call) { Family(call.params, *call.pool); }, Call<Params>{params, &pool});
+      [](const Call<Params>& call) { Family(call.params, *call.pool); },
+      Call<Params>{params, &pool});
 }
 
 }  // namespace
@@ -26,33 +27,77 @@ int64_t CpuOps::PackedWeightBytes(int32_t n, int32_t k, DType dtype) const {
   return cpu::PackedWeightBytes(n, k, dtype);
 }
 
-void CpuOps::PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin, int32_t rows, const void* src,
-                        DType src_dtype) {
+void CpuOps::PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin,
+                        int32_t rows, const void* src, DType src_dtype) {
   cpu::PackWeight(dst, n, k, dtype, row_begin, rows, src, src_dtype);
 }
 
-int32_t CpuOps::WeightRowAlignment() const { return kPanelRows; }
+int32_t CpuOps::WeightRowAlignment() const {
+  return kPanelRows;
+}
 
-void CpuOps::Embedding(const EmbeddingParams& p, Stream& stream) { Enqueue<cpu::Embedding>(p, pool_, stream); }
-void CpuOps::RmsNorm(const RmsNormParams& p, Stream& stream) { Enqueue<cpu::RmsNorm>(p, pool_, stream); }
-void CpuOps::Gemm(const GemmParams& p, Stream& stream) { Enqueue<cpu::Gemm>(p, pool_, stream); }
-void CpuOps::Rope(const RopeParams& p, Stream& stream) { Enqueue<cpu::Rope>(p, pool_, stream); }
-void CpuOps::SiluMul(const SiluMulParams& p, Stream& stream) { Enqueue<cpu::SiluMul>(p, pool_, stream); }
-void CpuOps::GatherRows(const GatherRowsParams& p, Stream& stream) { Enqueue<cpu::GatherRows>(p, pool_, stream); }
-void CpuOps::StoreKv(const StoreKvParams& p, Stream& stream) { Enqueue<cpu::StoreKv>(p, pool_, stream); }
-void CpuOps::PrefillAttention(const PrefillAttentionParams& p, Stream& stream) { Enqueue<cpu::PrefillAttention>(p, pool_, stream); }
-void CpuOps::Offload(const OffloadParams& p, Stream& stream) { Enqueue<cpu::Offload>(p, pool_, stream); }
-void CpuOps::QuestIndexPrefill(const QuestIndexPrefillParams& p, Stream& stream) { Enqueue<cpu::QuestIndexPrefill>(p, pool_, stream); }
-void CpuOps::QuestIndexDecode(const QuestIndexDecodeParams& p, Stream& stream) { Enqueue<cpu::QuestIndexDecode>(p, pool_, stream); }
-void CpuOps::QuestScore(const QuestScoreParams& p, Stream& stream) { Enqueue<cpu::QuestScore>(p, pool_, stream); }
-void CpuOps::SelectTopK(const SelectTopKParams& p, Stream& stream) { Enqueue<cpu::SelectTopK>(p, pool_, stream); }
-void CpuOps::Lookup(const LookupParams& p, Stream& stream) { Enqueue<cpu::Lookup>(p, pool_, stream); }
-void CpuOps::AppendKv(const AppendKvParams& p, Stream& stream) { Enqueue<cpu::AppendKv>(p, pool_, stream); }
-void CpuOps::GatherPages(const GatherPagesParams& p, Stream& stream) { Enqueue<cpu::GatherPages>(p, pool_, stream); }
-void CpuOps::PagedAttention(const PagedAttentionParams& p, Stream& stream) { Enqueue<cpu::PagedAttention>(p, pool_, stream); }
-void CpuOps::Sample(const SampleParams& p, Stream& stream) { Enqueue<cpu::Sample>(p, pool_, stream); }
-void CpuOps::TokenLogprobs(const TokenLogprobsParams& p, Stream& stream) { Enqueue<cpu::TokenLogprobs>(p, pool_, stream); }
-void CpuOps::UpdateTables(const UpdateTablesParams& p, Stream& stream) { Enqueue<cpu::UpdateTables>(p, pool_, stream); }
-void CpuOps::MarkPrompt(const MarkPromptParams& p, Stream& stream) { Enqueue<cpu::MarkPrompt>(p, pool_, stream); }
+void CpuOps::Embedding(const EmbeddingParams& p, Stream& stream) {
+  Enqueue<cpu::Embedding>(p, pool_, stream);
+}
+void CpuOps::RmsNorm(const RmsNormParams& p, Stream& stream) {
+  Enqueue<cpu::RmsNorm>(p, pool_, stream);
+}
+void CpuOps::Gemm(const GemmParams& p, Stream& stream) {
+  Enqueue<cpu::Gemm>(p, pool_, stream);
+}
+void CpuOps::Rope(const RopeParams& p, Stream& stream) {
+  Enqueue<cpu::Rope>(p, pool_, stream);
+}
+void CpuOps::SiluMul(const SiluMulParams& p, Stream& stream) {
+  Enqueue<cpu::SiluMul>(p, pool_, stream);
+}
+void CpuOps::GatherRows(const GatherRowsParams& p, Stream& stream) {
+  Enqueue<cpu::GatherRows>(p, pool_, stream);
+}
+void CpuOps::StoreKv(const StoreKvParams& p, Stream& stream) {
+  Enqueue<cpu::StoreKv>(p, pool_, stream);
+}
+void CpuOps::PrefillAttention(const PrefillAttentionParams& p, Stream& stream) {
+  Enqueue<cpu::PrefillAttention>(p, pool_, stream);
+}
+void CpuOps::Offload(const OffloadParams& p, Stream& stream) {
+  Enqueue<cpu::Offload>(p, pool_, stream);
+}
+void CpuOps::QuestIndexPrefill(const QuestIndexPrefillParams& p, Stream& stream) {
+  Enqueue<cpu::QuestIndexPrefill>(p, pool_, stream);
+}
+void CpuOps::QuestIndexDecode(const QuestIndexDecodeParams& p, Stream& stream) {
+  Enqueue<cpu::QuestIndexDecode>(p, pool_, stream);
+}
+void CpuOps::QuestScore(const QuestScoreParams& p, Stream& stream) {
+  Enqueue<cpu::QuestScore>(p, pool_, stream);
+}
+void CpuOps::SelectTopK(const SelectTopKParams& p, Stream& stream) {
+  Enqueue<cpu::SelectTopK>(p, pool_, stream);
+}
+void CpuOps::Lookup(const LookupParams& p, Stream& stream) {
+  Enqueue<cpu::Lookup>(p, pool_, stream);
+}
+void CpuOps::AppendKv(const AppendKvParams& p, Stream& stream) {
+  Enqueue<cpu::AppendKv>(p, pool_, stream);
+}
+void CpuOps::GatherPages(const GatherPagesParams& p, Stream& stream) {
+  Enqueue<cpu::GatherPages>(p, pool_, stream);
+}
+void CpuOps::PagedAttention(const PagedAttentionParams& p, Stream& stream) {
+  Enqueue<cpu::PagedAttention>(p, pool_, stream);
+}
+void CpuOps::Sample(const SampleParams& p, Stream& stream) {
+  Enqueue<cpu::Sample>(p, pool_, stream);
+}
+void CpuOps::TokenLogprobs(const TokenLogprobsParams& p, Stream& stream) {
+  Enqueue<cpu::TokenLogprobs>(p, pool_, stream);
+}
+void CpuOps::UpdateTables(const UpdateTablesParams& p, Stream& stream) {
+  Enqueue<cpu::UpdateTables>(p, pool_, stream);
+}
+void CpuOps::MarkPrompt(const MarkPromptParams& p, Stream& stream) {
+  Enqueue<cpu::MarkPrompt>(p, pool_, stream);
+}
 
 }  // namespace spin::cpu

@@ -1,4 +1,5 @@
-// Ops on the CPU: every method enqueues the free function of its family (families.h) with the shared thread pool.
+// Ops on the CPU: every method enqueues the free function of its family (families.h) with the
+// shared thread pool.
 #pragma once
 
 #include "common/thread_pool.h"
@@ -11,8 +12,8 @@ class CpuOps : public Ops {
   explicit CpuOps(int threads) : pool_(threads) {}
 
   int64_t PackedWeightBytes(int32_t n, int32_t k, DType dtype) const override;
-  void PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin, int32_t rows, const void* src,
-                  DType src_dtype) override;
+  void PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin, int32_t rows,
+                  const void* src, DType src_dtype) override;
   int32_t WeightRowAlignment() const override;
 
   void Embedding(const EmbeddingParams& p, Stream& stream) override;

@@ -1,5 +1,6 @@
 #include "kernels/cpu/cpu_stream.h"
 
+#include <chrono>
 #include <cstdio>
 
 #include "common/check.h"
@@ -7,7 +8,8 @@
 namespace spin::cpu {
 namespace {
 
-// A stream that has just run dry is mostly given more at once; longer, and it would take a core from the others.
+// A stream that has just run dry is mostly given more at once; longer, and it would take a core
+// from the others.
 constexpr int kSpins = 300;
 
 void Pause() {
@@ -21,8 +23,12 @@ void Pause() {
 }  // namespace
 
 // Enqueue of an inline stream never comes here.
-CpuStream::Task& InlineStream::NextTask() { internal::CheckFailed(__FILE__, __LINE__, "no ring"); }
-void InlineStream::Publish() { internal::CheckFailed(__FILE__, __LINE__, "no ring"); }
+CpuStream::Task& InlineStream::NextTask() {
+  internal::CheckFailed(__FILE__, __LINE__, "no ring");
+}
+void InlineStream::Publish() {
+  internal::CheckFailed(__FILE__, __LINE__, "no ring");
+}
 
 ThreadStream::ThreadStream(const char* name)
     : CpuStream(/*run_inline=*/false), ring_(new Task[kRingTasks]) {
@@ -47,14 +53,16 @@ CpuStream::Task& ThreadStream::NextTask() {
   if (index - completed_.load(std::memory_order_acquire) >= kRingTasks) {
     std::unique_lock<std::mutex> lock(mutex_);
     producers_asleep_.fetch_add(1, std::memory_order_seq_cst);
-    progress_.wait(lock, [&] { return index - completed_.load(std::memory_order_seq_cst) < kRingTasks; });
+    progress_.wait(lock,
+                   [&] { return index - completed_.load(std::memory_order_seq_cst) < kRingTasks; });
     producers_asleep_.fetch_sub(1, std::memory_order_relaxed);
   }
   return ring_[index % kRingTasks];
 }
 
 void ThreadStream::Publish() {
-  // Sequentially consistent with the consumer's store of consumer_sleeps_: one of the two sees the other.
+  // Sequentially consistent with the consumer's store of consumer_sleeps_: one of the two sees the
+  // other.
   enqueued_.fetch_add(1, std::memory_order_seq_cst);
   if (consumer_sleeps_.load(std::memory_order_seq_cst)) {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -109,6 +117,9 @@ uint64_t CpuEvent::BeginRecord(Stream& stream) {
 void CpuEvent::Complete(uint64_t ticket) {
   // Under the lock, notification included: the destructor may run as soon as it is released.
   const std::lock_guard<std::mutex> lock(mutex_);
+  passed_ns_.store(
+      std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1),
+      std::memory_order_release);
   completed_.store(ticket, std::memory_order_release);
   uses_.fetch_sub(1, std::memory_order_release);
   changed_.notify_all();

@@ -52,19 +52,24 @@ class ThreadStream : public CpuStream {
   std::thread thread_;
 };
 
-// Counts its Records: a Wait names the one it waits for. The destructor waits for tasks that refer to it.
+// Counts its Records: a Wait names the one it waits for. The destructor waits for tasks that refer
+// to it.
 class CpuEvent : public Event {
  public:
   ~CpuEvent() override;
 
   // On the enqueuing thread.
-  uint64_t BeginRecord(Stream& stream);      // the ticket to complete
+  uint64_t BeginRecord(Stream& stream);  // the ticket to complete
   uint64_t recorded() const { return recorded_; }
   const Stream* stream() const { return stream_; }
+  // When the last completed record passed, on a steady clock; 0 before the first.
+  int64_t passed_ns() const { return passed_ns_.load(std::memory_order_acquire); }
   void AddUse() { uses_.fetch_add(1, std::memory_order_relaxed); }
 
   // On any thread.
-  bool Passed(uint64_t ticket) const { return completed_.load(std::memory_order_acquire) >= ticket; }
+  bool Passed(uint64_t ticket) const {
+    return completed_.load(std::memory_order_acquire) >= ticket;
+  }
   void Complete(uint64_t ticket);  // ends one use
   void Await(uint64_t ticket);
   void DropUse();
@@ -73,6 +78,7 @@ class CpuEvent : public Event {
   uint64_t recorded_ = 0;
   const Stream* stream_ = nullptr;
   std::atomic<uint64_t> completed_{0};
+  std::atomic<int64_t> passed_ns_{0};
   std::atomic<int64_t> uses_{0};  // enqueued tasks that refer to this
   std::mutex mutex_;
   std::condition_variable changed_;

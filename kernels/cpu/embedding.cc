@@ -46,7 +46,8 @@ void Embedding(const EmbeddingParams& p, ThreadPool& pool) {
 void GatherRows(const GatherRowsParams& p, ThreadPool& pool) {
   pool.ParallelFor(p.n, kGrainRows, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      std::memcpy(p.out + i * p.width, p.in + int64_t{p.index[i]} * p.width, size_t(p.width) * sizeof(float));
+      std::memcpy(p.out + i * p.width, p.in + int64_t{p.index[i]} * p.width,
+                  size_t(p.width) * sizeof(float));
     }
   });
 }

@@ -1,7 +1,8 @@
 // Matrix product over packed panels. Included by isa_*.cc alone, see simd.h.
 //
-// Every output is one chain of multiply-adds in the order of k (in pairs of k with vdpbf16ps), kept in one lane from
-// begin to end: the same sum whatever the number of rows, the tile or the thread. Only then comes the old c.
+// Every output is one chain of multiply-adds in the order of k (in pairs of k with vdpbf16ps), kept
+// in one lane from begin to end: the same sum whatever the number of rows, the tile or the thread.
+// Only then comes the old c.
 #pragma once
 
 #include <cstdint>
@@ -38,7 +39,8 @@ inline float FromBits(uint32_t bits) {
   return value;
 }
 
-// Adds the product of MR rows of a with kTileVectors * 16 outputs of a panel. `panel` points to the first of them.
+// Adds the product of MR rows of a with kTileVectors * 16 outputs of a panel. `panel` points to the
+// first of them.
 template <int MR>
 inline void Accumulate(const float* a, int64_t lda, int32_t k, const float* panel,
                        V16 (&acc)[MR][kTileVectors]) {
@@ -54,8 +56,12 @@ inline void Accumulate(const float* a, int64_t lda, int32_t k, const float* pane
 
 #if defined(__AVX512BF16__)
 
-inline __m512bh LoadDot(const uint16_t* p) { return (__m512bh)_mm512_loadu_si512(p); }
-inline __m512bh SetDot(int32_t pair) { return (__m512bh)_mm512_set1_epi32(pair); }
+inline __m512bh LoadDot(const uint16_t* p) {
+  return (__m512bh)_mm512_loadu_si512(p);
+}
+inline __m512bh SetDot(int32_t pair) {
+  return (__m512bh)_mm512_set1_epi32(pair);
+}
 
 // Bytes ahead of the stream of weights: the hardware's prefetcher stops at every 4 KiB page.
 constexpr int kPrefetchElements = 2048;
@@ -178,6 +184,30 @@ inline void GemmPanelsOf(const GemmParams& p, int64_t panel_begin, int64_t panel
       }
     }
   }
+}
+
+// The multiply-adds of a full tile without its memory traffic: the ceiling of GemmPanels.
+int64_t Bf16Dots(int64_t rounds) {
+  constexpr int kChains = kTileRows * kTileVectors;
+  V16 acc[kChains];
+  for (int i = 0; i < kChains; ++i) acc[i] = Zero();
+#if defined(__AVX512BF16__)
+  const __m512bh x = SetDot(0x3f803f80);
+  constexpr int64_t kFlops = 4 * 16;
+  const auto step = [&](V16& sum) { sum = _mm512_dpbf16_ps(sum, x, x); };
+#else
+  const V16 x = Set(1.0f);
+  constexpr int64_t kFlops = 2 * 16;
+  const auto step = [&](V16& sum) { sum = Fma(x, x, sum); };
+#endif
+  for (int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 24
+    for (int i = 0; i < kChains; ++i) step(acc[i]);
+  }
+  // The sums must be used, or the compiler drops them.
+  volatile float used = 0;
+  for (int i = 0; i < kChains; ++i) used = used + Sum(acc[i]);
+  return rounds * kChains * kFlops;
 }
 
 void GemmPanels(const GemmParams& p, int64_t panel_begin, int64_t panel_end) {

@@ -10,7 +10,8 @@
 namespace spin::cpu {
 namespace {
 
-// Path of the process's control group in the unified hierarchy, "" where there is none: the line "0::/path".
+// Path of the process's control group in the unified hierarchy, "" where there is none: the line
+// "0::/path".
 std::string ControlGroup() {
   std::ifstream in("/proc/self/cgroup");
   for (std::string line; std::getline(in, line);) {
@@ -48,7 +49,8 @@ int64_t MemoryLimitBytes() {
 int UsableCores() {
   cpu_set_t set;
   CPU_ZERO(&set);
-  int64_t cores = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : sysconf(_SC_NPROCESSORS_ONLN);
+  int64_t cores = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set)
+                                                               : sysconf(_SC_NPROCESSORS_ONLN);
   ForEachControlGroup([&](const std::string& dir) {
     std::ifstream in(dir + "/cpu.max");
     int64_t quota = 0;
@@ -64,7 +66,8 @@ std::string CpuModelName() {
   std::ifstream in("/proc/cpuinfo");
   for (std::string line; std::getline(in, line);) {
     const auto colon = line.find(": ");
-    if (line.rfind("model name", 0) == 0 && colon != std::string::npos) return line.substr(colon + 2);
+    if (line.rfind("model name", 0) == 0 && colon != std::string::npos)
+      return line.substr(colon + 2);
   }
   return "CPU";
 }

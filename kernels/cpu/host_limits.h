@@ -6,8 +6,9 @@
 
 namespace spin::cpu {
 
-int64_t MemoryLimitBytes();   // the least of MemTotal and the memory limits of the process's control groups
-int UsableCores();            // >= 1; by affinity and CPU quota
-std::string CpuModelName();   // "AMD EPYC 9655", or "CPU" where the system does not say
+int64_t
+MemoryLimitBytes();  // the least of MemTotal and the memory limits of the process's control groups
+int UsableCores();   // >= 1; by affinity and CPU quota
+std::string CpuModelName();  // "AMD EPYC 9655", or "CPU" where the system does not say
 
 }  // namespace spin::cpu

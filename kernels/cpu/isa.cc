@@ -17,7 +17,8 @@ bool CanRun(Isa isa) {
       return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     case Isa::kAvx512:
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && CanRun(Isa::kAvx2);
+             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+             CanRun(Isa::kAvx2);
     case Isa::kAvx512Bf16:
       return __builtin_cpu_supports("avx512bf16") && CanRun(Isa::kAvx512);
   }
@@ -67,13 +68,17 @@ std::vector<Isa> SupportedIsas() {
   return isas;
 }
 
-Isa ActiveIsa() { return Active().load(std::memory_order_relaxed); }
+Isa ActiveIsa() {
+  return Active().load(std::memory_order_relaxed);
+}
 
 void ForceIsa(Isa isa) {
   SPIN_CHECK(CanRun(isa));
   Active().store(isa, std::memory_order_relaxed);
 }
 
-const KernelTable& Kernels() { return TableOf(ActiveIsa()); }
+const KernelTable& Kernels() {
+  return TableOf(ActiveIsa());
+}
 
 }  // namespace spin::cpu

@@ -11,6 +11,7 @@ const KernelTable kAvx2Table = {
     .rope = RopeRow,
     .gemm = GemmPanels,
     .attend = Attend,
+    .bf16_dots = Bf16Dots,
     .prefill_bf16 = nullptr,
 };
 

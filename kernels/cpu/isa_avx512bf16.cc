@@ -1,6 +1,7 @@
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/gemm_kernels.h"
 #include "kernels/cpu/isa_tables.h"
+#include "kernels/cpu/prefill_kernels.h"
 #include "kernels/cpu/row_kernels.h"
 
 namespace spin::cpu {
@@ -11,7 +12,8 @@ const KernelTable kAvx512Bf16Table = {
     .rope = RopeRow,
     .gemm = GemmPanels,
     .attend = Attend,
-    .prefill_bf16 = nullptr,
+    .bf16_dots = Bf16Dots,
+    .prefill_bf16 = PrefillBf16,
 };
 
 }  // namespace spin::cpu

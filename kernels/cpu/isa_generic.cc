@@ -11,6 +11,7 @@ const KernelTable kGenericTable = {
     .rope = RopeRow,
     .gemm = GemmPanels,
     .attend = Attend,
+    .bf16_dots = Bf16Dots,
     .prefill_bf16 = nullptr,
 };
 

@@ -14,23 +14,32 @@ int64_t PanelElements(int32_t k, DType dtype) {
   return int64_t{kPanelRows} * (dtype == DType::kF32 ? k : RoundUp(k, 2));
 }
 
-float ToFloat(const float* p) { return *p; }
+float ToFloat(const float* p) {
+  return *p;
+}
 struct Bf16 {
   uint16_t bits;
 };
 struct F16 {
   uint16_t bits;
 };
-float ToFloat(const Bf16* p) { return Bf16ToFloat(p->bits); }
-float ToFloat(const F16* p) { return F16ToFloat(p->bits); }
+float ToFloat(const Bf16* p) {
+  return Bf16ToFloat(p->bits);
+}
+float ToFloat(const F16* p) {
+  return F16ToFloat(p->bits);
+}
 
 template <typename Src>
 uint16_t ToBf16(const Src* p) {
   return FloatToBf16(ToFloat(p));
 }
-uint16_t ToBf16(const Bf16* p) { return p->bits; }
+uint16_t ToBf16(const Bf16* p) {
+  return p->bits;
+}
 
-// Sixteen columns of k at a time for all rows of a panel: the writes of a step stay in the first-level cache.
+// Sixteen columns of k at a time for all rows of a panel: the writes of a step stay in the
+// first-level cache.
 constexpr int32_t kStep = 16;
 
 template <typename Src>
@@ -39,7 +48,8 @@ void PackPanelF32(float* panel, int32_t k, int32_t row_begin, int32_t rows, cons
     const int32_t end = std::min(k, begin + kStep);
     for (int32_t r = 0; r < rows; ++r) {
       const Src* row = src + int64_t{r} * k;
-      for (int32_t i = begin; i < end; ++i) panel[int64_t{i} * kPanelRows + row_begin + r] = ToFloat(row + i);
+      for (int32_t i = begin; i < end; ++i)
+        panel[int64_t{i} * kPanelRows + row_begin + r] = ToFloat(row + i);
     }
   }
 }
@@ -84,8 +94,8 @@ int64_t PackedWeightBytes(int32_t n, int32_t k, DType dtype) {
   return CeilDiv(n, kPanelRows) * PanelElements(k, dtype) * SizeOf(dtype);
 }
 
-void PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin, int32_t rows, const void* src,
-                DType src_dtype) {
+void PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin, int32_t rows,
+                const void* src, DType src_dtype) {
   SPIN_CHECK(dtype == DType::kF32 || dtype == DType::kBf16);
   SPIN_CHECK_GE(row_begin, 0);
   SPIN_CHECK_LE(row_begin + rows, n);

@@ -11,7 +11,7 @@ namespace spin::cpu {
 int64_t PackedWeightBytes(int32_t n, int32_t k, DType dtype);
 
 // See Ops::PackWeight.
-void PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin, int32_t rows, const void* src,
-                DType src_dtype);
+void PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin, int32_t rows,
+                const void* src, DType src_dtype);
 
 }  // namespace spin::cpu

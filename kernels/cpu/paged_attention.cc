@@ -10,8 +10,8 @@ namespace spin::cpu {
 namespace {
 
 // Query heads [begin, end) of place b, all of KV head h.
-void AttendPlace(const PagedAttentionParams& p, const KernelTable& kernels, int64_t b, int32_t h, int32_t begin,
-                 int32_t end) {
+void AttendPlace(const PagedAttentionParams& p, const KernelTable& kernels, int64_t b, int32_t h,
+                 int32_t begin, int32_t end) {
   const KvGeometry& g = p.tables.geometry;
   const int64_t stream = b * g.num_kv_heads + h;
   const int32_t pages = p.list_len[stream];
@@ -43,8 +43,8 @@ void PagedAttention(const PagedAttentionParams& p, ThreadPool& pool) {
   SPIN_CHECK_LE(num_rows, p.decode.max_batch);
   const KernelTable& kernels = Kernels();
   const int32_t group = g.group();
-  // Whole groups where there are enough of them, so that a page is read once; else single heads, so that 3 groups do not
-  // make one of 2 threads wait.
+  // Whole groups where there are enough of them, so that a page is read once; else single heads, so
+  // that 3 groups do not make one of 2 threads wait.
   const int64_t streams = num_rows * g.num_kv_heads;
   const int64_t threads = pool.num_threads();
   const int64_t grain = streams % threads == 0 || streams >= 8 * threads ? group : 1;

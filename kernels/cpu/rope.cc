@@ -20,7 +20,8 @@ void Rope(const RopeParams& p, ThreadPool& pool) {
       const float* table = p.table + position * p.head_dim;
       char* q = static_cast<char*>(p.qkv) + i * row_bytes;
       kernels.rope(q, p.num_q_heads, p.head_dim, p.q_norm, p.eps, table, bf16);
-      kernels.rope(q + p.num_q_heads * head_bytes, p.num_kv_heads, p.head_dim, p.k_norm, p.eps, table, bf16);
+      kernels.rope(q + p.num_q_heads * head_bytes, p.num_kv_heads, p.head_dim, p.k_norm, p.eps,
+                   table, bf16);
     }
   });
 }

@@ -57,11 +57,13 @@ void SiluMulRow(const void* gate, const void* up, int32_t n, void* out, bool bf1
     SiluMulRowOf(static_cast<const uint16_t*>(gate), static_cast<const uint16_t*>(up), n,
                  static_cast<uint16_t*>(out));
   } else {
-    SiluMulRowOf(static_cast<const float*>(gate), static_cast<const float*>(up), n, static_cast<float*>(out));
+    SiluMulRowOf(static_cast<const float*>(gate), static_cast<const float*>(up), n,
+                 static_cast<float*>(out));
   }
 }
 
-// In place; `norm` may be null. Half-split: lane i of the first half pairs with lane i of the second.
+// In place; `norm` may be null. Half-split: lane i of the first half pairs with lane i of the
+// second.
 template <typename T>
 inline void RopeHead(T* x, int32_t d, const float* norm, float eps, const float* table) {
   const int32_t half = d / 2;
@@ -80,8 +82,8 @@ inline void RopeHead(T* x, int32_t d, const float* norm, float eps, const float*
   }
 }
 
-void RopeRow(void* heads, int32_t num_heads, int32_t d, const float* norm, float eps, const float* table,
-             bool bf16) {
+void RopeRow(void* heads, int32_t num_heads, int32_t d, const float* norm, float eps,
+             const float* table, bool bf16) {
   for (int32_t h = 0; h < num_heads; ++h) {
     const int64_t at = int64_t{h} * d;
     if (bf16) {

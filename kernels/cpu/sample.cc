@@ -137,7 +137,7 @@ void SampleRow(const SampleParams& p, int32_t place) {
   const float* logits = p.logits + int64_t{place} * p.vocab;
   uint32_t* history = p.history == nullptr ? nullptr : p.history + int64_t{row} * p.vocab;
   int32_t& position = p.decode.position[row];
-  if (p.advance) ++position;
+  ++position;
   const int32_t generated = position - s.prompt_tokens;
   SPIN_CHECK_GE(generated, 0);
 

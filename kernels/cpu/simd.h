@@ -1,9 +1,10 @@
-// V16: sixteen floats, whatever the instruction set. One of three implementations, chosen by the flags of the file that
-// includes it; everything here has internal linkage, so that no copy leaks into a file compiled with other flags. For the
-// same reason the kernel headers call no inline function of other headers.
+// V16: sixteen floats, whatever the instruction set. One of three implementations, chosen by the
+// flags of the file that includes it; everything here has internal linkage, so that no copy leaks
+// into a file compiled with other flags. For the same reason the kernel headers call no inline
+// function of other headers.
 //
-// All three do the same arithmetic in the same order (Sum is always the tree 8, 4, 2, 1); AVX2 and AVX-512 agree bit for
-// bit, the generic one differs where it has no fused multiply-add.
+// All three do the same arithmetic in the same order (Sum is always the tree 8, 4, 2, 1); AVX2 and
+// AVX-512 agree bit for bit, the generic one differs where it has no fused multiply-add.
 #pragma once
 
 #include <cstdint>
@@ -43,8 +44,9 @@ inline void StorePart(T* p, V16 v, int n) {
   for (int i = 0; i < n; ++i) p[i] = tail[i];
 }
 
-// exp(x) to about 1 ulp: 2^n * p(r), n = round(x / ln 2), |r| <= ln(2) / 2, p the Taylor polynomial of degree 7 (its
-// next term is below 2^-28). Below -87.3 the result is 0, above 88.3 that of 88.3; NaN stays NaN.
+// exp(x) to about 1 ulp: 2^n * p(r), n = round(x / ln 2), |r| <= ln(2) / 2, p the Taylor polynomial
+// of degree 7 (its next term is below 2^-28). Below -87.3 the result is 0, above 88.3 that of 88.3;
+// NaN stays NaN.
 inline V16 Exp(V16 x) {
   const V16 clamped = Min(Set(88.3762626647949f), Max(Set(-87.3365478515625f), x));
   const V16 n = Round(Mul(clamped, Set(1.44269504088896341f)));

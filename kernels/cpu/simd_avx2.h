@@ -12,21 +12,31 @@ struct V16 {
   __m256 lo, hi;
 };
 
-inline V16 Set(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
-inline V16 Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
-inline V16 Load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+inline V16 Set(float x) {
+  return {_mm256_set1_ps(x), _mm256_set1_ps(x)};
+}
+inline V16 Zero() {
+  return {_mm256_setzero_ps(), _mm256_setzero_ps()};
+}
+inline V16 Load(const float* p) {
+  return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+}
 inline __m256 Widen(const uint16_t* p) {
   const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
-inline V16 Load(const uint16_t* p) { return {Widen(p), Widen(p + 8)}; }
+inline V16 Load(const uint16_t* p) {
+  return {Widen(p), Widen(p + 8)};
+}
 // 32 bf16 as their even and their odd elements.
 inline void LoadPairs(const uint16_t* p, V16& even, V16& odd) {
   const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   const __m256i b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 16));
   const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000));
-  even = {_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
-  odd = {_mm256_castsi256_ps(_mm256_and_si256(a, high)), _mm256_castsi256_ps(_mm256_and_si256(b, high))};
+  even = {_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)),
+          _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
+  odd = {_mm256_castsi256_ps(_mm256_and_si256(a, high)),
+         _mm256_castsi256_ps(_mm256_and_si256(b, high))};
 }
 inline void Store(float* p, V16 v) {
   _mm256_storeu_ps(p, v.lo);
@@ -46,16 +56,28 @@ inline void Store(uint16_t* p, V16 v) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(packed, 0xd8));
 }
 
-inline V16 Add(V16 a, V16 b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
-inline V16 Sub(V16 a, V16 b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
-inline V16 Mul(V16 a, V16 b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
-inline V16 Div(V16 a, V16 b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+inline V16 Add(V16 a, V16 b) {
+  return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
+}
+inline V16 Sub(V16 a, V16 b) {
+  return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)};
+}
+inline V16 Mul(V16 a, V16 b) {
+  return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)};
+}
+inline V16 Div(V16 a, V16 b) {
+  return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)};
+}
 inline V16 Fma(V16 a, V16 b, V16 c) {
   return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
 }
 // NaN in the second operand is kept.
-inline V16 Max(V16 a, V16 b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
-inline V16 Min(V16 a, V16 b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
+inline V16 Max(V16 a, V16 b) {
+  return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)};
+}
+inline V16 Min(V16 a, V16 b) {
+  return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)};
+}
 inline V16 Round(V16 v) {
   constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
   return {_mm256_round_ps(v.lo, kNearest), _mm256_round_ps(v.hi, kNearest)};
@@ -65,7 +87,9 @@ inline __m256 ScaleHalf(__m256 v, __m256 n) {
   return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), exponent));
 }
 // v * 2^n for integral n in [-126, 127].
-inline V16 ScaleByPowerOf2(V16 v, V16 n) { return {ScaleHalf(v.lo, n.lo), ScaleHalf(v.hi, n.hi)}; }
+inline V16 ScaleByPowerOf2(V16 v, V16 n) {
+  return {ScaleHalf(v.lo, n.lo), ScaleHalf(v.hi, n.hi)};
+}
 // v, but 0 where x < bound.
 inline V16 ZeroWhereBelow(V16 x, float bound, V16 v) {
   const __m256 b = _mm256_set1_ps(bound);

@@ -10,9 +10,15 @@ namespace {
 
 using V16 = __m512;
 
-inline V16 Set(float x) { return _mm512_set1_ps(x); }
-inline V16 Zero() { return _mm512_setzero_ps(); }
-inline V16 Load(const float* p) { return _mm512_loadu_ps(p); }
+inline V16 Set(float x) {
+  return _mm512_set1_ps(x);
+}
+inline V16 Zero() {
+  return _mm512_setzero_ps();
+}
+inline V16 Load(const float* p) {
+  return _mm512_loadu_ps(p);
+}
 inline V16 Load(const uint16_t* p) {
   const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
@@ -21,9 +27,12 @@ inline V16 Load(const uint16_t* p) {
 inline void LoadPairs(const uint16_t* p, V16& even, V16& odd) {
   const __m512i pairs = _mm512_loadu_si512(p);
   even = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
-  odd = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
+  odd =
+      _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000))));
 }
-inline void Store(float* p, V16 v) { _mm512_storeu_ps(p, v); }
+inline void Store(float* p, V16 v) {
+  _mm512_storeu_ps(p, v);
+}
 // Round to nearest even; NaN stays NaN.
 inline void Store(uint16_t* p, V16 v) {
   const __m512i bits = _mm512_castps_si512(v);
@@ -35,14 +44,28 @@ inline void Store(uint16_t* p, V16 v) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(result));
 }
 
-inline V16 Add(V16 a, V16 b) { return _mm512_add_ps(a, b); }
-inline V16 Sub(V16 a, V16 b) { return _mm512_sub_ps(a, b); }
-inline V16 Mul(V16 a, V16 b) { return _mm512_mul_ps(a, b); }
-inline V16 Div(V16 a, V16 b) { return _mm512_div_ps(a, b); }
-inline V16 Fma(V16 a, V16 b, V16 c) { return _mm512_fmadd_ps(a, b, c); }
+inline V16 Add(V16 a, V16 b) {
+  return _mm512_add_ps(a, b);
+}
+inline V16 Sub(V16 a, V16 b) {
+  return _mm512_sub_ps(a, b);
+}
+inline V16 Mul(V16 a, V16 b) {
+  return _mm512_mul_ps(a, b);
+}
+inline V16 Div(V16 a, V16 b) {
+  return _mm512_div_ps(a, b);
+}
+inline V16 Fma(V16 a, V16 b, V16 c) {
+  return _mm512_fmadd_ps(a, b, c);
+}
 // NaN in the second operand is kept.
-inline V16 Max(V16 a, V16 b) { return _mm512_max_ps(a, b); }
-inline V16 Min(V16 a, V16 b) { return _mm512_min_ps(a, b); }
+inline V16 Max(V16 a, V16 b) {
+  return _mm512_max_ps(a, b);
+}
+inline V16 Min(V16 a, V16 b) {
+  return _mm512_min_ps(a, b);
+}
 inline V16 Round(V16 v) {
   return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
@@ -60,7 +83,9 @@ inline V16 FirstLanes(V16 v, int n, float other) {
   return _mm512_mask_mov_ps(Set(other), static_cast<__mmask16>((1u << n) - 1), v);
 }
 
-inline V16 Halves(V16 v) { return _mm512_add_ps(v, _mm512_shuffle_f32x4(v, v, 0x4e)); }
+inline V16 Halves(V16 v) {
+  return _mm512_add_ps(v, _mm512_shuffle_f32x4(v, v, 0x4e));
+}
 inline float Sum(V16 v) {
   v = Halves(v);
   v = _mm512_add_ps(v, _mm512_shuffle_f32x4(v, v, 0xb1));
@@ -98,7 +123,8 @@ inline V16 Sums(const V16 (&v)[16]) {
     c[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(lo, hi)),
                          _mm512_castpd_ps(_mm512_unpackhi_pd(lo, hi)));
   }
-  const V16 sums = _mm512_add_ps(_mm512_shuffle_ps(c[0], c[1], 0x88), _mm512_shuffle_ps(c[0], c[1], 0xdd));
+  const V16 sums =
+      _mm512_add_ps(_mm512_shuffle_ps(c[0], c[1], 0x88), _mm512_shuffle_ps(c[0], c[1], 0xdd));
   // Quarters now hold v[0 + ..], v[8 + ..], v[4 + ..], v[12 + ..], each in the order 0, 2, 1, 3.
   const __m512i order = _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15);
   return _mm512_permutexvar_ps(order, sums);

@@ -12,8 +12,12 @@ namespace {
 typedef float V16 __attribute__((vector_size(64)));
 typedef int32_t I16 __attribute__((vector_size(64)));
 
-inline V16 Zero() { return V16{}; }
-inline V16 Set(float x) { return V16{} + x; }
+inline V16 Zero() {
+  return V16{};
+}
+inline V16 Set(float x) {
+  return V16{} + x;
+}
 inline V16 Load(const float* p) {
   V16 v;
   std::memcpy(&v, p, sizeof(v));
@@ -35,7 +39,9 @@ inline void LoadPairs(const uint16_t* p, V16& even, V16& odd) {
   std::memcpy(&even, &low, sizeof(even));
   std::memcpy(&odd, &high, sizeof(odd));
 }
-inline void Store(float* p, V16 v) { std::memcpy(p, &v, sizeof(v)); }
+inline void Store(float* p, V16 v) {
+  std::memcpy(p, &v, sizeof(v));
+}
 // Round to nearest even; NaN stays NaN.
 inline void Store(uint16_t* p, V16 v) {
   uint32_t bits[16];
@@ -47,14 +53,28 @@ inline void Store(uint16_t* p, V16 v) {
   }
 }
 
-inline V16 Add(V16 a, V16 b) { return a + b; }
-inline V16 Sub(V16 a, V16 b) { return a - b; }
-inline V16 Mul(V16 a, V16 b) { return a * b; }
-inline V16 Div(V16 a, V16 b) { return a / b; }
-inline V16 Fma(V16 a, V16 b, V16 c) { return a * b + c; }
+inline V16 Add(V16 a, V16 b) {
+  return a + b;
+}
+inline V16 Sub(V16 a, V16 b) {
+  return a - b;
+}
+inline V16 Mul(V16 a, V16 b) {
+  return a * b;
+}
+inline V16 Div(V16 a, V16 b) {
+  return a / b;
+}
+inline V16 Fma(V16 a, V16 b, V16 c) {
+  return a * b + c;
+}
 // NaN in the second operand is kept.
-inline V16 Max(V16 a, V16 b) { return a > b ? a : b; }
-inline V16 Min(V16 a, V16 b) { return a < b ? a : b; }
+inline V16 Max(V16 a, V16 b) {
+  return a > b ? a : b;
+}
+inline V16 Min(V16 a, V16 b) {
+  return a < b ? a : b;
+}
 inline V16 Round(V16 v) {
   // Adding and taking away 1.5 * 2^23 rounds |v| < 2^22 to nearest even.
   const V16 big = Set(12582912.0f);
@@ -69,7 +89,9 @@ inline V16 ScaleByPowerOf2(V16 v, V16 n) {
   return v;
 }
 // v, but 0 where x < bound.
-inline V16 ZeroWhereBelow(V16 x, float bound, V16 v) { return x < Set(bound) ? Zero() : v; }
+inline V16 ZeroWhereBelow(V16 x, float bound, V16 v) {
+  return x < Set(bound) ? Zero() : v;
+}
 // The first n lanes of v, `other` in the rest.
 inline V16 FirstLanes(V16 v, int n, float other) {
   for (int i = n; i < 16; ++i) v[i] = other;

@@ -148,7 +148,11 @@ void MarkPrompt(const MarkPromptParams& p, ThreadPool&) {
   uint32_t* history = p.history + int64_t{p.row} * p.vocab;
   for (int32_t i = 0; i < p.n; ++i) {
     SPIN_CHECK(p.ids[i] >= 0 && p.ids[i] < p.vocab);
-    history[p.ids[i]] |= uint32_t{1} << 31;
+    if (p.generated) {
+      ++history[p.ids[i]];
+    } else {
+      history[p.ids[i]] |= uint32_t{1} << 31;
+    }
   }
 }
 

@@ -1,4 +1,5 @@
-// The packed weight: panels of 32 outputs, so that a GEMM reads one sequential stream and a vector holds 16 outputs.
+// The packed weight: panels of 32 outputs, so that a GEMM reads one sequential stream and a vector
+// holds 16 outputs.
 //
 //   float32   [ceil(n / 32)][k][32]
 //   bfloat16  [ceil(n / 32)][ceil(k / 2)][32][2]   pairs of k adjacent: what vdpbf16ps multiplies

@@ -1,4 +1,5 @@
-// Prefill and paged attention against softmax in double; what must be equal to the bit; NaN where nothing may be read.
+// Prefill and paged attention against softmax in double; what must be equal to the bit; NaN where
+// nothing may be read.
 #include <algorithm>
 #include <numeric>
 
@@ -30,7 +31,8 @@ KvGeometry Geometry(Heads heads, int32_t page_tokens, DType dtype) {
 
 // Some sequences packed for prefill, with room for the answer.
 struct Batch {
-  Batch(Heads heads, int32_t page_tokens, DType dtype, std::vector<int32_t> lengths, float scale = 1)
+  Batch(Heads heads, int32_t page_tokens, DType dtype, std::vector<int32_t> lengths,
+        float scale = 1)
       : g(Geometry(heads, page_tokens, dtype)), lengths(lengths) {
     int32_t page = 1;  // staging begins with a page of nobody
     for (const int32_t length : lengths) {
@@ -74,7 +76,8 @@ struct Batch {
     return out;
   }
 
-  // Token i decoded over the pages of its own sequence up to itself, placed in shuffled slots with NaN around.
+  // Token i decoded over the pages of its own sequence up to itself, placed in shuffled slots with
+  // NaN around.
   Elements Decode(int32_t token, ThreadPool& pool) {
     const int32_t begin = token - (kv_index[size_t(token)] - kv_begin[size_t(token)]);
     const int32_t position = token - begin;
@@ -83,7 +86,8 @@ struct Batch {
     std::vector<int32_t> slots(static_cast<size_t>(num_slots));
     std::iota(slots.begin(), slots.end(), 0);
     Random random(11);
-    for (size_t i = slots.size(); i > 1; --i) std::swap(slots[i - 1], slots[random.Below(uint32_t(i))]);
+    for (size_t i = slots.size(); i > 1; --i)
+      std::swap(slots[i - 1], slots[random.Below(uint32_t(i))]);
 
     Elements pool_pages(g.dtype, num_slots * g.page_elements());
     pool_pages.Fill(NAN);
@@ -91,14 +95,16 @@ struct Batch {
     std::vector<int32_t> list(size_t(g.num_kv_heads * max_list), -1);
     std::vector<int32_t> list_len(size_t(g.num_kv_heads), count);
     for (int32_t h = 0; h < g.num_kv_heads; ++h) {
-      for (int32_t i = 0; i < count; ++i) list[size_t(h * max_list + i)] = slots[size_t(h * count + i)];
+      for (int32_t i = 0; i < count; ++i)
+        list[size_t(h * max_list + i)] = slots[size_t(h * count + i)];
       for (int32_t t = 0; t <= position; ++t) {
         const int64_t page = slots[size_t(h * count + t / g.page_tokens)];
         const int64_t k = int64_t{begin + t} * row + (g.num_q_heads + h) * g.head_dim;
         for (int32_t c = 0; c < g.head_dim; ++c) {
           const int64_t at = page * g.page_elements() + c;
           pool_pages.Set(at + g.KeyOffset(t % g.page_tokens), qkv[k + c]);
-          pool_pages.Set(at + g.ValueOffset(t % g.page_tokens), qkv[k + g.num_kv_heads * g.head_dim + c]);
+          pool_pages.Set(at + g.ValueOffset(t % g.page_tokens),
+                         qkv[k + g.num_kv_heads * g.head_dim + c]);
         }
       }
     }
@@ -108,7 +114,8 @@ struct Batch {
     Elements out(g.dtype, int64_t{g.num_q_heads} * g.head_dim);
     out.Fill(NAN);
     PagedAttentionParams p;
-    p.decode = {.max_batch = 1, .num_rows = &num_rows, .rows = &table_row, .position = positions.data()};
+    p.decode = {
+        .max_batch = 1, .num_rows = &num_rows, .rows = &table_row, .position = positions.data()};
     p.qkv = static_cast<const char*>(qkv.data()) + int64_t{token} * row * SizeOf(g.dtype);
     p.tables.geometry = g;
     p.tables.slots = pool_pages.data();
@@ -130,7 +137,8 @@ struct Batch {
         for (int32_t t = first; t <= i; ++t) {
           double dot = 0;
           for (int32_t c = 0; c < g.head_dim; ++c) {
-            dot += double{qkv[int64_t{i} * row + h * g.head_dim + c]} * qkv[int64_t{t} * row + k_at + c];
+            dot += double{qkv[int64_t{i} * row + h * g.head_dim + c]} *
+                   qkv[int64_t{t} * row + k_at + c];
           }
           weight.push_back(dot / std::sqrt(double(g.head_dim)));
         }
@@ -140,7 +148,8 @@ struct Batch {
         for (int32_t c = 0; c < g.head_dim; ++c) {
           double value = 0;
           for (int32_t t = first; t <= i; ++t) {
-            value += weight[size_t(t - first)] * qkv[int64_t{t} * row + k_at + g.num_kv_heads * g.head_dim + c];
+            value += weight[size_t(t - first)] *
+                     qkv[int64_t{t} * row + k_at + g.num_kv_heads * g.head_dim + c];
           }
           out.push_back(value / sum);
         }
@@ -156,17 +165,22 @@ struct Batch {
 };
 
 // Twice the error of rounding every input and output to the type.
-double AttentionTolerance(DType dtype) { return dtype == DType::kF32 ? 5e-6 : 1e-2; }
+double AttentionTolerance(DType dtype) {
+  return dtype == DType::kF32 ? 5e-6 : 1e-2;
+}
 
-TEST_CASE("prefill attention equals softmax in double for every grouping, head size and page size") {
+TEST_CASE(
+    "prefill attention equals softmax in double for every grouping, head size and page size") {
   ThreadPool pool(2);
   for (const DType dtype : {DType::kF32, DType::kBf16}) {
-    for (const Heads heads : {Heads{1, 1, 64}, Heads{4, 2, 64}, Heads{6, 2, 128}, Heads{8, 1, 64}, Heads{9, 1, 64}}) {
+    for (const Heads heads :
+         {Heads{1, 1, 64}, Heads{4, 2, 64}, Heads{6, 2, 128}, Heads{8, 1, 64}, Heads{9, 1, 64}}) {
       for (const int32_t page_tokens : {8, 16, 64}) {
         Batch batch(heads, page_tokens, dtype, {1, 37, 16, 65});
         const std::vector<double> expected = batch.Reference();
         ForEachIsa([&](cpu::Isa) {
-          INFO(NameOf(dtype) << " " << heads.q << "/" << heads.kv << " x " << heads.d << ", pages of " << page_tokens);
+          INFO(NameOf(dtype) << " " << heads.q << "/" << heads.kv << " x " << heads.d
+                             << ", pages of " << page_tokens);
           CHECK(testing::RelativeError(batch.Prefill(pool), expected) < AttentionTolerance(dtype));
         });
       }
@@ -199,16 +213,20 @@ TEST_CASE("decode equals softmax in double") {
       const std::vector<double> all = batch.Reference();
       const int64_t width = heads.q * heads.d;
       for (const int32_t token : {0, 7, 8, 15, 16, 17, 89}) {
-        const std::vector<double> expected(all.begin() + token * width, all.begin() + (token + 1) * width);
+        const std::vector<double> expected(all.begin() + token * width,
+                                           all.begin() + (token + 1) * width);
         ForEachIsa([&](cpu::Isa) {
-          CHECK(testing::RelativeError(batch.Decode(token, pool), expected) < AttentionTolerance(dtype));
+          CHECK(testing::RelativeError(batch.Decode(token, pool), expected) <
+                AttentionTolerance(dtype));
         });
       }
     }
   }
 }
 
-TEST_CASE("in float32 a token's attention has the same bits in prefill and decode, for every page size and grouping") {
+TEST_CASE(
+    "in float32 a token's attention has the same bits in prefill and decode, for every page size "
+    "and grouping") {
   ThreadPool pool(2);
   for (const Heads heads : {Heads{9, 3, 64}, Heads{5, 1, 128}}) {
     ForEachIsa([&](cpu::Isa) {
@@ -221,7 +239,8 @@ TEST_CASE("in float32 a token's attention has the same bits in prefill and decod
         for (const int32_t token : {0, 5, 15, 16, 63, 64, 69, 70, 110}) {
           const Elements decoded = batch.Decode(token, pool);
           INFO("pages of " << page_tokens << ", token " << token);
-          REQUIRE(std::memcmp(decoded.data(), static_cast<const float*>(expected.data()) + token * width,
+          REQUIRE(std::memcmp(decoded.data(),
+                              static_cast<const float*>(expected.data()) + token * width,
                               size_t(width) * 4) == 0);
         }
       }
@@ -250,7 +269,8 @@ TEST_CASE("in bfloat16 neither page size nor packing nor threads change a token'
     alone.qkv = rest;
     alone.n = 37;
     const Elements tail = alone.Prefill(pool);
-    CHECK(std::memcmp(tail.data(), static_cast<const uint16_t*>(prefill.data()) + 113 * 6 * 64, 37 * 6 * 64 * 2) == 0);
+    CHECK(std::memcmp(tail.data(), static_cast<const uint16_t*>(prefill.data()) + 113 * 6 * 64,
+                      37 * 6 * 64 * 2) == 0);
   });
 }
 

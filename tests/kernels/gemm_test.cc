@@ -1,4 +1,5 @@
-// Packed-weight products against double sums; and the promise that a row's outputs do not depend on its batch.
+// Packed-weight products against double sums; and the promise that a row's outputs do not depend on
+// its batch.
 #include <string>
 
 #include "kernels/cpu/families.h"
@@ -13,7 +14,11 @@ using testing::ForEachIsa;
 
 struct Problem {
   Problem(DType dtype, int32_t m, int32_t n, int32_t k, float outlier = 1)
-      : m(m), n(n), k(k), a(dtype, int64_t{m} * k), b(dtype, int64_t{n} * k),
+      : m(m),
+        n(n),
+        k(k),
+        a(dtype, int64_t{m} * k),
+        b(dtype, int64_t{n} * k),
         packed(size_t(cpu::PackedWeightBytes(n, k, dtype))) {
     Random random(static_cast<uint64_t>(m * 1000 + n * 10 + k));
     a.Randomize(random, 1);
@@ -60,8 +65,8 @@ TEST_CASE("products equal the double reference at odd sizes, on every instructio
     int32_t m, n, k;
   };
   for (const DType dtype : {DType::kF32, DType::kBf16}) {
-    for (const Size s : {Size{1, 1, 1}, Size{1, 31, 2}, Size{2, 32, 7}, Size{3, 33, 64}, Size{12, 65, 65},
-                         Size{13, 100, 130}, Size{25, 16, 96}, Size{37, 47, 3}}) {
+    for (const Size s : {Size{1, 1, 1}, Size{1, 31, 2}, Size{2, 32, 7}, Size{3, 33, 64},
+                         Size{12, 65, 65}, Size{13, 100, 130}, Size{25, 16, 96}, Size{37, 47, 3}}) {
       const Problem problem(dtype, s.m, s.n, s.k);
       const std::vector<double> expected = problem.Reference();
       ForEachIsa([&](cpu::Isa) {
@@ -137,7 +142,8 @@ TEST_CASE("a row's outputs are the same bits alone, in any batch, with any numbe
         p.m = m;
         cpu::Gemm(p, three);
         INFO(NameOf(dtype) << " m " << m);
-        REQUIRE(std::memcmp(some.data(), static_cast<const float*>(all.data()) + int64_t{first} * 96,
+        REQUIRE(std::memcmp(some.data(),
+                            static_cast<const float*>(all.data()) + int64_t{first} * 96,
                             size_t(m) * 96 * 4) == 0);
       }
     });
@@ -153,7 +159,8 @@ TEST_CASE("a weight packed in pieces, from any type, is the weight packed at onc
   std::vector<uint16_t> f16(size_t(f32.size()));
   for (int64_t i = 0; i < f32.size(); ++i) {
     bf16.Set(i, f32[i]);
-    f16[size_t(i)] = static_cast<uint16_t>(0x3c00 + i % 7);  // 1 and a little: exact in bf16's seven bits
+    f16[size_t(i)] =
+        static_cast<uint16_t>(0x3c00 + i % 7);  // 1 and a little: exact in bf16's seven bits
   }
   std::vector<unsigned char> whole(size_t(cpu::PackedWeightBytes(n, k, DType::kBf16)));
   std::vector<unsigned char> pieces(whole.size());

@@ -1,4 +1,5 @@
-// What the kernel tests share: seeded data in either activation type, and every instruction set of this machine in turn.
+// What the kernel tests share: seeded data in either activation type, and every instruction set of
+// this machine in turn.
 #pragma once
 
 #include <catch2/catch.hpp>
@@ -15,7 +16,8 @@
 
 namespace spin::testing {
 
-// Runs the rest of a test case once per instruction set: `const ScopedIsa isa(GENERATE(from_range(...)))`.
+// Runs the rest of a test case once per instruction set: `const ScopedIsa
+// isa(GENERATE(from_range(...)))`.
 class ScopedIsa {
  public:
   explicit ScopedIsa(cpu::Isa isa) : before_(cpu::ActiveIsa()) { cpu::ForceIsa(isa); }
@@ -82,7 +84,8 @@ inline std::vector<float> RandomFloats(Random& random, int64_t n, float scale) {
   return values;
 }
 
-// Largest |a - b| relative to the largest |b|. NaN anywhere gives NaN, which fails every comparison.
+// Largest |a - b| relative to the largest |b|. NaN anywhere gives NaN, which fails every
+// comparison.
 template <typename A>
 double RelativeError(const A& a, const std::vector<double>& b) {
   double error = 0;
@@ -96,6 +99,8 @@ double RelativeError(const A& a, const std::vector<double>& b) {
 }
 
 // Half a unit in the last place of bf16, and what float32 sums lose.
-inline double Tolerance(DType dtype) { return dtype == DType::kF32 ? 2e-6 : 5e-3; }
+inline double Tolerance(DType dtype) {
+  return dtype == DType::kF32 ? 2e-6 : 5e-3;
+}
 
 }  // namespace spin::testing

@@ -25,7 +25,8 @@ TEST_CASE("embedding picks rows by id, and by the tokens of a decode batch") {
     p.hidden = 48;
     p.out = out.data();
     cpu::Embedding(p, pool);
-    for (int64_t i = 0; i < 4 * 48; ++i) REQUIRE(out[size_t(i)] == table[ids[size_t(i / 48)] * 48 + i % 48]);
+    for (int64_t i = 0; i < 4 * 48; ++i)
+      REQUIRE(out[size_t(i)] == table[ids[size_t(i / 48)] * 48 + i % 48]);
 
     const std::vector<int32_t> rows = {2, 0, 77, 77};
     std::vector<int32_t> token = {5, 77, 8};
@@ -68,7 +69,8 @@ TEST_CASE("rows are gathered by index") {
   std::vector<int32_t> index;
   for (int i = 0; i < 33; ++i) index.push_back(static_cast<int32_t>(random.Below(20)));
   std::vector<float> out(33 * 7);
-  cpu::GatherRows({.in = in.data(), .index = index.data(), .n = 33, .width = 7, .out = out.data()}, pool);
+  cpu::GatherRows({.in = in.data(), .index = index.data(), .n = 33, .width = 7, .out = out.data()},
+                  pool);
   for (size_t i = 0; i < out.size(); ++i) REQUIRE(out[i] == in[size_t(index[i / 7]) * 7 + i % 7]);
 }
 
@@ -93,7 +95,8 @@ TEST_CASE("RMSNorm equals its formula, outliers and all, whatever the batch") {
         for (const DType dtype : {DType::kF32, DType::kBf16}) {
           INFO("n " << n << ", hidden " << hidden << ", " << NameOf(dtype));
           Elements out(dtype, int64_t{n} * hidden);
-          RmsNormParams p = {.in = in.data(), .weight = weight.data(), .eps = 1e-5f, .n = n, .hidden = hidden};
+          RmsNormParams p = {
+              .in = in.data(), .weight = weight.data(), .eps = 1e-5f, .n = n, .hidden = hidden};
           p.out = out.data();
           p.out_dtype = dtype;
           cpu::RmsNorm(p, pool);
@@ -130,7 +133,8 @@ TEST_CASE("SiLU is right from -inf's side to +inf's, and passes NaN on") {
         }
         ForEachIsa([&](cpu::Isa) {
           Elements out(dtype, int64_t{n} * width);
-          SiluMulParams p = {.gate_up = gate_up.data(), .out = out.data(), .dtype = dtype, .n = n, .width = width};
+          SiluMulParams p = {
+              .gate_up = gate_up.data(), .out = out.data(), .dtype = dtype, .n = n, .width = width};
           cpu::SiluMul(p, pool);
           CHECK(testing::RelativeError(out, expected) < testing::Tolerance(dtype));
         });
@@ -142,13 +146,15 @@ TEST_CASE("SiLU is right from -inf's side to +inf's, and passes NaN on") {
   nan.Set(1, 1);
   ForEachIsa([&](cpu::Isa) {
     float out = 0;
-    cpu::SiluMul({.gate_up = nan.data(), .out = &out, .dtype = DType::kF32, .n = 1, .width = 1}, pool);
+    cpu::SiluMul({.gate_up = nan.data(), .out = &out, .dtype = DType::kF32, .n = 1, .width = 1},
+                 pool);
     CHECK(std::isnan(out));
   });
 }
 
 // q, k with optional norm, rotated in double.
-std::vector<double> RopeReference(const Elements& qkv, const RopeParams& p, const std::vector<int32_t>& positions) {
+std::vector<double> RopeReference(const Elements& qkv, const RopeParams& p,
+                                  const std::vector<int32_t>& positions) {
   std::vector<double> out;
   const int32_t d = p.head_dim;
   const int32_t heads = p.num_q_heads + 2 * p.num_kv_heads;
@@ -161,7 +167,8 @@ std::vector<double> RopeReference(const Elements& qkv, const RopeParams& p, cons
         if (norm != nullptr) {
           double sum = 0;
           for (const double v : x) sum += v * v;
-          for (int32_t j = 0; j < d; ++j) x[size_t(j)] *= norm[j] / std::sqrt(sum / d + double{p.eps});
+          for (int32_t j = 0; j < d; ++j)
+            x[size_t(j)] *= norm[j] / std::sqrt(sum / d + double{p.eps});
         }
         const float* table = p.table + int64_t{positions[size_t(i)]} * d;
         for (int32_t j = 0; j < d / 2; ++j) {
@@ -216,7 +223,10 @@ TEST_CASE("rotary embedding with and without head norms equals the formula and l
           const int32_t num_rows = 7;
           RopeParams q = p;
           q.positions = nullptr;
-          q.decode = {.max_batch = 7, .num_rows = &num_rows, .rows = rows.data(), .position = position.data()};
+          q.decode = {.max_batch = 7,
+                      .num_rows = &num_rows,
+                      .rows = rows.data(),
+                      .position = position.data()};
           q.qkv = decode.data();
           cpu::Rope(q, pool);
           CHECK(decode == out);
