@@ -1,4 +1,4 @@
-// spin_bench: the load client. Each subcommand is one library under tools/bench/ and one row here.
+// spin_bench: the measuring client. Each subcommand is one library under tools/bench/ and one row here.
 #include <cstdio>
 #include <span>
 #include <string>
@@ -18,7 +18,7 @@ struct Subcommand {
 constexpr Subcommand kSubcommands[] = {
     {"serve", "latency and throughput of an OpenAI-compatible server under load",
      spin::RunServeCommand},
-    {"micro", "the CPU kernels of this machine, each beside its floor", spin::bench::RunMicro},
+    {"micro", "the time of each CPU kernel beside its measured floor", spin::bench::RunMicro},
 };
 
 void PrintUsage(std::FILE* out) {
