@@ -130,7 +130,7 @@ def check_budgets(path, text):
     if len(lines) > MAX_FILE_LINES:
         yield f"{path}: {len(lines)} lines (at most {MAX_FILE_LINES})"
     for number, line in enumerate(lines, 1):
-        if len(line) > MAX_COLUMNS:
+        if len(line) > MAX_COLUMNS and "/testdata/" not in path:  # templates and texts stand there as they are
             yield f"{path}:{number}: {len(line)} columns (at most {MAX_COLUMNS})"
     if path.endswith(CPP):
         functions = cpp_functions(text)
