@@ -16,7 +16,8 @@ ModelInfo Model() {
   return model;
 }
 
-absl::StatusOr<CompletionRequest> Parse(const std::string& members, const ModelInfo& model = Model()) {
+absl::StatusOr<CompletionRequest> Parse(const std::string& members,
+                                        const ModelInfo& model = Model()) {
   SPIN_ASSIGN_OR_RETURN(const Json body, ParseJsonBody(R"({"prompt":"x")" + members + "}"));
   return ParseCompletionRequest(body, model);
 }
@@ -27,9 +28,12 @@ TEST_CASE("prompts come as text, texts, token ids and lists of token ids") {
   };
   CHECK(std::get<std::string>(parse(R"("a")")->prompts.at(0)) == "a");
   CHECK(std::get<std::string>(parse(R"(["a","b"])")->prompts.at(1)) == "b");
-  CHECK(std::get<std::vector<int32_t>>(parse("[1,2.0,999]")->prompts.at(0)) == std::vector<int32_t>{1, 2, 999});
-  CHECK(std::get<std::vector<int32_t>>(parse("[[1],[2,3]]")->prompts.at(1)) == std::vector<int32_t>{2, 3});
-  for (const char* bad : {"[]", "[1000]", "[-1]", "[1,\"a\"]", "[1.5]", "5", "{}", "[[1],2]", "[true]", "[[1000]]"}) {
+  CHECK(std::get<std::vector<int32_t>>(parse("[1,2.0,999]")->prompts.at(0)) ==
+        std::vector<int32_t>{1, 2, 999});
+  CHECK(std::get<std::vector<int32_t>>(parse("[[1],[2,3]]")->prompts.at(1)) ==
+        std::vector<int32_t>{2, 3});
+  for (const char* bad :
+       {"[]", "[1000]", "[-1]", "[1,\"a\"]", "[1.5]", "5", "{}", "[[1],2]", "[true]", "[[1000]]"}) {
     INFO(bad);
     const auto parsed = parse(bad);
     REQUIRE_FALSE(parsed.ok());
@@ -40,7 +44,8 @@ TEST_CASE("prompts come as text, texts, token ids and lists of token ids") {
 
 TEST_CASE("a missing or null prompt is a missing parameter") {
   for (const char* body : {"{}", R"({"prompt":null})"}) {
-    const ApiError error = ToApiError(ParseCompletionRequest(*ParseJsonBody(body), Model()).status());
+    const ApiError error =
+        ToApiError(ParseCompletionRequest(*ParseJsonBody(body), Model()).status());
     CHECK(error.param == "prompt");
     CHECK(error.code == "missing_required_parameter");
   }
@@ -116,9 +121,9 @@ TEST_CASE("every field out of its range is refused by name") {
 TEST_CASE("what this server cannot do is refused as unsupported") {
   for (const char* member :
        {R"("suffix":"x")", R"("response_format":{"type":"json_object"})",
-        R"("response_format":{"type":"json_schema","json_schema":{}})", R"("guided_regex":"a*")", R"("audio":{})",
-        R"("structured_outputs":{})", R"("use_beam_search":true)", R"("kv_transfer_params":{})",
-        R"("cache_salt":"x")"}) {
+        R"("response_format":{"type":"json_schema","json_schema":{}})", R"("guided_regex":"a*")",
+        R"("audio":{})", R"("structured_outputs":{})", R"("use_beam_search":true)",
+        R"("kv_transfer_params":{})", R"("cache_salt":"x")"}) {
     INFO(member);
     const auto parsed = Parse(std::string(",") + member);
     REQUIRE_FALSE(parsed.ok());
@@ -127,7 +132,8 @@ TEST_CASE("what this server cannot do is refused as unsupported") {
   }
 }
 
-TEST_CASE("null is absent, unknown members and those of OpenAI that mean nothing here are ignored") {
+TEST_CASE(
+    "null is absent, unknown members and those of OpenAI that mean nothing here are ignored") {
   const auto good = Parse(
       R"(,"temperature":null,"n":null,"stop":null,"stream_options":null,"suffix":null,"user":"u","store":true,)"
       R"("metadata":{},"service_tier":"auto","what_is_this":[1,{"a":2}],"response_format":{"type":"text"})");
@@ -179,7 +185,8 @@ TEST_CASE("max_completion_tokens wins, 16 is the default, 0 needs echo") {
 
 TEST_CASE("the model's own defaults hold where the client is silent") {
   ModelInfo model = Model();
-  model.defaults = {.temperature = 0.6, .top_p = 0.95, .min_p = 0.01, .repetition_penalty = 1.05, .top_k = 20};
+  model.defaults = {
+      .temperature = 0.6, .top_p = 0.95, .min_p = 0.01, .repetition_penalty = 1.05, .top_k = 20};
   const auto parsed = Parse(R"(,"top_p":0.5)", model);
   REQUIRE(parsed.ok());
   CHECK(parsed->common.sampling.temperature == 0.6);

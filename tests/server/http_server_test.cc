@@ -40,7 +40,8 @@ constexpr char kStreamBody[] = R"({"model":"tiny","prompt":"Hi","stream":true,"m
 std::vector<std::string> EventsOf(const std::string& body) {
   std::vector<std::string> events;
   std::size_t begin = 0;
-  for (std::size_t end = 0; (end = body.find("\n\n", begin)) != std::string::npos; begin = end + 2) {
+  for (std::size_t end = 0; (end = body.find("\n\n", begin)) != std::string::npos;
+       begin = end + 2) {
     events.push_back(body.substr(begin, end - begin));
   }
   CHECK(begin == body.size());
@@ -59,7 +60,8 @@ TEST_CASE("a completion streams event by event and the connection stays usable")
   CHECK(head.find("Cache-Control: no-cache\r\n") != std::string::npos);
   CHECK(head.find("X-Accel-Buffering: no\r\n") != std::string::npos);
   CHECK(head.find("Connection: keep-alive\r\n") != std::string::npos);
-  CHECK(client.ReadUntil("\n\n").find("\"one\"") != std::string::npos);  // arrives before the next token exists
+  CHECK(client.ReadUntil("\n\n").find("\"one\"") !=
+        std::string::npos);  // arrives before the next token exists
   REQUIRE(test.serving.backend.Send(0, " two"));
   CHECK(client.ReadUntil("\n\n").find("\" two\"") != std::string::npos);
   REQUIRE(test.serving.backend.Finish(0, " three"));
@@ -86,7 +88,9 @@ TEST_CASE("a whole chat answer comes with its headers") {
   CHECK(json::parse(response.body)["choices"][0]["message"]["content"] == "Hello");
 }
 
-TEST_CASE("a client that leaves cancels its request, whether it streams, waits for a token or for the whole") {
+TEST_CASE(
+    "a client that leaves cancels its request, whether it streams, waits for a token or for the "
+    "whole") {
   TestServer test;
   const bool streams = GENERATE(true, false);
   const bool after_first = GENERATE(true, false);
@@ -163,7 +167,8 @@ TEST_CASE("bodies come whole, in chunks and after 100-continue") {
       "Transfer-Encoding: chunked\r\n\r\n8\r\n{\"prompt\r\n6\r\n\":\"A\"}\r\n0\r\n\r\n");
   CHECK(json::parse(client.ReadResponse().body)["tokens"] == json::array({256, 65}));
   client.Send(
-      "POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n"
+      "POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: "
+      "100-continue\r\n"
       "Content-Length: 14\r\n\r\n");
   CHECK(client.ReadResponse(false).status == 100);
   client.Send(R"({"prompt":"A"})");
@@ -175,9 +180,10 @@ TEST_CASE("a body over the limit is a 413 that the client gets to read") {
   const std::string large(100'000, 'x');
   for (const bool chunked : {false, true}) {
     HttpClient client(test.port());
-    const std::string head = chunked
-                                 ? "POST /tokenize HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n186a0\r\n"
-                                 : "POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n";
+    const std::string head =
+        chunked
+            ? "POST /tokenize HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n186a0\r\n"
+            : "POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n";
     client.Send(head + large);
     const auto response = client.ReadResponse();
     CHECK(response.status == 413);
@@ -185,7 +191,9 @@ TEST_CASE("a body over the limit is a 413 that the client gets to read") {
     CHECK(json::parse(response.body)["error"]["type"] == "invalid_request_error");
   }
   HttpClient client(test.port());
-  client.Send("POST /tokenize HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 100000\r\n\r\n");
+  client.Send(
+      "POST /tokenize HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: "
+      "100000\r\n\r\n");
   CHECK(client.ReadResponse().status == 413);
 }
 
@@ -201,7 +209,8 @@ TEST_CASE("headers over the limit and lines that are no HTTP get an error body")
   garbage.Send("\x16\x03\x01\x02 this is TLS or worse\r\n\r\n");
   const auto response = garbage.ReadResponse();
   CHECK(response.status == 400);
-  CHECK(json::parse(response.body)["error"]["message"].get<std::string>().find("HTTP") != std::string::npos);
+  CHECK(json::parse(response.body)["error"]["message"].get<std::string>().find("HTTP") !=
+        std::string::npos);
 }
 
 TEST_CASE("a request sent ahead is answered after the stream; garbage sent ahead gets a 400") {
@@ -225,11 +234,13 @@ TEST_CASE("unknown paths, wrong methods and wrong media types are JSON errors") 
   CHECK(wrong.head.find("Allow: POST\r\n") != std::string::npos);
   CHECK(json::parse(wrong.body)["error"].size() == 4);
   client.Send(
-      "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}");
+      "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: "
+      "2\r\n\r\n{}");
   CHECK(client.ReadResponse().status == 415);
   const auto bad = client.Post("/v1/completions", "{\"prompt\": \n  oops}");
   CHECK(bad.status == 400);
-  CHECK(json::parse(bad.body)["error"]["message"].get<std::string>().find("line 2, column 3") != std::string::npos);
+  CHECK(json::parse(bad.body)["error"]["message"].get<std::string>().find("line 2, column 3") !=
+        std::string::npos);
 }
 
 TEST_CASE("HEAD gives the head of GET") {
@@ -329,7 +340,8 @@ TEST_CASE("a failure before the first token is a status, one after it an event")
   REQUIRE(test.serving.backend.Fail(0, Internal("the device is lost")));
   const auto early = client.ReadResponse();
   CHECK(early.status == 500);
-  CHECK(json::parse(early.body)["error"]["message"].get<std::string>().find("(request req-") != std::string::npos);
+  CHECK(json::parse(early.body)["error"]["message"].get<std::string>().find("(request req-") !=
+        std::string::npos);
 
   REQUIRE(client.Send(HttpClient::PostText("/v1/completions", kStreamBody)));
   REQUIRE(test.serving.backend.WaitForRequests(2));
@@ -347,7 +359,8 @@ TEST_CASE("a failure before the first token is a status, one after it an event")
 TEST_CASE("large bodies are handled on a worker while others are served") {
   TestServer test({.inline_body_bytes = 10});
   HttpClient client(test.port());
-  const auto response = client.Post("/tokenize", R"({"prompt":")" + std::string(1'000'000, 'a') + R"("})");
+  const auto response =
+      client.Post("/tokenize", R"({"prompt":")" + std::string(1'000'000, 'a') + R"("})");
   CHECK(response.status == 200);
   CHECK(json::parse(response.body)["count"] == 1'000'001);
 }

@@ -50,7 +50,8 @@ struct Exchange {
     REQUIRE(text.ends_with("data: [DONE]\n\n"));
     std::vector<json> events;
     std::size_t begin = 0;
-    for (std::size_t end = 0; (end = text.find("\n\n", begin)) != std::string::npos; begin = end + 2) {
+    for (std::size_t end = 0; (end = text.find("\n\n", begin)) != std::string::npos;
+         begin = end + 2) {
       const std::string line = text.substr(begin, end - begin);
       REQUIRE(line.starts_with("data: "));
       if (line != "data: [DONE]") events.push_back(json::parse(line.substr(6)));
@@ -110,13 +111,16 @@ TEST_CASE("a chat answer has every key of the schema") {
   CHECK(answer["object"] == "chat.completion");
   CHECK(answer["service_tier"].is_null());
   const json& choice = answer["choices"][0];
-  CHECK(choice["message"] == json::parse(R"({"role":"assistant","content":"Hello","refusal":null})"));
+  CHECK(choice["message"] ==
+        json::parse(R"({"role":"assistant","content":"Hello","refusal":null})"));
   CHECK(choice["logprobs"].is_null());
   CHECK(choice["finish_reason"] == "length");
   CHECK(answer["usage"]["prompt_tokens_details"]["cached_tokens"] == 8);
 }
 
-TEST_CASE("chat chunks: the role comes with the first token, then text, then the reason; the text is the same") {
+TEST_CASE(
+    "chat chunks: the role comes with the first token, then text, then the reason; the text is the "
+    "same") {
   Exchange x;
   x.Post("/v1/chat/completions", With(kChat, {{"stream", true}}));
   CHECK_FALSE(x.task->PollHead().has_value());  // no token, no head
@@ -144,9 +148,10 @@ TEST_CASE("chat chunks: the role comes with the first token, then text, then the
 TEST_CASE("usage while streaming: null and at the end, or running on every chunk") {
   Exchange x;
   const bool continuous = GENERATE(false, true);
-  x.Post("/v1/completions", {{"prompt", "Hi"},
-                             {"stream", true},
-                             {"stream_options", {{"include_usage", true}, {"continuous_usage_stats", continuous}}}});
+  x.Post("/v1/completions",
+         {{"prompt", "Hi"},
+          {"stream", true},
+          {"stream_options", {{"include_usage", true}, {"continuous_usage_stats", continuous}}}});
   x.serving.backend.Send(0, "ab");
   x.serving.backend.Finish(0, "c");
   const std::vector<json> events = x.Events();
@@ -199,11 +204,13 @@ TEST_CASE("greedy choices are computed once") {
 
 TEST_CASE("completion log-probabilities, and echo with those of the prompt") {
   Exchange x;
-  x.Post("/v1/completions", {{"prompt", "\xC3\xA9!"}, {"logprobs", 1}, {"echo", true}, {"max_tokens", 3}});
+  x.Post("/v1/completions",
+         {{"prompt", "\xC3\xA9!"}, {"logprobs", 1}, {"echo", true}, {"max_tokens", 3}});
   CHECK(x.serving.backend.request(0).sampling.logprobs == 1);
   CHECK(x.serving.backend.request(0).sampling.prompt_logprobs == 1);
   RequestOutput output;
-  for (const int32_t token : {0xC3, 0xA9, int32_t{'!'}}) output.prompt_logprobs.push_back(testing::SampledOf(token));
+  for (const int32_t token : {0xC3, 0xA9, int32_t{'!'}})
+    output.prompt_logprobs.push_back(testing::SampledOf(token));
   output.deltas.push_back(DeltaOf("ab", FinishReason::kStop));
   output.deltas[0].tokens[1].logprob = -std::numeric_limits<float>::infinity();
   output.deltas[0].stop_string = "zz";
@@ -223,7 +230,8 @@ TEST_CASE("completion log-probabilities, and echo with those of the prompt") {
 
 TEST_CASE("max_tokens 0 with echo runs the prompt alone") {
   Exchange x;
-  x.Post("/v1/completions", {{"prompt", {72, 105}}, {"echo", true}, {"max_tokens", 0}, {"stream", true}});
+  x.Post("/v1/completions",
+         {{"prompt", {72, 105}}, {"echo", true}, {"max_tokens", 0}, {"stream", true}});
   CHECK(x.serving.backend.request(0).sampling.max_tokens == 0);
   CHECK(x.serving.backend.request(0).sampling.prompt_logprobs == 0);
   x.serving.backend.Send(0, "", FinishReason::kLength, true);
@@ -250,7 +258,8 @@ TEST_CASE("chat log-probabilities carry bytes and alternatives") {
 
 TEST_CASE("token ids are returned on request, whole and streamed") {
   Exchange whole;
-  whole.Post("/v1/completions", {{"prompt", "H"}, {"return_token_ids", true}, {"prompt_logprobs", 1}});
+  whole.Post("/v1/completions",
+             {{"prompt", "H"}, {"return_token_ids", true}, {"prompt_logprobs", 1}});
   RequestOutput output;
   output.prompt_logprobs.push_back(testing::SampledOf('H'));
   output.deltas.push_back(DeltaOf("ok", FinishReason::kStop));
@@ -281,7 +290,8 @@ TEST_CASE("a model without tokenizer takes token ids and answers with token ids"
   x.Post("/v1/completions", {{"prompt", "text"}});
   const auto refused = x.task->PollHead();
   CHECK(refused->status == 400);
-  CHECK(json::parse(refused->body)["error"]["message"].get<std::string>().find("no tokenizer") != std::string::npos);
+  CHECK(json::parse(refused->body)["error"]["message"].get<std::string>().find("no tokenizer") !=
+        std::string::npos);
 
   const bool stream = GENERATE(false, true);
   x.Post("/v1/completions", {{"prompt", {1, 2, 3}}, {"stream", stream}, {"logprobs", 0}});
@@ -317,7 +327,8 @@ TEST_CASE("an engine that refuses is a status; the other prompts of the request 
     json param;
   };
   const std::vector<Row> rows = {
-      {ResourceExhausted("the queue is full"), 429, "rate_limit_error", "rate_limit_exceeded", nullptr},
+      {ResourceExhausted("the queue is full"), 429, "rate_limit_error", "rate_limit_exceeded",
+       nullptr},
       {Unavailable("draining"), 503, "service_unavailable", nullptr, nullptr},
       {OutOfRange("too long"), 400, "invalid_request_error", "context_length_exceeded", nullptr},
       {FailedPrecondition("never fits"), 400, "invalid_request_error", nullptr, nullptr},
@@ -397,10 +408,13 @@ TEST_CASE("models are listed and found by any of their names") {
 TEST_CASE("tokenize and detokenize") {
   Exchange x;
   x.Post("/tokenize", {{"prompt", "Hi"}, {"return_token_strs", true}});
-  CHECK(x.Whole() == json::parse(
-                         R"({"count":3,"max_model_len":128,"tokens":[256,72,105],"token_strs":["<s>","H","i"]})"));
+  CHECK(
+      x.Whole() ==
+      json::parse(
+          R"({"count":3,"max_model_len":128,"tokens":[256,72,105],"token_strs":["<s>","H","i"]})"));
   x.Post("/tokenize", {{"prompt", "Hi"}, {"add_special_tokens", false}});
-  CHECK(x.Whole() == json::parse(R"({"count":2,"max_model_len":128,"tokens":[72,105],"token_strs":null})"));
+  CHECK(x.Whole() ==
+        json::parse(R"({"count":2,"max_model_len":128,"tokens":[72,105],"token_strs":null})"));
   x.Post("/tokenize", With(kChat, {{"add_generation_prompt", false}}));
   CHECK(x.Whole()["count"] == 9);
   x.Post("/detokenize", {{"tokens", {256, 72, 105}}});
@@ -418,8 +432,11 @@ TEST_CASE("while the model loads only the live probe is well") {
   CHECK(response->headers.at(0) == std::pair<std::string, std::string>("Retry-After", "5"));
   HttpRequest request;
   request.method = "GET";
-  for (const auto& [path, status] : std::vector<std::pair<std::string, int>>{
-           {"/health/live", 200}, {"/health", 503}, {"/health/ready", 503}, {"/v1/models", 503}, {"/metrics", 200}}) {
+  for (const auto& [path, status] : std::vector<std::pair<std::string, int>>{{"/health/live", 200},
+                                                                             {"/health", 503},
+                                                                             {"/health/ready", 503},
+                                                                             {"/v1/models", 503},
+                                                                             {"/metrics", 200}}) {
     request.path = path;
     INFO(path);
     CHECK(x.handler->Handle(request, nullptr)->PollHead()->status == status);
