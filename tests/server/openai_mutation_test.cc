@@ -28,7 +28,7 @@ const std::vector<std::pair<std::string, std::string>>& Seeds() {
        R"({"role":"tool","content":"x"}],"tools":[{"type":"function","function":{"name":"f","parameters":{"a":[1]}}}],)"
        R"("tool_choice":"auto","logprobs":true,"top_logprobs":3,"chat_template_kwargs":{"k":null},"stream":true})"},
       {"/v1/chat/completions",
-       R"({"messages":[{"role":"assistant","content":"ab "}],"continue_final_message":true,"max_completion_tokens":9})"},
+       R"({"messages":[{"role":"assistant","content":"ab "}],"continue_final_message":true,"max_tokens":9})"},
       {"/tokenize", R"({"prompt":"Hi","add_special_tokens":true,"return_token_strs":true})"},
       {"/detokenize", R"({"tokens":[1,2,257]})"},
   };
