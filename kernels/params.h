@@ -196,6 +196,8 @@ struct SelectTopKParams {
 
 // ---- Retrieve ----------------------------------------------------------------------------------------------------
 
+// Which partitions leave HBM: the oldest by age, just enough of them (the rule); all that this step did not select; all but
+// the tail, so that every step fetches what it selects. The last two are controls for measurement.
 enum class Eviction : int32_t { kBucketed = 0, kLastStep = 1, kNone = 2 };
 
 // Counters of the Retrieve stage, added to by kernels; in pinned memory, read by the host at any time.
@@ -323,7 +325,8 @@ enum class TableCommandKind : int32_t {
   kSetHostExtent,      // host_dir[row][layer][index] = value
   kSetSummaryExtent,   // summary_dir[row][layer][index] = value
   kSetMetaSegment,     // meta_dir[row][layer][index] = value; the segment's entries become kAbsent
-  kSetNumSlots,        // num_slots[row][layer] = value
+  kSetNumSlots,        // num_slots[row][layer] = value; in a Tiered row what was in local slots from `value` on is
+                       // evicted
   kShareSlotExtent,    // slot_dir[row][layer][index] = value, contents kept (a forked sequence)
   kCopySlotExtent,     // slots: extent `index` = extent `value`, all bytes
   kCopyHostExtent,     // host pages: likewise

@@ -29,8 +29,7 @@ struct KvCacheManager::Impl {
     return row;
   }
 
-  // ---- Room
-  // --------------------------------------------------------------------------------------------------------
+  // ---- Room ------------------------------------------------------------------------------------
 
   // Resident rows that share a prompt's extents with `row`, ascending; the row alone when it shares
   // with none.
@@ -44,8 +43,11 @@ struct KvCacheManager::Impl {
   // kNone: it does not.
   Placement PlaceRequest(const PoolCounts& resident, const PoolCounts& tiered);
 
-  // ---- Commit
-  // ------------------------------------------------------------------------------------------------------
+  // Of the tightest pool; slots that demotions could give back, as far as the host tier can take
+  // them, count as free.
+  double Fraction();
+
+  // ---- Commit ----------------------------------------------------------------------------------
 
   // Grants up to the reservation of a row in its placement; entries [0, shared) come from
   // `first_row`.
@@ -62,8 +64,7 @@ struct KvCacheManager::Impl {
   std::vector<int32_t> members;
 };
 
-// ---- Room
-// ----------------------------------------------------------------------------------------------------------
+// ---- Room --------------------------------------------------------------------------------------
 
 void KvCacheManager::Impl::CollectMembers(int32_t r) {
   members.clear();
@@ -136,8 +137,24 @@ Placement KvCacheManager::Impl::PlaceRequest(const PoolCounts& resident, const P
   return Placement::kNone;
 }
 
-// ---- Commit
-// --------------------------------------------------------------------------------------------------------
+double KvCacheManager::Impl::Fraction() {
+  const PoolCounts free = table.FreeCounts();
+  PoolCounts reachable = free;
+  CollectUnits(kAbsent, 0);
+  for (const DemotionUnit& unit : units) {
+    const PoolCounts after = reachable + unit.held - unit.wanted;
+    if (after.slots > reachable.slots && after.Covers({})) reachable = after;
+  }
+  const auto fraction = [&](PoolKind kind, int64_t available) {
+    const int64_t total = table.pool(kind).total();
+    return total == 0 ? 0.0 : static_cast<double>(total - available) / static_cast<double>(total);
+  };
+  return std::max({fraction(PoolKind::kSlot, reachable.slots), fraction(PoolKind::kHost, free.host),
+                   fraction(PoolKind::kSummary, free.summaries),
+                   fraction(PoolKind::kMeta, free.meta)});
+}
+
+// ---- Commit ------------------------------------------------------------------------------------
 
 void KvCacheManager::Impl::GrantSlots(int32_t r) {
   const int64_t tokens = table.row(r).reserved_tokens;
@@ -175,8 +192,7 @@ void KvCacheManager::Impl::GrantRow(int32_t r, int32_t shared, int32_t first_row
   if (tiered) GrantSlots(r);
 }
 
-// ---- The façade
-// ----------------------------------------------------------------------------------------------------
+// ---- The façade --------------------------------------------------------------------------------
 
 KvCacheManager::KvCacheManager(const KvCacheOptions& options)
     : impl_(std::make_unique<Impl>(options)) {
@@ -380,12 +396,12 @@ KvUsage KvCacheManager::usage() const {
   const auto count = [&](PoolKind kind, int32_t& used, int32_t& total) {
     used = table.pool(kind).num_used();
     total = table.pool(kind).total();
-    if (total > 0) usage.fraction = std::max(usage.fraction, static_cast<double>(used) / total);
   };
   count(PoolKind::kSlot, usage.slot_extents, usage.slot_extents_total);
   count(PoolKind::kHost, usage.host_extents, usage.host_extents_total);
   count(PoolKind::kSummary, usage.summary_extents, usage.summary_extents_total);
   count(PoolKind::kMeta, usage.meta_segments, usage.meta_segments_total);
+  usage.fraction = impl_->Fraction();
   usage.demotions = impl_->demotions;
   for (int32_t r = 0; r < table.num_rows(); ++r) {
     const Row& row = table.row(r);

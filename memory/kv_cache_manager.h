@@ -91,7 +91,8 @@ class KvCacheManager {
   void Suspend(RowId row);
   bool Resume(RowId row);
 
-  // Everything back. Any state.
+  // Everything back. Any state. Before FinishPrefill the first row of a request with forks goes
+  // only together with all of them, before any other call.
   void Release(RowId row);
 
   // Commands since the last call, in order, to be applied before the next launch. The span is valid

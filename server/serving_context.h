@@ -1,7 +1,7 @@
 // What the HTTP and gRPC front ends share: the engine, the text side of the model, and the state of the server.
 //
-// Built by App before the listeners start; fields behind `state` are set before it becomes kReady and never change after.
-// Any thread may read once the state is kReady.
+// Built by App before the listeners start. `metrics`, `version` and `system_fingerprint` are set before that; the other
+// fields before the state becomes kReady, and never change after. Any thread may read them once the state is not kLoading.
 #pragma once
 
 #include <atomic>
@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "common/metrics.h"
-#include "engine/engine.h"
 #include "models/tokenizer/chat_template.h"
 #include "models/tokenizer/tokenizer.h"
+#include "server/generation_backend.h"
 
 namespace spin {
 
@@ -42,11 +42,11 @@ struct ModelInfo {
 
 struct ServingContext {
   std::atomic<ServerState> state{ServerState::kLoading};
-  Engine* engine = nullptr;
+  GenerationBackend* backend = nullptr;
   const Tokenizer* tokenizer = nullptr;         // null: the model has none; text gets a 400
   const ChatTemplate* chat_template = nullptr;  // null: the model has none; chat gets a 400
   ModelInfo model;
-  MetricsRegistry* metrics = nullptr;
+  const MetricsRegistry* metrics = nullptr;
   std::string version;             // "0.1.0"
   std::string system_fingerprint;  // stable per build and configuration
 };

@@ -26,7 +26,7 @@ watch_step() {
   while kill -0 "$pid" 2>/dev/null; do
     if [[ $LIVE ]]; then
       width=$(($(tput cols 2>/dev/null || echo 80) - ${#title} - 12))
-      last=$(tail -c 2000 "$log" 2>/dev/null | tr '\r' '\n' | grep -v '^ *$' | tail -n 1 | tr -dc '[:print:]')
+      last=$(tail -c 2000 "$log" | tr '\r' '\n' | sed '/^ *$/d' | tail -n 1 | tr -dc '[:print:]')
       printf '\r\033[K%4d s  %s  \033[2m%s\033[0m' $((SECONDS - begin)) "$title" "${last:0:$((width > 0 ? width : 0))}"
     elif (((SECONDS - begin) % 30 == 29)); then
       echo "$((SECONDS - begin)) s  $title ... $(tail -n 1 "$log" | cut -c 1-100)"

@@ -151,7 +151,7 @@ Result ToJson(Context& context, const Value& value, const Arguments& arguments) 
       if (width > 1000) return InvalidArgument("the indent of tojson is too wide");
       style.indent = std::string(static_cast<size_t>(std::max<int64_t>(0, width)), ' ');
     }
-    style.item_separator = ",";
+    style.item_separator.assign(1, ',');
   }
   if (bound.has(2) && !bound.at(2).is_none()) {
     SPIN_ASSIGN_OR_RETURN(const ValueList pair, Iterate(context, bound.at(2)));

@@ -326,7 +326,7 @@ std::string Describe(const Token& token) {
     case TokenType::kString:
       return "a string";
     default:
-      return "'" + token.text + "'";
+      return absl::StrFormat("'%s'", token.text);
   }
 }
 

@@ -23,7 +23,7 @@ class Parser {
       : tokens_(std::move(tokens)), expressions_(&tokens_, &known_) {}
 
   absl::StatusOr<Body> Run() {
-    SPIN_ASSIGN_OR_RETURN(Body body, Statements({}));
+    SPIN_ASSIGN_OR_RETURN(Body body, Statements({}, 1));
     SPIN_RETURN_IF_ERROR(known_.Check());
     return body;
   }
@@ -38,10 +38,9 @@ class Parser {
 
   // Statements up to a tag of `ends`, which is left as the current token (none: to the end of the
   // template).
-  absl::StatusOr<Body> Statements(EndTags ends) {
+  absl::StatusOr<Body> Statements(EndTags ends, int line) {
     if (++nesting_ > kMaxSyntaxDepth) return tokens_.Fail("blocks are nested too deeply");
     const auto leave = absl::MakeCleanup([this] { --nesting_; });
-    const int line = tokens_.line();
     Body body;
     while (!tokens_.Is(TokenType::kEnd)) {
       Token token = tokens_.Take();
@@ -72,9 +71,10 @@ class Parser {
   // The rest of an opening tag, its body, and the name of the end tag when that is the only way to
   // end.
   absl::StatusOr<Body> BodyUntil(EndTags ends) {
+    const int line = tokens_.line();
     tokens_.SkipOperator(":");
     SPIN_RETURN_IF_ERROR(EndTag());
-    return Statements(ends);
+    return Statements(ends, line);
   }
   absl::StatusOr<Body> ClosedBody(std::string_view end) {
     SPIN_ASSIGN_OR_RETURN(Body body, BodyUntil({end}));
@@ -134,9 +134,8 @@ class Parser {
       SPIN_ASSIGN_OR_RETURN(ExpressionPtr test, expressions_.Tuple(/*with_conditional=*/false));
       SPIN_ASSIGN_OR_RETURN(Body body, BodyUntil({"elif", "else", "endif"}));
       branch->branches.emplace_back(std::move(test), std::move(body));
-      const std::string end = tokens_.Take().text;
-      if (end == "elif") continue;
-      if (end == "else") {
+      if (tokens_.SkipName("elif")) continue;
+      if (tokens_.Take().text == "else") {
         SPIN_ASSIGN_OR_RETURN(branch->body, ClosedBody("endif"));
       }
       return branch;

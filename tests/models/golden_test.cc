@@ -29,11 +29,13 @@ std::vector<Case> ReadCases(const std::string& model) {
   std::ifstream file(kData + model + "/golden.json");
   REQUIRE(file.good());
   std::vector<Case> cases;
-  for (const auto& entry : nlohmann::json::parse(file)["cases"]) {
+  const nlohmann::json recorded = nlohmann::json::parse(file);
+  for (const auto& entry : recorded["cases"]) {
     cases.push_back({entry["tokens"], entry["logprobs"], entry["bf16_max_error"],
                      entry.value("greedy", std::vector<int32_t>()),
                      entry.value("gaps", std::vector<float>())});
   }
+  REQUIRE_FALSE(cases.empty());
   return cases;
 }
 

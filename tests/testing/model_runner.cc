@@ -74,7 +74,7 @@ ModelRunner::ModelRunner(const ModelRunnerOptions& options) {
                                             .max_model_len = options.max_model_len,
                                             .tile_tokens = options.tile_tokens},
                                            config, std::move(weights), std::move(algorithm),
-                                           backend_, *store_));
+                                           device, *backend_.ops, *store_));
   memory_ = std::make_unique<KvCacheManager>(cache);
   first_tokens_.resize(geometry.max_rows);
 }

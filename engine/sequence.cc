@@ -1,0 +1,71 @@
+#include "engine/sequence.h"
+
+#include <algorithm>
+
+#include "common/check.h"
+#include "engine/sampling_row.h"
+
+namespace spin {
+namespace {
+
+bool HasEdge(SequenceState from, SequenceState to) {
+  using enum SequenceState;
+  switch (to) {
+    case kWaiting:
+      return false;
+    case kPrefilling:
+      return from == kWaiting || from == kPreempted;
+    case kRunning:
+      return from == kPrefilling || from == kSuspended;
+    case kSuspended:
+      return from == kRunning;
+    case kPreempted:
+      return from == kRunning || from == kSuspended;
+    case kFinished:
+      return from != kFinished;
+  }
+  return false;
+}
+
+}  // namespace
+
+void Sequence::MoveTo(SequenceState next) {
+  SPIN_CHECK(HasEdge(state, next));
+  state = next;
+  if (next == SequenceState::kFinished) {
+    --request->unfinished;
+    SPIN_CHECK_GE(request->unfinished, 0);
+  }
+}
+
+LiveRequest::LiveRequest(Request request_in, int32_t max_tokens_in, int64_t arrival,
+                         const Tokenizer* tokenizer, std::span<const int32_t> eos_token_ids,
+                         uint64_t engine_seed)
+    : request(std::move(request_in)),
+      max_tokens(max_tokens_in),
+      arrival_ns(arrival),
+      seed(RequestSeed(request.sampling, request.id, engine_seed)),
+      unfinished(request.sampling.n) {
+  sequences.reserve(static_cast<std::size_t>(request.sampling.n));
+  for (int32_t i = 0; i < request.sampling.n; ++i) {
+    sequences.emplace_back(this, i,
+                           StopChecker(tokenizer, request.sampling, eos_token_ids, max_tokens));
+  }
+}
+
+bool LiveRequest::unreferenced() const {
+  return std::all_of(sequences.begin(), sequences.end(),
+                     [](const Sequence& s) { return s.row == kNoRow && s.in_flight == 0; });
+}
+
+SequenceDelta& LiveRequest::DeltaOf(int32_t index) {
+  has_pending = true;
+  for (SequenceDelta& delta : pending.deltas) {
+    if (delta.index == index) return delta;
+  }
+  pending.deltas.emplace_back();
+  pending.deltas.back().index = index;
+  return pending.deltas.back();
+}
+
+}  // namespace spin

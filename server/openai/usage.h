@@ -1,0 +1,14 @@
+// The usage object.
+#pragma once
+
+#include <span>
+
+#include "server/openai/json_body.h"
+#include "server/openai/response_plan.h"
+
+namespace spin {
+
+// All prompts and choices of one answer so far. A prompt with several choices counts once.
+Json FormatUsage(const ResponsePlan& plan, std::span<const ChoiceState> choices);
+
+}  // namespace spin

@@ -1,0 +1,297 @@
+// The contract of the façade, case by case; the random walk is tests/sim/memory_sim_test.cc.
+#include "memory/kv_cache_manager.h"
+
+#include <catch2/catch.hpp>
+
+#include <algorithm>
+
+namespace spin {
+namespace {
+
+using Catch::Matchers::Contains;
+using Kind = TableCommandKind;
+
+constexpr LayerDemand kSparse = {.whole_context = false, .fixed_pages = 2, .selectable_pages = 3};
+constexpr int32_t kLayers = 2;
+
+struct Config {
+  int32_t slot_extents = 16;
+  int32_t host_extents = 64;
+  PlacementPolicy placement = PlacementPolicy::kAuto;
+  LayerDemand demand = kSparse;
+  int32_t summary_elements = 0;
+};
+
+// Pages of 64 tokens: 8 an extent. A Tiered sparse stream gets min(pages, 2 + 2 * 3) = 8 slots: one
+// extent a layer.
+KvCacheOptions Options(const Config& c) {
+  const KvGeometry g = {.num_layers = kLayers,
+                        .num_kv_heads = 1,
+                        .num_q_heads = 1,
+                        .head_dim = 64,
+                        .page_tokens = 64,
+                        .max_rows = 6,
+                        .max_extents = 8,
+                        .summary_elements = c.summary_elements};
+  KvCacheOptions o;
+  o.plan =
+      PlanMemory(g, HbmBytes(g, c.slot_extents, c.host_extents), c.host_extents * g.extent_bytes())
+          .value();
+  o.placement = c.placement;
+  o.min_buffer_ratio = 1;
+  o.max_model_len = 4096;
+  o.layers.assign(kLayers, c.demand);
+  return o;
+}
+
+std::vector<TableCommand> Take(KvCacheManager& m, Kind kind) {
+  std::vector<TableCommand> found;
+  for (const TableCommand& c : m.TakeCommands()) {
+    if (c.kind == kind) found.push_back(c);
+  }
+  return found;
+}
+
+RowId Start(KvCacheManager& m, int64_t prompt, int64_t reserve) {
+  const auto rows = m.Admit(prompt, reserve, 1);
+  REQUIRE(rows.has_value());
+  m.FinishPrefill(*rows);
+  m.CheckInvariants();
+  return rows->front();
+}
+
+TEST_CASE("a reservation is prompt and max_tokens, or a growth step, within the model's length") {
+  const KvCacheManager m(Options({}));
+  CHECK(m.ReservationTokens(100, 50) == 150);
+  CHECK(m.ReservationTokens(100, std::nullopt) == 2148);
+  CHECK(m.ReservationTokens(3000, 5000) == 4096);
+  CHECK(m.ReservationTokens(3000, std::nullopt) == 4096);
+  CHECK(m.ReservationTokens(100, 0) == 100);
+}
+
+TEST_CASE("what fits in free HBM is Resident, what does not is Tiered") {
+  KvCacheManager m(Options({.slot_extents = 10}));
+  const RowId a = Start(m, 1000, 2000);  // 4 extents x 2 layers
+  CHECK(m.placement(a) == Placement::kResident);
+  CHECK(m.usage().slot_extents == 8);
+  CHECK(m.usage().host_extents == 0);
+  const RowId b = Start(m, 1000, 2000);  // one cache extent a layer
+  CHECK(m.placement(b) == Placement::kTiered);
+  CHECK(m.usage().slot_extents == 10);
+  CHECK(m.usage().host_extents == 8);
+  CHECK(m.usage().meta_segments == 8);
+  CHECK(m.usage().demotions == 0);
+}
+
+TEST_CASE("when HBM is full the Resident row that frees most becomes Tiered") {
+  KvCacheManager m(Options({.slot_extents = 16}));
+  const RowId small = Start(m, 600, 1500);   // 3 extents a layer
+  const RowId large = Start(m, 2000, 2500);  // 5 extents a layer
+  CHECK(m.usage().slot_extents == 16);
+  m.TakeCommands();
+  const auto rows = m.Admit(500, 512, 1);
+  REQUIRE(rows.has_value());
+  CHECK(m.placement(large) == Placement::kTiered);
+  CHECK(m.placement(small) == Placement::kResident);
+  CHECK(m.placement(rows->front()) == Placement::kTiered);
+  CHECK(m.usage().demotions == 1);
+  m.CheckInvariants();
+}
+
+TEST_CASE("a demotion spills what holds tokens, keeps the last extents, and binds their pages") {
+  KvCacheManager m(Options({.slot_extents = 8}));
+  const RowId a = Start(m, 1100, 2000);  // 4 extents a layer, 3 hold tokens, 18 pages
+  m.TakeCommands();
+  REQUIRE(m.Admit(10, 10, 1).has_value());
+  REQUIRE(m.placement(a) == Placement::kTiered);
+  const auto taken = m.TakeCommands();
+  const std::vector<TableCommand> commands(taken.begin(), taken.end());
+  std::vector<int32_t> spilled;
+  size_t last_spill = 0, first_slot = commands.size();
+  for (size_t i = 0; i < commands.size(); ++i) {
+    const TableCommand& c = commands[i];
+    if (c.kind == Kind::kSpillExtent) {
+      spilled.push_back(c.value);
+      last_spill = i;
+    }
+    if (c.kind == Kind::kSetSlotExtent) first_slot = std::min(first_slot, i);
+    if (c.kind == Kind::kBindSlots) {
+      CHECK(c.row == a.value);
+      CHECK(c.index == 16);  // first page of the third extent
+      CHECK(c.value == 18);
+    }
+  }
+  CHECK(spilled == std::vector<int32_t>{0, 1, 2, 4, 5, 6});
+  CHECK(last_spill < first_slot);  // read before anything is granted again
+  CHECK(std::count_if(commands.begin(), commands.end(),
+                      [](const auto& c) { return c.kind == Kind::kBindSlots; }) == kLayers);
+}
+
+TEST_CASE("rows in prefill are not demoted, and a refusal changes nothing") {
+  KvCacheManager m(Options({.slot_extents = 8}));
+  const auto rows = m.Admit(1000, 2000, 1);
+  REQUIRE(rows.has_value());
+  m.TakeCommands();
+  CHECK_FALSE(m.Admit(100, 100, 1).has_value());
+  CHECK(m.TakeCommands().empty());
+  m.FinishPrefill(*rows);
+  CHECK(m.Admit(100, 100, 1).has_value());
+}
+
+TEST_CASE("dense layers wait for room: nothing is demoted for them") {
+  KvCacheManager m(Options({.slot_extents = 8, .demand = {}}));
+  const RowId a = Start(m, 1000, 2000);
+  CHECK_FALSE(m.Admit(100, 100, 1).has_value());
+  CHECK(m.placement(a) == Placement::kResident);
+  m.Release(a);
+  CHECK(m.Admit(100, 100, 1).has_value());
+}
+
+TEST_CASE("the policy tiered gives every sequence its budget and no more") {
+  KvCacheManager m(Options({.placement = PlacementPolicy::kTiered}));
+  const RowId a = Start(m, 3000, 4000);
+  CHECK(m.placement(a) == Placement::kTiered);
+  CHECK(m.usage().slot_extents == kLayers);
+  for (const TableCommand& c : Take(m, Kind::kSetNumSlots)) CHECK(c.value == 8);
+  const RowId b = Start(m, 100, 130);
+  for (const TableCommand& c : Take(m, Kind::kSetNumSlots)) CHECK(c.value == 3);  // all its pages
+  CHECK(m.placement(b) == Placement::kTiered);
+}
+
+TEST_CASE("the policy resident and an absent host pool never tier") {
+  for (const Config& c : {Config{.slot_extents = 8, .placement = PlacementPolicy::kResident},
+                          Config{.slot_extents = 8, .host_extents = 0}}) {
+    KvCacheManager m(Options(c));
+    Start(m, 1000, 2000);
+    CHECK_FALSE(m.Admit(100, 100, 1).has_value());
+  }
+}
+
+TEST_CASE("forks share the prompt's full extents and own a copy of its end") {
+  for (const PlacementPolicy policy : {PlacementPolicy::kResident, PlacementPolicy::kTiered}) {
+    KvCacheManager m(Options({.slot_extents = 32, .placement = policy, .summary_elements = 128}));
+    const auto rows = m.Admit(1100, 1500, 3);  // two full extents, one more each
+    REQUIRE(rows.has_value());
+    const bool tiered = policy == PlacementPolicy::kTiered;
+    CHECK(m.usage().slot_extents == (tiered ? 3 * 2 : 2 * 5));
+    CHECK(m.usage().host_extents == (tiered ? 2 * 5 : 0));
+    CHECK(m.usage().summary_extents == 2 * 5);
+    m.TakeCommands();
+    m.FinishPrefill(*rows);
+    const auto commands = m.TakeCommands();
+    CHECK(commands.size() == 2 * 2 * kLayers);  // page and summary extents, two children
+    for (const TableCommand& c : commands) {
+      CHECK((c.kind == (tiered ? Kind::kCopyHostExtent : Kind::kCopySlotExtent) ||
+             c.kind == Kind::kCopySummaryExtent));
+    }
+    m.CheckInvariants();
+    m.Release((*rows)[0]);  // the others keep what they share
+    m.CheckInvariants();
+    CHECK(m.usage().summary_extents == 2 * 4);
+    m.Release((*rows)[1]);
+    m.Release((*rows)[2]);
+    CHECK(m.usage().fraction == 0);
+  }
+}
+
+TEST_CASE("a prompt that ends with an extent is shared whole: nothing to copy") {
+  KvCacheManager m(Options({.slot_extents = 32}));
+  const auto rows = m.Admit(1024, 1500, 2);
+  m.TakeCommands();
+  m.FinishPrefill(*rows);
+  CHECK(m.TakeCommands().empty());
+}
+
+TEST_CASE("forks are demoted together and spill their prompt once") {
+  KvCacheManager m(Options({.slot_extents = 12}));
+  const auto rows = m.Admit(1100, 1500, 2);  // 2 shared + 2 own extents a layer
+  m.FinishPrefill(*rows);
+  CHECK(m.usage().slot_extents == 8);
+  m.TakeCommands();
+  const auto other = m.Admit(2000, 2048, 1);  // 8 extents, or 2 as Tiered
+  REQUIRE(other.has_value());
+  CHECK(m.placement(other->front()) == Placement::kTiered);
+  CHECK(m.usage().demotions == 0);
+  CHECK_FALSE(m.usage().slot_extents < 10);
+  const auto third = m.Admit(2000, 2048, 2);  // 4 more cache extents
+  REQUIRE(third.has_value());
+  CHECK(m.usage().demotions == 2);
+  CHECK(Take(m, Kind::kSpillExtent).size() == kLayers * 4);
+  m.CheckInvariants();
+}
+
+TEST_CASE("a row advances to its reservation and grows beyond it") {
+  KvCacheManager m(Options({}));
+  const RowId a = Start(m, 500, 512);
+  for (int i = 0; i < 12; ++i) m.Advance({&a, 1});
+  CHECK(m.length(a) == 512);
+  CHECK(m.reserved_tokens(a) == 512);
+  REQUIRE(m.Grow(a, 1200));
+  CHECK(m.reserved_tokens(a) == 1200);
+  CHECK(m.usage().slot_extents == 3 * kLayers);
+  m.Advance({&a, 1});
+  m.CheckInvariants();
+}
+
+TEST_CASE("a row that cannot grow in HBM is demoted itself when that frees most") {
+  KvCacheManager m(Options({.slot_extents = 8}));
+  const RowId a = Start(m, 1500, 2048);
+  REQUIRE(m.Grow(a, 4096));
+  CHECK(m.placement(a) == Placement::kTiered);
+  CHECK(m.usage().host_extents == 8 * kLayers);
+  m.CheckInvariants();
+}
+
+TEST_CASE("growth that no pool can back is refused") {
+  KvCacheManager m(Options({.slot_extents = 8, .host_extents = 0}));
+  const RowId a = Start(m, 1500, 2048);
+  m.TakeCommands();
+  CHECK_FALSE(m.Grow(a, 2049));
+  CHECK(m.reserved_tokens(a) == 2048);
+  CHECK(m.TakeCommands().empty());
+}
+
+TEST_CASE("a suspended row holds no slots and comes back cold") {
+  KvCacheManager m(Options({.placement = PlacementPolicy::kTiered}));
+  const RowId a = Start(m, 1000, 2000);
+  m.TakeCommands();
+  m.Suspend(a);
+  CHECK(m.usage().slot_extents == 0);
+  CHECK(m.usage().suspended_rows == 1);
+  CHECK(m.usage().host_extents == 8);
+  CHECK(Take(m, Kind::kSetMetaSegment).size() == 8);  // every entry absent again
+  m.CheckInvariants();
+  REQUIRE(m.Resume(a));
+  CHECK(m.usage().slot_extents == kLayers);
+  CHECK(Take(m, Kind::kBindSlots).empty());
+  m.CheckInvariants();
+}
+
+TEST_CASE("what can never run is refused with the key to raise") {
+  const KvCacheManager dense(Options({.slot_extents = 8, .demand = {}}));
+  CHECK(dense.CheckFits(100, 2048, 1).ok());
+  const absl::Status hbm = dense.CheckFits(100, 2049, 1);
+  REQUIRE(hbm.code() == absl::StatusCode::kResourceExhausted);
+  CHECK_THAT(MessageOf(hbm), Contains("memory.hbm_budget"));
+  const KvCacheManager sparse(Options({.slot_extents = 8, .host_extents = 10}));
+  const absl::Status host = sparse.CheckFits(100, 4096, 1);
+  REQUIRE(host.code() == absl::StatusCode::kResourceExhausted);
+  CHECK_THAT(MessageOf(host), Contains("memory.host_pool"));
+  CHECK_THAT(MessageOf(sparse.CheckFits(1, 2, 7)), Contains("max_num_seqs"));
+  CHECK(sparse.CheckFits(100, 5000, 1).code() == absl::StatusCode::kInvalidArgument);
+  const KvCacheManager forced(Options({.host_extents = 0, .placement = PlacementPolicy::kTiered}));
+  CHECK_THAT(MessageOf(forced.CheckFits(1, 2, 1)), Contains("memory.host_pool"));
+}
+
+TEST_CASE("usage counts slots that demotion would give back as free") {
+  KvCacheManager m(Options({.slot_extents = 16}));
+  Start(m, 3000, 4096);
+  CHECK(m.usage().slot_extents == 16);
+  CHECK(m.usage().fraction == Approx(2.0 / 16));  // two cache extents are all it needs
+  KvCacheManager dense(Options({.slot_extents = 16, .demand = {}}));
+  Start(dense, 3000, 4096);
+  CHECK(dense.usage().fraction == 1);
+}
+
+}  // namespace
+}  // namespace spin

@@ -1,0 +1,109 @@
+// The bytes of a plan: allocated in full, disjoint, empty.
+#include "memory/kv_store.h"
+
+#include <catch2/catch.hpp>
+
+#include <algorithm>
+#include <vector>
+
+#include "tests/testing/host_device.h"
+
+namespace spin {
+namespace {
+
+constexpr KvGeometry kGeometry = {.num_layers = 3,
+                                  .num_kv_heads = 3,
+                                  .num_q_heads = 9,
+                                  .head_dim = 64,
+                                  .page_tokens = 16,
+                                  .max_rows = 5,
+                                  .max_extents = 3,
+                                  .summary_elements = 128};
+
+MemoryPlan SmallPlan(int64_t host_extents) {
+  return PlanMemory(kGeometry, HbmBytes(kGeometry, 7, host_extents),
+                    host_extents * kGeometry.extent_bytes())
+      .value();
+}
+
+template <typename T>
+bool AllEqual(const T* begin, int64_t n, T value) {
+  return std::all_of(begin, begin + n, [&](T x) { return x == value; });
+}
+
+TEST_CASE("a new store has empty directories, nothing resident, and pages of zeros") {
+  testing::HostDevice device;
+  const auto stream = device.CreateStream("test");
+  const MemoryPlan plan = SmallPlan(4);
+  int64_t last = -1, total = 0;
+  const auto store = KvStore::Create(device, *stream, plan, [&](int64_t done, int64_t of) {
+                       CHECK(done >= last);
+                       last = done;
+                       total = of;
+                     }).value();
+  CHECK(last == total);
+  CHECK(total == plan.summary_bytes + plan.slot_bytes + plan.host_bytes);
+  CHECK(device.allocated_bytes() == plan.hbm_bytes() + plan.host_bytes);
+
+  const KvTables& t = store->tables();
+  const int64_t entries = int64_t{5} * 3 * 3;
+  for (const int32_t* dir : {t.slot_dir, t.host_dir, t.summary_dir, t.meta_dir}) {
+    CHECK(AllEqual(dir, entries, kAbsent));
+  }
+  CHECK(AllEqual(t.placement, 5, int32_t{0}));
+  CHECK(AllEqual(t.num_slots, 15, int32_t{0}));
+  const int64_t slots = int64_t{7} * kGeometry.pages_per_extent();
+  CHECK(AllEqual(t.slot_owner, slots, kAbsent));
+  CHECK(AllEqual(t.slot_age, slots, uint8_t{0}));
+  CHECK(AllEqual(t.meta, int64_t{4} * kGeometry.pages_per_extent(), kAbsent));
+  CHECK(AllEqual(static_cast<uint8_t*>(t.slots), plan.slot_bytes, uint8_t{0}));
+  CHECK(AllEqual(static_cast<uint8_t*>(t.host_pages), plan.host_bytes, uint8_t{0}));
+  CHECK(AllEqual(static_cast<uint8_t*>(t.summaries), plan.summary_bytes, uint8_t{0}));
+}
+
+TEST_CASE("arrays that share an allocation are aligned and do not overlap") {
+  testing::HostDevice device;
+  const auto stream = device.CreateStream("test");
+  const auto store =
+      KvStore::Create(device, *stream, SmallPlan(4), [](int64_t, int64_t) {}).value();
+  const KvTables& t = store->tables();
+  const int64_t directory = int64_t{5} * 3 * 3 * 4;
+  std::vector<std::pair<const char*, int64_t>> arrays;
+  const auto add = [&](const void* begin, int64_t bytes) {
+    CHECK(reinterpret_cast<uintptr_t>(begin) % kArrayAlignment == 0);
+    arrays.emplace_back(static_cast<const char*>(begin), bytes);
+  };
+  for (const int32_t* dir : {t.slot_dir, t.host_dir, t.summary_dir, t.meta_dir})
+    add(dir, directory);
+  add(t.placement, 5 * 4);
+  add(t.num_slots, 15 * 4);
+  std::sort(arrays.begin(), arrays.end());
+  for (size_t i = 1; i < arrays.size(); ++i) {
+    CHECK(arrays[i - 1].first + arrays[i - 1].second <= arrays[i].first);
+  }
+}
+
+TEST_CASE("without a host tier and summaries there are none of their arrays") {
+  testing::HostDevice device;
+  const auto stream = device.CreateStream("test");
+  KvGeometry g = kGeometry;
+  g.summary_elements = 0;
+  const MemoryPlan plan = PlanMemory(g, HbmBytes(g, 6, 0), 0).value();
+  const auto store = KvStore::Create(device, *stream, plan, [](int64_t, int64_t) {}).value();
+  CHECK(store->tables().host_pages == nullptr);
+  CHECK(store->tables().meta == nullptr);
+  CHECK(store->tables().summaries == nullptr);
+}
+
+TEST_CASE("memory that is not there is an error with the key to lower, and leaks nothing") {
+  const MemoryPlan plan = SmallPlan(4);
+  testing::HostDevice device(plan.hbm_bytes() + plan.host_bytes - 1);
+  const auto stream = device.CreateStream("test");
+  const auto store = KvStore::Create(device, *stream, plan, [](int64_t, int64_t) {});
+  REQUIRE(store.status().code() == absl::StatusCode::kResourceExhausted);
+  CHECK_THAT(MessageOf(store.status()), Catch::Matchers::Contains("memory.host_pool"));
+  CHECK(device.allocated_bytes() == 0);
+}
+
+}  // namespace
+}  // namespace spin

@@ -1,0 +1,80 @@
+// A small twin of the device: it applies TableCommands to host arrays and remembers, instead of
+// keys and values, what each page would contain. Independent of memory/: it knows the commands and
+// the layout, nothing of the manager's insides.
+//
+// The content of a page is a hash over the tokens written to it, in order. A token is its position
+// mixed with the name of the text it belongs to: forked sequences have one name for their prompt
+// and each its own afterwards. All KV heads are alike, so one stands for all. What no row maps is
+// poisoned. Checks abort (SPIN_CHECK).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "common/random.h"
+#include "kernels/kv_layout.h"
+#include "kernels/params.h"
+#include "memory/kv_cache_manager.h"
+#include "memory/memory_plan.h"
+
+namespace spin::sim {
+
+// What a row should contain.
+struct Expected {
+  bool live = false;  // its contents are there: prefill has finished
+  uint64_t prompt_name = 0;
+  uint64_t own_name = 0;  // of the tokens behind the prompt
+  int64_t prompt_tokens = 0;
+  int64_t length = 0;
+  std::vector<uint64_t> pages;  // hash of each page
+};
+
+class MemoryModel {
+ public:
+  explicit MemoryModel(const MemoryPlan& plan);
+
+  // UpdateTables, as params.h describes it.
+  void Apply(std::span<const TableCommand> commands);
+
+  Expected& expected(int32_t row) { return expected_[static_cast<size_t>(row)]; }
+
+  // The prompt becomes what the row should contain.
+  void ExpectPrompt(int32_t row);
+  // Offload of a prefill: the prompt's pages and summaries go where the placement says.
+  void WritePrompt(int32_t row);
+  // One decode step: the tail and random other pages are selected (whole context: all), what is
+  // missing is fetched, the token is appended to slot, host and summary.
+  void Decode(int32_t row, std::span<const LayerDemand> layers, Random& random);
+
+  // Every row sees its own tokens, and nobody else maps what it may write.
+  void CheckContents() const;
+
+ private:
+  void ApplyOne(const TableCommand& command);
+  void SetNumSlots(const TableCommand& command);
+  void BindSlots(const TableCommand& command);
+  void PoisonUnmapped();
+
+  // Index of page `p` in the pool that `directory` maps. REQUIRES: mapped.
+  size_t Find(const std::vector<int32_t>& directory, int32_t row, int32_t layer, int32_t p) const;
+  size_t Dir(int32_t row, int32_t layer, int32_t i) const;
+  int32_t NumSlots(int32_t row, int32_t layer) const;
+  bool Tiered(int32_t row) const;
+  void SelectAndFetch(int32_t row, int32_t layer, const LayerDemand& demand, Random& random);
+  void Fetch(int32_t row, int32_t layer, int32_t page, Random& random);
+  void Append(uint64_t& content, int32_t layer, int64_t position, uint64_t name) const;
+
+  void CheckRow(int32_t row, int32_t layer) const;
+  void CheckExclusive(const std::vector<int32_t>& directory, size_t num_extents,
+                      bool may_share) const;
+
+  KvGeometry g_;
+  std::vector<int32_t> slot_dir_, host_dir_, summary_dir_, meta_dir_, placement_, num_slots_;
+  std::vector<int32_t> meta_, owner_;               // [extents][E]
+  std::vector<uint64_t> slots_, host_, summaries_;  // [extents][E] contents
+  std::vector<Expected> expected_;
+  std::vector<uint8_t> selected_;  // [max_pages] of the stream in work
+};
+
+}  // namespace spin::sim

@@ -1,0 +1,233 @@
+#include "tests/testing/fake_executor.h"
+
+#include <algorithm>
+#include <chrono>
+#include <set>
+#include <thread>
+#include <utility>
+
+#include "common/check.h"
+#include "common/math.h"
+
+namespace spin {
+namespace {
+
+// splitmix64's finaliser: every bit of the input moves half of the output's bits.
+uint64_t Mix(uint64_t x) {
+  x += 0x9E3779B97F4A7C15;
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EB;
+  return x ^ (x >> 31);
+}
+
+}  // namespace
+
+uint64_t FakeAppend(uint64_t history, int32_t token) {
+  return Mix(history ^ (static_cast<uint64_t>(token) + 1));
+}
+
+uint64_t FakeHistory(std::span<const int32_t> tokens) {
+  uint64_t history = 0;
+  for (const int32_t token : tokens) history = FakeAppend(history, token);
+  return history;
+}
+
+int32_t FakeToken(uint64_t history, const SamplingRow& sampling, int64_t generated,
+                  int32_t vocab_size) {
+  const uint64_t seed = sampling.temperature > 0 ? sampling.seed : 0;
+  const auto* stop_end = sampling.stop_tokens + sampling.num_stop_tokens;
+  for (uint64_t draw = 0;; ++draw) {
+    const auto token =
+        static_cast<int32_t>(Mix(history ^ Mix(seed + draw)) % static_cast<uint64_t>(vocab_size));
+    const bool banned = generated < sampling.min_tokens &&
+                        std::find(&sampling.stop_tokens[0], stop_end, token) != stop_end;
+    if (!banned) return token;
+  }
+}
+
+FakeExecutor::FakeExecutor(const Options& options, const KvCacheManager* memory, FakeClock* clock)
+    : options_(options),
+      memory_(memory),
+      clock_(clock),
+      rows_(static_cast<std::size_t>(options.limits.max_rows)) {}
+
+FakeExecutor::Row& FakeExecutor::At(RowId row) {
+  SPIN_CHECK(row.value >= 0 && row.value < options_.limits.max_rows);
+  Row& entry = rows_[static_cast<std::size_t>(row.value)];
+  SPIN_CHECK(entry.held);
+  return entry;
+}
+
+int64_t FakeExecutor::held_rows() const {
+  return std::count_if(rows_.begin(), rows_.end(), [](const Row& row) { return row.held; });
+}
+
+void FakeExecutor::ApplyTables(std::span<const TableCommand> commands) {
+  SPIN_CHECK(!open_.has_prefill && !open_.has_decode);
+  for (const TableCommand& command : commands) {
+    if (command.kind != TableCommandKind::kSetPlacement) continue;
+    Row& row = rows_.at(static_cast<std::size_t>(command.row));
+    const bool held = command.value != static_cast<int32_t>(Placement::kNone);
+    if (held && row.held) continue;  // demoted
+    row = Row{};
+    row.held = held;
+  }
+}
+
+void FakeExecutor::StartRow(RowId id, const SamplingRow& sampling, std::span<const int32_t> prompt,
+                            std::span<const int32_t> generated) {
+  Row& row = At(id);
+  SPIN_CHECK_EQ(row.ready_pass, -1);
+  SPIN_CHECK_EQ(static_cast<int64_t>(prompt.size()), int64_t{sampling.prompt_tokens});
+  row.started = true;
+  row.sampling = sampling;
+  row.started_with = FakeHistory(prompt);
+  for (const int32_t token : generated) row.started_with = FakeAppend(row.started_with, token);
+  row.started_tokens = static_cast<int64_t>(prompt.size() + generated.size());
+}
+
+void FakeExecutor::BeginPrefill(std::vector<PrefillItem> items) {
+  SPIN_CHECK(!prefill_active());
+  SPIN_CHECK(!items.empty());
+  int64_t tokens = 0;
+  std::set<RowId> seen;
+  for (const PrefillItem& item : items) {
+    SPIN_CHECK(!item.rows.empty());
+    SPIN_CHECK(!item.tokens.empty());
+    const auto count = static_cast<int64_t>(item.tokens.size());
+    SPIN_CHECK_LE(count, options_.limits.max_model_len);
+    SPIN_CHECK_LE(count, memory_->reserved_tokens(item.rows.front()));
+    tokens += count;
+    const uint64_t history = FakeHistory(item.tokens);
+    for (const RowId id : item.rows) {
+      SPIN_CHECK(seen.insert(id).second);
+      const Row& row = At(id);
+      SPIN_CHECK(row.started && row.ready_pass == -1);
+      SPIN_CHECK_EQ(row.started_with, history);
+      SPIN_CHECK_EQ(row.started_tokens, count);
+    }
+  }
+  SPIN_CHECK(items.size() == 1 || tokens <= options_.limits.max_prefill_tokens);
+  items_ = std::move(items);
+  tiles_left_ = CeilDiv<int64_t>(tokens, options_.tile_tokens) * options_.num_layers;
+  ++num_prefills_;
+}
+
+void FakeExecutor::CancelPrefill() {
+  SPIN_CHECK(prefill_active());
+  items_.clear();
+  tiles_left_ = 0;
+  ++num_cancelled_prefills_;
+}
+
+bool FakeExecutor::EnqueuePrefill(int64_t max_tiles) {
+  SPIN_CHECK(prefill_active());
+  SPIN_CHECK_GE(max_tiles, 1);
+  SPIN_CHECK(!open_.has_prefill && !open_.has_decode);
+  open_.has_prefill = true;
+  open_.tiles = std::min(max_tiles, tiles_left_);
+  tiles_left_ -= open_.tiles;
+  if (tiles_left_ > 0) return false;
+  FinishPrefill();
+  return true;
+}
+
+void FakeExecutor::FinishPrefill() {
+  bool scored = false;
+  for (const PrefillItem& item : items_) {
+    const uint64_t history = FakeHistory(item.tokens);
+    for (const RowId id : item.rows) {
+      Row& row = At(id);
+      row.ready_pass = next_pass_;
+      row.history = history;
+      row.length = static_cast<int64_t>(item.tokens.size());
+      if (item.sample) Sample(id);
+    }
+    scored = scored || item.num_prompt_logprobs >= 0;
+  }
+  if (scored) {
+    for (const PrefillItem& item : items_) open_.prompt_logprobs.push_back(ScorePrompt(item));
+  }
+  items_.clear();
+}
+
+std::vector<SampledToken> FakeExecutor::ScorePrompt(const PrefillItem& item) const {
+  std::vector<SampledToken> scores;
+  if (item.num_prompt_logprobs < 0) return scores;
+  for (std::size_t i = 1; i < item.tokens.size(); ++i) {
+    SampledToken score;
+    score.token = item.tokens[i];
+    score.logprob = -static_cast<float>(i);
+    scores.push_back(score);
+  }
+  return scores;
+}
+
+// The device feeds the sampled token to the row's next step.
+void FakeExecutor::Sample(RowId id) {
+  Row& row = At(id);
+  const int64_t generated = row.length - row.sampling.prompt_tokens;
+  SPIN_CHECK_GE(generated, 0);
+  row.token = FakeToken(row.history, row.sampling, generated, options_.limits.vocab_size);
+  SampledToken sampled;
+  sampled.token = row.token;
+  sampled.logprob = -1;
+  sampled.num_top = std::max(row.sampling.num_logprobs, 0);
+  open_.rows.push_back(id);
+  open_.tokens.push_back(sampled);
+}
+
+void FakeExecutor::EnqueueDecode(std::span<const RowId> rows) {
+  SPIN_CHECK(!open_.has_decode);
+  SPIN_CHECK(!rows.empty());
+  SPIN_CHECK_LE(static_cast<int64_t>(rows.size()), int64_t{options_.limits.max_batch});
+  open_.has_decode = true;
+  open_.decoded = static_cast<int64_t>(rows.size());
+  decoded_rows_ += open_.decoded;
+  const std::set<RowId> distinct(rows.begin(), rows.end());
+  SPIN_CHECK_EQ(distinct.size(), rows.size());
+  for (const RowId id : rows) {
+    Row& row = At(id);
+    SPIN_CHECK_GE(row.ready_pass, 0);
+    SPIN_CHECK_LT(row.ready_pass, next_pass_);
+    SPIN_CHECK_EQ(memory_->length(id), row.length);
+    SPIN_CHECK_LT(row.length, memory_->reserved_tokens(id));
+    row.history = FakeAppend(row.history, row.token);
+    ++row.length;
+    Sample(id);
+  }
+}
+
+void FakeExecutor::Submit() {
+  SPIN_CHECK(open_.has_prefill || open_.has_decode);
+  SPIN_CHECK_LT(submitted_.size(), static_cast<std::size_t>(kMaxPassesInFlight));
+  if (open_.has_decode) {
+    most_tiles_beside_decode_ = std::max(most_tiles_beside_decode_, open_.tiles);
+  }
+  submitted_.push_back(std::exchange(open_, Pass{}));
+  ++next_pass_;
+}
+
+PassResult FakeExecutor::Collect() {
+  SPIN_CHECK(!submitted_.empty());
+  collected_ = std::move(submitted_.front());
+  submitted_.pop_front();
+  sampled_.clear();
+  for (std::size_t i = 0; i < collected_.rows.size(); ++i) {
+    sampled_.push_back({.row = collected_.rows[i], .token = &collected_.tokens[i]});
+  }
+  PassResult result;
+  result.tokens = sampled_;
+  result.prompt_logprobs = collected_.prompt_logprobs;
+  result.prefill_ns = collected_.tiles * options_.tile_ns;
+  if (collected_.has_decode) {
+    result.decode_ns = options_.decode_ns + collected_.decoded * options_.decode_row_ns;
+  }
+  if (clock_ != nullptr) clock_->AdvanceNs(result.prefill_ns + result.decode_ns);
+  if (options_.collect_sleep_ns > 0) {
+    std::this_thread::sleep_for(std::chrono::nanoseconds(options_.collect_sleep_ns));
+  }
+  return result;
+}
+
+}  // namespace spin

@@ -1,0 +1,118 @@
+// A deterministic device for tests of the engine: it runs no model, and holds the engine to the
+// Executor's contract.
+//
+// The token that a row samples is a hash of everything the row has seen (prompt and generated
+// tokens) and its seed: a pure function of the request. So whatever the schedule does, one output
+// is right; a token fed to the wrong row, a lost or repeated step, a preemption that forgets a
+// token change every token that follows.
+//
+// Aborts when: a row is used that the table commands do not hold; a row decodes before its prefill
+// ended, or in the pass in which it ended; a batch has a row twice; a row decodes beyond its
+// reservation; StartRow and the prefill disagree; calls of a pass come out of order; more than
+// kMaxPassesInFlight passes are in flight.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "common/clock.h"
+#include "common/ids.h"
+#include "memory/kv_cache_manager.h"
+#include "models/executor.h"
+
+namespace spin {
+
+// The hash of a token sequence; FakeHistory(all) == FakeAppend(FakeHistory(all but the last),
+// last).
+uint64_t FakeHistory(std::span<const int32_t> tokens);
+uint64_t FakeAppend(uint64_t history, int32_t token);
+
+// The token that follows `history`, the `generated`-th (from 0) of its sequence.
+int32_t FakeToken(uint64_t history, const SamplingRow& sampling, int64_t generated,
+                  int32_t vocab_size);
+
+class FakeExecutor final : public Executor {
+ public:
+  struct Options {
+    ExecutorLimits limits;
+    int32_t tile_tokens = 64;  // of a prefill tile
+    int32_t num_layers = 2;
+    int64_t tile_ns = 1'000'000;
+    int64_t decode_ns = 500'000;  // of a step
+    int64_t decode_row_ns = 10'000;
+    int64_t collect_sleep_ns = 0;  // real time that Collect takes
+  };
+
+  // `memory` and `clock` outlive the executor. Collect moves the clock (if there is one) by the
+  // pass's device time.
+  FakeExecutor(const Options& options, const KvCacheManager* memory, FakeClock* clock);
+
+  const ExecutorLimits& limits() const override { return options_.limits; }
+  void ApplyTables(std::span<const TableCommand> commands) override;
+  void StartRow(RowId row, const SamplingRow& sampling, std::span<const int32_t> prompt,
+                std::span<const int32_t> generated) override;
+  void BeginPrefill(std::vector<PrefillItem> items) override;
+  bool prefill_active() const override { return !items_.empty(); }
+  void CancelPrefill() override;
+  int64_t prefill_tiles_left() const override { return tiles_left_; }
+  bool EnqueuePrefill(int64_t max_tiles) override;
+  void EnqueueDecode(std::span<const RowId> rows) override;
+  void Submit() override;
+  PassResult Collect() override;
+
+  int64_t num_passes() const { return next_pass_; }
+  int64_t num_prefills() const { return num_prefills_; }
+  int64_t num_cancelled_prefills() const { return num_cancelled_prefills_; }
+  int64_t decoded_rows() const { return decoded_rows_; }
+  int64_t held_rows() const;
+  // The most tiles that a pass with a decode step, or any pass, had.
+  int64_t most_tiles_beside_decode() const { return most_tiles_beside_decode_; }
+
+ private:
+  struct Row {
+    bool held = false;  // by the table commands
+    bool started = false;
+    int64_t ready_pass = -1;  // the pass in which its prefill ended
+    SamplingRow sampling;
+    uint64_t history = 0;  // of the tokens in the cache
+    int64_t length = 0;    // tokens in the cache
+    int32_t token = 0;     // sampled, not yet in the cache
+    uint64_t started_with = 0;
+    int64_t started_tokens = 0;
+  };
+  struct Pass {
+    std::vector<RowId> rows;
+    std::vector<SampledToken> tokens;
+    std::vector<std::vector<SampledToken>> prompt_logprobs;
+    int64_t tiles = 0;
+    int64_t decoded = 0;
+    bool has_prefill = false;
+    bool has_decode = false;
+  };
+
+  Row& At(RowId row);
+  void Sample(RowId id);
+  void FinishPrefill();
+  std::vector<SampledToken> ScorePrompt(const PrefillItem& item) const;
+
+  const Options options_;
+  const KvCacheManager* const memory_;
+  FakeClock* const clock_;
+  std::vector<Row> rows_;
+  std::vector<PrefillItem> items_;
+  int64_t tiles_left_ = 0;
+  Pass open_;  // being enqueued
+  std::deque<Pass> submitted_;
+  Pass collected_;  // what the last result points into
+  std::vector<PassResult::Sampled> sampled_;
+  int64_t next_pass_ = 0;
+  int64_t num_prefills_ = 0;
+  int64_t num_cancelled_prefills_ = 0;
+  int64_t decoded_rows_ = 0;
+  int64_t most_tiles_beside_decode_ = 0;
+};
+
+}  // namespace spin
