@@ -35,6 +35,9 @@ BACKEND_IFDEF = re.compile(r"^\s*#\s*(if|ifdef|ifndef|elif)\b.*(CUDA|NVCC|HIP)",
 SMALL_FILE_LINES = 60
 # Parts that are tested through their front: path prefix -> the tests that do it.
 TESTED_THROUGH = {
+    "engine/": "tests/engine/",
+    "kernels/cpu/host_limits": "tests/kernels/cpu_device_test.cc",
+    "memory/row_table_check": "tests/sim/memory_sim_test.cc",
     "kernels/cpu/cpu_ops": "tests/kernels/",
     "kernels/cpu/isa": "tests/kernels/gemm_test.cc",
     "kernels/cpu/paged_attention": "tests/kernels/attention_test.cc",
