@@ -1,9 +1,10 @@
-// spin_bench: the load client. Each subcommand is one library under tools/bench/ and one row here.
+// spin_bench: the measuring client. Each subcommand is one library under tools/bench/ and one row here.
 #include <cstdio>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "tools/bench/micro.h"
 #include "tools/bench/serve_command.h"
 
 namespace {
@@ -17,6 +18,7 @@ struct Subcommand {
 constexpr Subcommand kSubcommands[] = {
     {"serve", "latency and throughput of an OpenAI-compatible server under load",
      spin::RunServeCommand},
+    {"micro", "the time of each CPU kernel beside its measured floor", spin::bench::RunMicro},
 };
 
 void PrintUsage(std::FILE* out) {

@@ -122,7 +122,8 @@ TEST_CASE("SiLU is right from -inf's side to +inf's, and passes NaN on") {
       for (const DType dtype : {DType::kF32, DType::kBf16}) {
         Elements gate_up(dtype, int64_t{n} * 2 * width);
         gate_up.Randomize(random, 20);
-        if (n > 0) gate_up.Set(0, -200);
+        // Errors are relative to the largest output: a row needs one beside the vanishing ones.
+        if (n > 0 && width > 1) gate_up.Set(0, -200);
         if (n > 1) gate_up.Set(2 * width, 200);
         std::vector<double> expected;
         for (int64_t i = 0; i < n; ++i) {
@@ -201,7 +202,10 @@ TEST_CASE("rotary embedding with and without head norms equals the formula and l
       for (const DType dtype : {DType::kF32, DType::kBf16}) {
         Elements qkv(dtype, 7 * 8 * d);
         qkv.Randomize(random, 3);
-        RopeParams p = {.dtype = dtype, .n = 7, .positions = positions.data()};
+        RopeParams p;
+        p.dtype = dtype;
+        p.n = 7;
+        p.positions = positions.data();
         p.num_q_heads = 4;
         p.num_kv_heads = 2;
         p.head_dim = d;

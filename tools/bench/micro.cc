@@ -20,6 +20,7 @@ namespace {
 struct Options {
   int threads = cpu::UsableCores();
   std::string filter;
+  bool help = false;
 };
 
 double Now() {
@@ -96,7 +97,10 @@ bool Parse(std::span<const std::string> args, Options& options) {
       }
       cpu::ForceIsa(*isa);
     } else {
-      std::fprintf(stderr, "usage: spin_bench micro [--threads=N] [--filter=TEXT] [--isa=NAME]\n");
+      const bool help = arg == "--help";
+      std::fprintf(help ? stdout : stderr,
+                   "usage: spin_bench micro [--threads=N] [--filter=TEXT] [--isa=NAME]\n");
+      if (help) options.help = true;
       return false;
     }
   }
@@ -107,7 +111,7 @@ bool Parse(std::span<const std::string> args, Options& options) {
 
 int RunMicro(std::span<const std::string> args) {
   Options options;
-  if (!Parse(args, options)) return 2;
+  if (!Parse(args, options)) return options.help ? 0 : 2;
   ThreadPool pool(options.threads);
   const double bandwidth = ReadBandwidth(pool);
   const double peak = DotPeak(pool);

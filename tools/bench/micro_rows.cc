@@ -199,8 +199,11 @@ MicroRow StoreRow(const std::string& name, int32_t n, ThreadPool& pool) {
   auto index = std::make_shared<std::vector<int32_t>>();
   for (int32_t i = 0; i < n; ++i) index->push_back(i);
   return {name, 4.0 * n * 2 * kKvHeads * kHeadDim, 0, [=, &pool](int64_t) {
-            StoreKvParams p = {
-                .qkv = qkv->data(), .kv_index = index->data(), .n = n, .geometry = g};
+            StoreKvParams p;
+            p.qkv = qkv->data();
+            p.kv_index = index->data();
+            p.n = n;
+            p.geometry = g;
             p.staging = {pages->data(), num_pages};
             cpu::StoreKv(p, pool);
           }};
