@@ -48,7 +48,8 @@ class CommandLineTest(unittest.TestCase):
 
     def test_help_names_the_flags_and_keys(self):
         text = self.runs("--help")
-        for flag in ("--model", "--config", "--set", "--ready-file", "--check-config", "--print-config", "--help-config"):
+        for flag in ("--model", "--config", "--set", "--ready-file", "--check-config", "--print-config",
+                     "--help-config"):
             self.assertIn(flag, text)
         text = self.runs("--help-config")
         for section in ("model", "server", "memory", "sparse", "scheduler", "backend", "log"):
@@ -57,7 +58,8 @@ class CommandLineTest(unittest.TestCase):
         self.assertRegex(self.runs("--version"), r"^spind \d+\.\d+\.\d+\n$")
 
     def test_values_come_from_file_environment_and_flags_in_that_order(self):
-        path = self.write("a.yaml", "log:\n  level: warning\nserver:\n  http_port: 7000\n  grpc_port: 7001\n  max_queue: 9\n")
+        path = self.write("a.yaml", "log:\n  level: warning\n"
+                                    "server:\n  http_port: 7000\n  grpc_port: 7001\n  max_queue: 9\n")
         text = self.runs("--config", path, "--set", "server.http_port=7002", "--print-config",
                          env={"SPIN_SERVER_HTTP_PORT": "7003", "SPIN_SERVER_GRPC_PORT": "7004"})
         for line in (r"http_port: 7002 +# --set", r"grpc_port: 7004 +# SPIN_SERVER_GRPC_PORT",

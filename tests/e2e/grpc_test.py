@@ -91,7 +91,8 @@ class GrpcTest(unittest.TestCase):
         _, _, answer = self.server.post("/v1/completions", {"prompt": PROMPT, "max_tokens": 8, "temperature": 0,
                                                             "return_token_ids": True})
         self.assertEqual("".join(message.text for message in messages), answer["choices"][0]["text"])
-        self.assertEqual([token.id for message in messages for token in message.tokens], answer["choices"][0]["token_ids"])
+        self.assertEqual([token.id for message in messages for token in message.tokens],
+                         answer["choices"][0]["token_ids"])
         self.assertGreater(len(messages), 3)
         self.assertEqual([message.finish_reason for message in messages], [0] * (len(messages) - 1) + [2])
         usage = messages[-1].usage

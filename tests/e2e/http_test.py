@@ -130,8 +130,9 @@ class StreamTest(unittest.TestCase):
         self.assertEqual(streamed, whole["choices"][0]["text"])
 
     def test_running_usage_is_on_each_chunk_when_asked(self):
+        options = {"include_usage": True, "continuous_usage_stats": True}
         chunks = self.events("/v1/completions", {"prompt": "Hello", "max_tokens": 4, "ignore_eos": True,
-                                                 "stream_options": {"include_usage": True, "continuous_usage_stats": True}})
+                                                 "stream_options": options})
         counts = [chunk["usage"]["completion_tokens"] for chunk in chunks]
         self.assertEqual(counts, sorted(counts))
         self.assertEqual(counts[-1], 4)

@@ -15,6 +15,7 @@ import unittest
 import spind
 
 JSON_TYPE = {"Content-Type": "application/json"}
+ONE_TOKEN = '{"prompt": [1], "max_tokens": 1}'
 
 
 class LifecycleTest(unittest.TestCase):
@@ -50,7 +51,7 @@ class LifecycleTest(unittest.TestCase):
             try:
                 live, _, _ = server.request("GET", "/health/live")
                 ready, headers, _ = server.request("GET", "/health/ready")
-                status, _, body = server.request("POST", "/v1/completions", '{"prompt": [1], "max_tokens": 1}', JSON_TYPE)
+                status, _, body = server.request("POST", "/v1/completions", ONE_TOKEN, JSON_TYPE)
             except OSError:
                 return False
             self.assertEqual(live, 200)
@@ -74,7 +75,7 @@ class LifecycleTest(unittest.TestCase):
         server.signal()
 
         def refused():
-            status, headers, body = server.request("POST", "/v1/completions", '{"prompt": [1], "max_tokens": 1}', JSON_TYPE)
+            status, headers, body = server.request("POST", "/v1/completions", ONE_TOKEN, JSON_TYPE)
             return (headers, body) if status == 503 else None
         headers, body = spind.wait_until(refused, 5, "new requests are refused")
         self.assertGreaterEqual(int(headers["retry-after"]), 1)

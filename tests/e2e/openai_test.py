@@ -27,7 +27,8 @@ def client(**options):
 
 
 def complete(**options):
-    return client().completions.create(**({"model": NAME, "prompt": PROMPT, "max_tokens": 12, "temperature": 0} | options))
+    defaults = {"model": NAME, "prompt": PROMPT, "max_tokens": 12, "temperature": 0}
+    return client().completions.create(**(defaults | options))
 
 
 def chat(**options):
@@ -182,14 +183,15 @@ class CompletionTest(unittest.TestCase):
         self.assertEqual(len(two.choices), 2)
 
     def test_fields_of_other_servers_are_accepted(self):
-        answer = complete(user="someone", extra_body={"store": False, "metadata": {"a": "b"}, "top_k": 20, "min_p": 0.01,
-                                                      "repetition_penalty": 1.0, "service_tier": "auto",
-                                                      "no_such_field": [1]})
+        answer = complete(user="someone", extra_body={
+            "store": False, "metadata": {"a": "b"}, "top_k": 20, "min_p": 0.01, "repetition_penalty": 1.0,
+            "service_tier": "auto", "no_such_field": [1]})
         self.assertEqual(answer.choices[0].text, complete().choices[0].text)
 
     def test_penalties_and_min_tokens_act(self):
-        plain = complete(prompt="1, 1, 1, 1, 1, 1,", max_tokens=12).choices[0].text
-        punished = complete(prompt="1, 1, 1, 1, 1, 1,", max_tokens=12, frequency_penalty=2, presence_penalty=2).choices[0].text
+        ones = "1, 1, 1, 1, 1, 1,"
+        plain = complete(prompt=ones).choices[0].text
+        punished = complete(prompt=ones, frequency_penalty=2, presence_penalty=2).choices[0].text
         self.assertNotEqual(plain, punished)
         answer = chat(max_completion_tokens=60, extra_body={"min_tokens": 40})
         self.assertGreaterEqual(answer.usage.completion_tokens, 40)
