@@ -12,14 +12,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-TEST_CASE("Only a JSON object is taken, and errors say where the text goes wrong") {
-  CHECK(ParseJsonObject("{\"a\": 1}").ok());
-  CHECK(MessageOf(ParseJsonObject("[1]").status()).find("array") != std::string::npos);
-  CHECK(MessageOf(ParseJsonObject("{\"a\": }").status()).find("column 7") != std::string::npos);
-  CHECK_FALSE(ParseJsonObject("").ok());
-  CHECK_FALSE(ParseJsonObject("{\"a\": \"\xFF\"}").ok());
-}
-
 TEST_CASE("Absent and null fields are the same, wrong types are errors with the name") {
   const Json json = {{"yes", true},
                      {"none", nullptr},
