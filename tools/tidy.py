@@ -61,7 +61,7 @@ TESTED_THROUGH = {
     "server/http/http_session": "tests/server/http_server_test.cc",
     "server/main": "tests/e2e/",
     "server/model_stack": "tests/e2e/",
-    "server/openai/": "tests/server/openai_answers_test.cc",
+    "server/openai/": "tests/server/openai_handler_test.cc",
     "server/warm_up": "tests/e2e/",
 }
 # Larger files without any test of their own, and why.

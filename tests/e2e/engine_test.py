@@ -53,8 +53,8 @@ class BatchIndependenceTest(unittest.TestCase):
                 "The Moon", "Snow")], 10)
             # The same tokens, once generated and once as a prompt.
             said = server.complete("The capital of France", 4)["choices"][0]
-            prompt = "The capital of France" + said["text"]
-            scored = server.complete(prompt, 0, echo=True)["choices"][0]["logprobs"]
+            tokens = said["prompt_token_ids"] + said["token_ids"]
+            scored = server.complete(tokens, 0, echo=True)["choices"][0]["logprobs"]
             self.assertEqual(scored["tokens"][-4:], said["logprobs"]["tokens"])
             for one, other in zip(scored["token_logprobs"][-4:], said["logprobs"]["token_logprobs"]):
                 self.assertAlmostEqual(one, other, delta=1e-3)

@@ -147,9 +147,13 @@ class CompletionTest(unittest.TestCase):
         self.assertIsNone(choice.logprobs.token_logprobs[0])
         self.assertIsNone(choice.logprobs.top_logprobs[0])
         self.assertTrue(all(value <= 0 for value in choice.logprobs.token_logprobs[1:]))
-        generated = complete(logprobs=1, max_tokens=4).choices[0]
-        again = complete(prompt=PROMPT + generated.text, echo=True, logprobs=1, max_tokens=0).choices[0]
+        generated = complete(logprobs=1, max_tokens=4, extra_body={"return_token_ids": True}).choices[0]
+        tokens = generated.prompt_token_ids + generated.token_ids
+        again = complete(prompt=tokens, echo=True, logprobs=1, max_tokens=0).choices[0]
+        self.assertEqual(again.text, PROMPT + generated.text)
         self.assertEqual(again.logprobs.tokens[-4:], generated.logprobs.tokens)
+        for scored, sampled in zip(again.logprobs.token_logprobs[-4:], generated.logprobs.token_logprobs):
+            self.assertAlmostEqual(scored, sampled, delta=0.15)  # bfloat16, prefill against decode
         self.assertEqual(complete(echo=True, max_tokens=4).choices[0].text, PROMPT + generated.text)
 
     def test_a_stop_string_ends_the_text_before_it(self):
@@ -298,7 +302,7 @@ class ErrorTest(unittest.TestCase):
         self.assertIn("maximum context length is 8192 tokens", message)
         message = self.refused(lambda: chat(messages=[{"role": "user", "content": "word " * 9000}]), "messages",
                                "context_length_exceeded")
-        self.assertIn("in the messages", message)
+        self.assertIn("maximum context length is 8192 tokens", message)
 
     def test_values_out_of_range_name_their_field(self):
         for field, value in [("temperature", 2.5), ("top_p", 0), ("presence_penalty", 3), ("frequency_penalty", -3),

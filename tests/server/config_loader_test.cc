@@ -74,9 +74,7 @@ TEST_CASE("a later source wins, and each value knows its own") {
   CHECK(loaded->values.at("server.host").source == "default");
 }
 
-TEST_CASE(
-    "empty files and empty sections change nothing, lists are joined, nested keys are found") {
-  CHECK(LoadText("").ok());
+TEST_CASE("comments and empty sections change nothing, lists are joined, nested keys are found") {
   CHECK(LoadText("# only a comment\n").ok());
   CHECK(LoadText("server:\nlog:\n").ok());
   const auto loaded = LoadText(
@@ -114,6 +112,7 @@ TEST_CASE("a missing file and bad variables or assignments are named") {
   ConfigSources sources;
   sources.file = "/no/such/file.yaml";
   CheckContains(MessageOf(LoadConfig(sources).status()), {"/no/such/file.yaml"});
+  CheckContains(MessageOf(LoadText("").status()), {"config_test.yaml", "empty"});
   sources.file.reset();
   sources.environment = [](const std::string& name) {
     return name == "SPIN_LOG_LEVEL" ? "loud" : nullptr;
