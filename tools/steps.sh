@@ -20,16 +20,21 @@ end_step() {
 }
 trap end_step EXIT
 
+# The last line of a log that says something: rulers and blank lines do not.
+last_line() {
+  tail -c 4000 "$1" | tr '\r' '\n' | sed '/^[ =-]*$/d' | tail -n 1 | tr -dc '[:print:]'
+}
+
 # While PID runs: on a terminal one live line (elapsed, last line of the log), elsewhere a line each half minute.
 watch_step() {
   local pid=$1 title=$2 log=$3 begin=$SECONDS last width
   while kill -0 "$pid" 2>/dev/null; do
     if [[ $LIVE ]]; then
       width=$(($(tput cols 2>/dev/null || echo 80) - ${#title} - 12))
-      last=$(tail -c 2000 "$log" | tr '\r' '\n' | sed '/^ *$/d' | tail -n 1 | tr -dc '[:print:]')
+      last=$(last_line "$log")
       printf '\r\033[K%4d s  %s  \033[2m%s\033[0m' $((SECONDS - begin)) "$title" "${last:0:$((width > 0 ? width : 0))}"
     elif (((SECONDS - begin) % 30 == 29)); then
-      echo "$((SECONDS - begin)) s  $title ... $(tail -n 1 "$log" | cut -c 1-100)"
+      echo "$((SECONDS - begin)) s  $title ... $(last_line "$log" | cut -c 1-100)"
       sleep 1
     fi
     sleep 0.3
