@@ -35,6 +35,9 @@ BACKEND_IFDEF = re.compile(r"^\s*#\s*(if|ifdef|ifndef|elif)\b.*(CUDA|NVCC|HIP)",
 SMALL_FILE_LINES = 60
 # Parts that are tested through their front: path prefix -> the tests that do it.
 TESTED_THROUGH = {
+    "engine/": "tests/engine/",
+    "kernels/cpu/host_limits": "tests/kernels/cpu_device_test.cc",
+    "memory/row_table_check": "tests/sim/memory_sim_test.cc",
     "kernels/cpu/cpu_ops": "tests/kernels/",
     "kernels/cpu/isa": "tests/kernels/gemm_test.cc",
     "kernels/cpu/paged_attention": "tests/kernels/attention_test.cc",
@@ -45,7 +48,6 @@ TESTED_THROUGH = {
     "kernels/cpu/select_topk": "tests/kernels/quest_test.cc",
     # One executor, from the folder to the log-probabilities.
     "models/decoder_layer": "tests/models/golden_test.cc",
-    "models/json_reader": "tests/models/golden_test.cc",
     "models/model_folder": "tests/models/golden_test.cc",
     "models/pipeline/": "tests/models/golden_test.cc",
     "models/prefill_run": "tests/models/golden_test.cc",
