@@ -17,8 +17,17 @@ die() {
 STEP_PID=
 end_step() {
   if [[ $STEP_PID ]]; then kill -TERM -- "-$STEP_PID" 2>/dev/null || true; fi
+  drop_execroot_link
 }
 trap end_step EXIT
+
+# Bazel's link to its execution root is named for the checkout's folder. A Bazel with another output root (a plain
+# `bazel` here, or these commands after one) takes it for a folder of the workspace and loads what lies behind.
+drop_execroot_link() {
+  local link=$ROOT/bazel-${ROOT##*/}
+  if [[ -L $link ]]; then rm -f "$link"; fi
+}
+drop_execroot_link
 
 # The last line of a log that says something: rulers and blank lines do not.
 last_line() {
