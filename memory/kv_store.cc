@@ -4,13 +4,11 @@
 
 #include "common/check.h"
 #include "common/math.h"
-#include "common/units.h"
 
 namespace spin {
 namespace {
 
-constexpr int64_t kPinStep = 256 * kMiB;  // bytes between two calls of `progress`
-constexpr uint8_t kAbsentByte = 0xff;     // four of them are kAbsent
+constexpr uint8_t kAbsentByte = 0xff;  // four of them are kAbsent
 static_assert(kAbsent == -1);
 
 // Cuts arrays out of one buffer, each at a multiple of kArrayAlignment.
@@ -49,9 +47,8 @@ absl::StatusOr<Buffer> AllocateFor(Device& device, MemoryKind kind, int64_t byte
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<KvStore>> KvStore::Create(
-    Device& device, Stream& stream, const MemoryPlan& plan,
-    absl::FunctionRef<void(int64_t done_bytes, int64_t total_bytes)> progress) {
+absl::StatusOr<std::unique_ptr<KvStore>> KvStore::Create(Device& device, Stream& stream,
+                                                         const MemoryPlan& plan) {
   std::unique_ptr<KvStore> store(new KvStore(plan));
   const auto allocate = [&](MemoryKind kind, int64_t bytes, const char* what, Buffer& to) {
     absl::StatusOr<Buffer> buffer = AllocateFor(device, kind, bytes, what);
@@ -67,7 +64,7 @@ absl::StatusOr<std::unique_ptr<KvStore>> KvStore::Create(
   SPIN_RETURN_IF_ERROR(
       allocate(MemoryKind::kPinned, plan.host_bytes, "host pages", store->host_pages_));
   store->MapTables();
-  store->Initialise(device, stream, progress);
+  store->Initialise(device, stream);
   return store;
 }
 
@@ -95,8 +92,7 @@ void KvStore::MapTables() {
   tables_.host_pages = host_pages_.data();
 }
 
-void KvStore::Initialise(Device& device, Stream& stream,
-                         absl::FunctionRef<void(int64_t, int64_t)> progress) {
+void KvStore::Initialise(Device& device, Stream& stream) {
   const auto fill = [&](void* begin, uint8_t value, const void* end) {
     const int64_t bytes = static_cast<const char*>(end) - static_cast<char*>(begin);
     if (bytes > 0) device.Fill(begin, value, bytes, stream);
@@ -109,20 +105,6 @@ void KvStore::Initialise(Device& device, Stream& stream,
   fill(tables_.slot_age, 0, end_of(slot_state_));
   fill(meta_.data(), kAbsentByte, end_of(meta_));
 
-  // Pages and summaries are touched once, so that the memory is really there before the first
-  // request.
-  const int64_t total = summaries_.bytes() + slots_.bytes() + host_pages_.bytes();
-  int64_t done = 0;
-  progress(done, total);
-  for (const Buffer* buffer : {&summaries_, &slots_, &host_pages_}) {
-    for (int64_t begin = 0; begin < buffer->bytes(); begin += kPinStep) {
-      const int64_t bytes = std::min(kPinStep, buffer->bytes() - begin);
-      device.Fill(buffer->as<char>() + begin, 0, bytes, stream);
-      device.Synchronize(stream);
-      done += bytes;
-      progress(done, total);
-    }
-  }
   device.Synchronize(stream);
 }
 

@@ -5,8 +5,6 @@
 // kv_layout.h).
 #pragma once
 
-#include <absl/functional/function_ref.h>
-
 #include <memory>
 
 #include "common/status.h"
@@ -18,12 +16,10 @@ namespace spin {
 
 class KvStore {
  public:
-  // Allocates and initialises (directories empty, nothing resident, pages zero) on `stream`, and
-  // waits for it. `progress(done_bytes, total_bytes)` is called now and then while pools are
-  // pinned.
-  static absl::StatusOr<std::unique_ptr<KvStore>> Create(
-      Device& device, Stream& stream, const MemoryPlan& plan,
-      absl::FunctionRef<void(int64_t done_bytes, int64_t total_bytes)> progress);
+  // Allocates and initialises (directories empty, nothing resident) on `stream`, and waits for it. Pages and summaries
+  // are left as the device gives them: nothing reads a token that was not written.
+  static absl::StatusOr<std::unique_ptr<KvStore>> Create(Device& device, Stream& stream,
+                                                         const MemoryPlan& plan);
 
   const KvTables& tables() const { return tables_; }
   const MemoryPlan& plan() const { return plan_; }
@@ -32,8 +28,7 @@ class KvStore {
   explicit KvStore(const MemoryPlan& plan) : plan_(plan) {}
 
   void MapTables();
-  void Initialise(Device& device, Stream& stream,
-                  absl::FunctionRef<void(int64_t done_bytes, int64_t total_bytes)> progress);
+  void Initialise(Device& device, Stream& stream);
 
   MemoryPlan plan_;
   KvTables tables_;

@@ -6,6 +6,7 @@
 
 #include "common/logging.h"
 #include "common/units.h"
+#include "engine/engine_metrics.h"
 #include "models/checkpoint.h"
 #include "models/sparse/sparse_registry.h"
 #include "models/weights.h"
@@ -135,10 +136,8 @@ absl::Status ModelStack::Load(const ServerConfig& config) {
   SPIN_LOG(INFO, "weights  %s in %.1f s", FormatBytes(weights->bytes), SecondsSince(begin));
 
   begin = std::chrono::steady_clock::now();
-  ProgressLog pinning("preparing the KV pools");
-  const auto pools = [&](int64_t done, int64_t total) { pinning.Report(done, total); };
   const std::unique_ptr<Stream> stream = device.CreateStream("start");
-  SPIN_ASSIGN_OR_RETURN(store_, KvStore::Create(device, *stream, plan_.cache.plan, pools));
+  SPIN_ASSIGN_OR_RETURN(store_, KvStore::Create(device, *stream, plan_.cache.plan));
   SPIN_ASSIGN_OR_RETURN(
       executor_, ModelExecutor::Create({.max_batch = config.engine.max_num_seqs,
                                         .max_prefill_tokens = config.engine.max_batched_tokens,
@@ -154,6 +153,9 @@ absl::Status ModelStack::Load(const ServerConfig& config) {
 }
 
 void ModelStack::RegisterMetrics(MetricsRegistry& metrics) {
+  const MemoryPlan& plan = plan_.cache.plan;
+  AddCacheConfigInfo(metrics, plan.geometry.page_tokens,
+                     plan.resident_tokens() / plan.geometry.page_tokens);
   const RetrieveCounters* counters = &executor_->retrieve_counters();
   const auto read = [](const uint64_t& value) {
     return static_cast<double>(__atomic_load_n(&value, __ATOMIC_RELAXED));

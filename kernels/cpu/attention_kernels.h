@@ -127,8 +127,8 @@ inline void Prefetch(const KvBlock<T>& block, int t) {
   }
 }
 
-// sum = sum * rescale + p . v for G heads at once: a value is loaded once for all of them. 64 dimensions at a time, so that
-// there are 4 G independent chains. Meanwhile the memory fetches the next block.
+// sum = sum * rescale + p . v for G heads at once: a value is loaded once for all of them. 64 dimensions at a time,
+// so that there are 4 G independent chains. Meanwhile the memory fetches the next block.
 template <typename T, int D, int G>
 inline void AddValues(const KvBlock<T>& block, const KvBlock<T>& next, HeadState<D>* states) {
   for (int c = 0; c < D; c += 64) {

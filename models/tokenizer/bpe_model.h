@@ -30,13 +30,16 @@ class BpeModel {
   static constexpr TokenId kMaxTokens = 1 << 21;
 
   struct Spec {
-    std::vector<std::pair<std::string, TokenId>>
-        vocab;  // content in the byte alphabet, id in [0, kMaxTokens)
-    std::vector<std::pair<std::string, std::string>> merges;  // by rank
-    bool ignore_merges = false;  // a word that is a token is that token, whatever the merges say
-    std::optional<std::string>
-        unk_token;          // stands for bytes without a token; without it they are dropped
-    bool fuse_unk = false;  // one unk_token for a run of such bytes
+    // Content in the byte alphabet, and id in [0, kMaxTokens).
+    std::vector<std::pair<std::string, TokenId>> vocab = {};
+    // The pairs to merge, by rank.
+    std::vector<std::pair<std::string, std::string>> merges = {};
+    // A word that is a token is that token, whatever the merges say.
+    bool ignore_merges = false;
+    // Stands for bytes without a token; without it they are dropped.
+    std::optional<std::string> unk_token = {};
+    // One unk_token for a run of such bytes.
+    bool fuse_unk = false;
   };
 
   // InvalidArgument when ids clash, or a merge names a token that the vocabulary lacks.

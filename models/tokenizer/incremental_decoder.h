@@ -19,7 +19,7 @@ class IncrementalDecoder {
     // Stop strings; empty ones are ignored. The one that is complete first ends the text; of
     // several that end at the same character, the longest. So the result does not depend on how
     // tokens cut the text.
-    std::vector<std::string> stop;
+    std::vector<std::string> stop = {};
     bool include_stop_in_output = false;
     bool skip_special_tokens = true;
   };

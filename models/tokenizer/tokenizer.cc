@@ -1,6 +1,7 @@
 #include "models/tokenizer/tokenizer.h"
 
 #include <algorithm>
+#include <deque>
 #include <unordered_map>
 #include <utility>
 
@@ -15,15 +16,24 @@ namespace {
 class BpeTokenizer final : public Tokenizer {
  public:
   explicit BpeTokenizer(TokenizerParts parts) : parts_(std::move(parts)) {
-    vocab_size_ = parts_.model.num_ids();
-    for (const AddedToken& token : parts_.added_tokens.tokens()) {
-      vocab_size_ = std::max(vocab_size_, token.id + 1);
-      // The decoder reads an added token like any other: in the byte alphabet when it can.
-      added_bytes_.emplace(token.id, BytesOfAlphabet(token.content).value_or(token.content));
+    const std::vector<AddedToken>& added = parts_.added_tokens.tokens();
+    int vocab_size = parts_.model.num_ids();
+    for (const AddedToken& token : added) vocab_size = std::max(vocab_size, token.id + 1);
+    bytes_.resize(vocab_size);
+    special_.resize(vocab_size);
+    for (TokenId id = 0; id < parts_.model.num_ids(); ++id)
+      bytes_[id] = parts_.model.TokenBytes(id);
+    std::string storage;
+    for (const AddedToken& token : added) {
       added_ids_.emplace(token.content, token.id);
+      special_[token.id] = token.special;
+      // The reference decodes an added token like any other, in the byte alphabet when it can, and a normalised one
+      // from its normal form.
+      const std::string content(token.normalized
+                                    ? parts_.normalizer.Normalize(token.content, &storage)
+                                    : std::string_view(token.content));
+      bytes_[token.id] = added_bytes_.emplace_back(BytesOfAlphabet(content).value_or(content));
     }
-    special_.resize(vocab_size_);
-    for (const AddedToken& token : parts_.added_tokens.tokens()) special_[token.id] = token.special;
   }
 
   std::vector<TokenId> Encode(std::string_view text, bool add_special_tokens) const override {
@@ -52,13 +62,10 @@ class BpeTokenizer final : public Tokenizer {
   }
 
   std::string_view TokenBytes(TokenId id) const override {
-    const std::string_view bytes = parts_.model.TokenBytes(id);
-    if (!bytes.empty()) return bytes;
-    const auto added = added_bytes_.find(id);
-    return added == added_bytes_.end() ? std::string_view() : std::string_view(added->second);
+    return id >= 0 && id < vocab_size() ? bytes_[id] : std::string_view();
   }
 
-  bool IsSpecial(TokenId id) const override { return id >= 0 && id < vocab_size_ && special_[id]; }
+  bool IsSpecial(TokenId id) const override { return id >= 0 && id < vocab_size() && special_[id]; }
 
   std::optional<TokenId> FindToken(std::string_view content) const override {
     const auto added = added_ids_.find(std::string(content));
@@ -66,7 +73,7 @@ class BpeTokenizer final : public Tokenizer {
     return parts_.model.Find(content);
   }
 
-  int vocab_size() const override { return vocab_size_; }
+  int vocab_size() const override { return static_cast<int>(bytes_.size()); }
 
  private:
   void EncodeText(std::string_view text, std::vector<TokenId>* ids) const {
@@ -96,9 +103,9 @@ class BpeTokenizer final : public Tokenizer {
   }
 
   TokenizerParts parts_;
-  int vocab_size_ = 0;
-  std::vector<bool> special_;                             // [vocab_size_]
-  std::unordered_map<TokenId, std::string> added_bytes_;  // of added tokens
+  std::deque<std::string> added_bytes_;  // what added tokens decode to
+  std::vector<std::string_view> bytes_;  // [vocab_size], into parts_.model and added_bytes_
+  std::vector<bool> special_;            // [vocab_size]
   std::unordered_map<std::string, TokenId> added_ids_;
 };
 

@@ -35,11 +35,20 @@ constexpr std::size_t kMaxReadAhead = std::size_t{64} << 10;
 constexpr std::chrono::milliseconds kLinger{2'000};
 constexpr std::chrono::milliseconds kFarAway{3'600'000};
 
-std::string ToString(boost::beast::string_view text) { return {text.data(), text.size()}; }
+std::string ToString(boost::beast::string_view text) {
+  return {text.data(), text.size()};
+}
+
+// The connection ended or broke, as opposed to: what came is no HTTP.
+bool IsDisconnect(const error_code& error) {
+  return error == http::error::end_of_stream || error == http::error::partial_message ||
+         error.category() == boost::system::system_category() ||
+         error.category() == asio::error::get_misc_category();
+}
 
 }  // namespace
 
-// ---- Wakeup ----------------------------------------------------------------------------------------------------------
+// ---- Wakeup -------------------------------------------------------------------------------------------------------
 
 void HttpSession::Wakeup::Set() {
   set_ = true;
@@ -54,7 +63,7 @@ asio::awaitable<bool> HttpSession::Wakeup::Wait(Time limit) {
   co_return std::exchange(set_, false);
 }
 
-// ---- Life ------------------------------------------------------------------------------------------------------------
+// ---- Life ---------------------------------------------------------------------------------------------------------
 
 HttpSession::HttpSession(asio::ip::tcp::socket socket, const Environment& environment)
     : socket_(std::move(socket)),
@@ -144,7 +153,7 @@ asio::awaitable<void> HttpSession::CloseGently() {
   DisarmDeadline();
 }
 
-// ---- Reading ---------------------------------------------------------------------------------------------------------
+// ---- Reading ------------------------------------------------------------------------------------------------------
 
 asio::awaitable<HttpSession::ReadResult> HttpSession::RefuseRequest(int status,
                                                                     std::string_view message) {
@@ -199,11 +208,7 @@ asio::awaitable<HttpSession::ReadResult> HttpSession::ReadRequest() {
         431, absl::StrFormat("The request headers are larger than the limit of %d bytes.",
                              options.max_header_bytes));
   }
-  if (error == http::error::end_of_stream || error == http::error::partial_message ||
-      error.category() == boost::system::system_category() ||
-      error.category() == asio::error::get_misc_category()) {
-    co_return ReadResult::kClosed;
-  }
+  if (error && IsDisconnect(error)) co_return ReadResult::kClosed;
   if (error) {
     co_return co_await RefuseRequest(
         400, absl::StrFormat("The request is not valid HTTP: %s.", error.message()));
@@ -220,7 +225,7 @@ asio::awaitable<HttpSession::ReadResult> HttpSession::ReadRequest() {
   co_return ReadResult::kRequest;
 }
 
-// ---- Watching the client while its request is answered ---------------------------------------------------------------
+// ---- Watching the client while its request is answered ------------------------------------------------------------
 
 void HttpSession::StartWatching() {
   watching_ = true;
@@ -258,7 +263,7 @@ Waker HttpSession::MakeWaker() {
   };
 }
 
-// ---- Answering -------------------------------------------------------------------------------------------------------
+// ---- Answering ----------------------------------------------------------------------------------------------------
 
 asio::awaitable<std::unique_ptr<HttpTask>> HttpSession::StartTask() {
   if (request_.body.size() <= env_.options.inline_body_bytes) {

@@ -15,9 +15,10 @@ using Json = nlohmann::ordered_json;
 
 inline constexpr int kMaxJsonDepth = 100;
 
-// A JSON object. InvalidArgument says where the text is wrong (line and column). Nesting is bounded by kMaxJsonDepth, and
-// so is the work that objects with very many members make (their order costs a linear search a member).
-absl::StatusOr<Json> ParseJsonObject(std::string_view text);
+// A JSON object. InvalidArgument says where the text is wrong (line and column). Nesting is bounded by
+// kMaxJsonDepth, and so is the work that objects with very many members make (their order costs a linear search a
+// member).
+absl::StatusOr<Json> ParseJsonBody(std::string_view text);
 
 // Any JSON value, likewise.
 absl::StatusOr<Json> ParseJson(std::string_view text);
@@ -26,6 +27,6 @@ absl::StatusOr<Json> ParseJson(std::string_view text);
 std::string DumpJson(const Json& value);
 
 // True for well-formed UTF-8 (no surrogates, no overlong forms).
-bool IsValidUtf8(std::string_view text);
+bool IsUtf8(std::string_view text);
 
 }  // namespace spin

@@ -14,7 +14,7 @@ namespace spin {
 namespace {
 
 absl::StatusOr<Json> ParseBody(const ServingContext& context, std::string_view body) {
-  SPIN_ASSIGN_OR_RETURN(Json json, ParseJsonObject(body));
+  SPIN_ASSIGN_OR_RETURN(Json json, ParseJsonBody(body));
   std::string model;
   SPIN_RETURN_IF_ERROR(ReadString(json, "model", model));
   SPIN_RETURN_IF_ERROR(CheckModelName(model, context.model));
@@ -61,7 +61,8 @@ absl::StatusOr<HttpResponse> HandleTokenize(const ServingContext& context, std::
   return JsonResponse(result);
 }
 
-absl::StatusOr<HttpResponse> HandleDetokenize(const ServingContext& context, std::string_view body) {
+absl::StatusOr<HttpResponse> HandleDetokenize(const ServingContext& context,
+                                              std::string_view body) {
   SPIN_ASSIGN_OR_RETURN(const Json json, ParseBody(context, body));
   const Json* list = FindMember(json, "tokens");
   if (list == nullptr) return MissingParam("tokens");

@@ -71,7 +71,7 @@ Json RandomValue(Random& random) {
 // it.
 void MutateStructure(Json* json, Random& random) {
   Json* node = json;
-  while (node->is_structured() && !node->empty() && random.Below(5) != 0) {
+  while (node->is_structured() && !node->empty() && (node == json || random.Below(5) != 0)) {
     auto child = node->begin();
     std::advance(child, random.Below(node->size()));
     if (random.Below(12) == 0) {
@@ -85,7 +85,7 @@ void MutateStructure(Json* json, Random& random) {
     }
     node = &*child;
   }
-  *node = RandomValue(random);
+  *node = node->is_boolean() ? Json(!node->get<bool>()) : RandomValue(random);
 }
 
 TEST_CASE("Thousands of broken tokenizer files are served or refused, never a crash") {
@@ -108,7 +108,7 @@ TEST_CASE("Thousands of broken tokenizer files are served or refused, never a cr
     (FuzzTokenizerJson(mutant) ? loaded : refused)++;
   }
   // Both ways are well trodden, else the mutations are too weak or too strong.
-  CHECK(loaded > 200);
+  CHECK(loaded > 150);
   CHECK(refused > 1000);
 }
 

@@ -122,12 +122,13 @@ class KvWorld {
     return Bf16ToFloat(bits);
   }
 
-  // A staging area of `pages` pages a head: random where tokens are, NaN elsewhere.
+  // A staging area of `pages` pages a head: random where tokens are, elsewhere 3.4e38, which no pool holds, so
+  // that a copy of it shows.
   Elements MakeStaging(int32_t pages, const std::vector<PrefillSlice>& slices,
                        Random& random) const {
     Elements staging(geometry.dtype,
                      int64_t{geometry.num_kv_heads} * pages * geometry.page_elements());
-    std::memset(staging.data(), 0xff, static_cast<size_t>(staging.size() * SizeOf(geometry.dtype)));
+    std::memset(staging.data(), 0x7f, static_cast<size_t>(staging.size() * SizeOf(geometry.dtype)));
     for (const PrefillSlice& slice : slices) {
       for (int32_t head = 0; head < geometry.num_kv_heads; ++head) {
         for (int32_t t = 0; t < slice.prefix_tokens + slice.num_tokens; ++t) {

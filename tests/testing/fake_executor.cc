@@ -35,12 +35,13 @@ uint64_t FakeHistory(std::span<const int32_t> tokens) {
 int32_t FakeToken(uint64_t history, const SamplingRow& sampling, int64_t generated,
                   int32_t vocab_size) {
   const uint64_t seed = sampling.temperature > 0 ? sampling.seed : 0;
-  const auto* stop_end = sampling.stop_tokens + sampling.num_stop_tokens;
+  const int32_t* stop_end = sampling.stop_tokens + sampling.num_stop_tokens;
   for (uint64_t draw = 0;; ++draw) {
     const auto token =
         static_cast<int32_t>(Mix(history ^ Mix(seed + draw)) % static_cast<uint64_t>(vocab_size));
-    const bool banned = generated < sampling.min_tokens &&
-                        std::find(&sampling.stop_tokens[0], stop_end, token) != stop_end;
+    const bool banned =
+        generated < sampling.min_tokens &&
+        std::find<const int32_t*>(sampling.stop_tokens, stop_end, token) != stop_end;
     if (!banned) return token;
   }
 }

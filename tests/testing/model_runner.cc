@@ -59,7 +59,7 @@ ModelRunner::ModelRunner(const ModelRunnerOptions& options) {
                                device, *backend_.ops, NoProgress));
   {
     const auto stream = device.CreateStream("test");
-    store_ = Unwrap(KvStore::Create(device, *stream, cache.plan, NoProgress));
+    store_ = Unwrap(KvStore::Create(device, *stream, cache.plan));
     device.Synchronize(*stream);
   }
   if (options.poison_free_pages) {
@@ -73,8 +73,8 @@ ModelRunner::ModelRunner(const ModelRunnerOptions& options) {
                                             .max_prefill_tokens = options.max_model_len,
                                             .max_model_len = options.max_model_len,
                                             .tile_tokens = options.tile_tokens},
-                                           config, std::move(weights), std::move(algorithm),
-                                           device, *backend_.ops, *store_));
+                                           config, std::move(weights), std::move(algorithm), device,
+                                           *backend_.ops, *store_));
   memory_ = std::make_unique<KvCacheManager>(cache);
   first_tokens_.resize(geometry.max_rows);
 }

@@ -209,8 +209,8 @@ MicroRow StoreRow(const std::string& name, int32_t n, ThreadPool& pool) {
           }};
 }
 
-// One pass of `m` tokens through all layers and the logits, attention left out: what the kernels cost back to back, with
-// the waits between them.
+// One pass of `m` tokens through all layers and the logits, attention left out: what the kernels cost back to back,
+// with the waits between them.
 MicroRow StepRow(const std::string& name, int32_t m, ThreadPool& pool) {
   constexpr int kLayers = 30;
   struct Linear {

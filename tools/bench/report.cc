@@ -89,7 +89,9 @@ LatencyStats Summarize(std::vector<double> samples_ms, std::span<const double> p
 }
 
 Report MakeReport(const ServeOptions& options, const LoadResult& result) {
-  Report report{.duration_s = result.duration_s, .max_in_flight = result.max_in_flight};
+  Report report;
+  report.duration_s = result.duration_s;
+  report.max_in_flight = result.max_in_flight;
   std::vector<double> ttft, tpot, itl, e2el;
   for (const RequestRecord& record : result.records) {
     if (!record.completed()) {

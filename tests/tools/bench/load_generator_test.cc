@@ -75,9 +75,8 @@ TEST_CASE("A request that goes wrong is a record with the reason") {
     return Run(OptionsFor(server), 1).records[0].error;
   };
   using Catch::Contains;
-  CHECK(error_of({.delay_ms = 0,
-                  .pieces = {"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 31\r\n\r\n"
-                             "{\"error\": {\"message\": \"full\"}}  "}}) == "HTTP 429: full");
+  CHECK(error_of(AnswerOf("429 Too Many Requests", R"({"error": {"message": "full"}})")) ==
+        "HTTP 429: full");
   CHECK(error_of(StreamOf({kText}, 0)) == "the stream ended before [DONE]");
   CHECK(error_of(StreamOf({"[DONE]"}, 0)) == "the stream held no text");
   CHECK(error_of(StreamOf({R"({"error": {"message": "gone"}})"}, 0)) == "gone");
@@ -112,12 +111,8 @@ TEST_CASE("The key and the endpoint go into the request") {
 TEST_CASE("The first model is asked for, and a missing server is explained") {
   ServeOptions options;
   {
-    const ScriptedServer server([](const std::string&) {
-      return ScriptedAnswer{
-          .delay_ms = 0,
-          .pieces = {
-              "HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n{\"data\": [{\"id\": \"me\"}]}"}};
-    });
+    const ScriptedServer server(
+        [](const std::string&) { return AnswerOf("200 OK", R"({"data": [{"id": "me"}]})"); });
     options = OptionsFor(server);
     CHECK(FetchFirstModel(options).value() == "me");
   }

@@ -43,8 +43,14 @@ ScriptedAnswer StreamOf(const std::vector<std::string>& payloads, int delay_ms) 
     std::snprintf(size, sizeof size, "%zx\r\n", event.size());
     answer.pieces.push_back(size + event + "\r\n");
   }
-  answer.pieces.push_back("0\r\n\r\n");
+  answer.pieces.back() += "0\r\n\r\n";
   return answer;
+}
+
+ScriptedAnswer AnswerOf(const std::string& status, const std::string& body) {
+  return {.delay_ms = 0,
+          .pieces = {"HTTP/1.1 " + status + "\r\nContent-Length: " + std::to_string(body.size()) +
+                     "\r\n\r\n" + body}};
 }
 
 ScriptedServer::ScriptedServer(std::function<ScriptedAnswer(const std::string&)> script)

@@ -16,8 +16,11 @@ struct ScriptedAnswer {
   std::vector<std::string> pieces;  // raw bytes of the response, head included
 };
 
-// "data: {payload}\n\n" events as a chunked response: the head, then one piece an event.
+// "data: {payload}\n\n" events as a chunked response: the head, then one piece an event (the last ends the body).
 ScriptedAnswer StreamOf(const std::vector<std::string>& payloads, int delay_ms);
+
+// A whole answer at once.
+ScriptedAnswer AnswerOf(const std::string& status, const std::string& body);
 
 // Listens on a free port of 127.0.0.1; one thread a connection, one request a connection.
 class ScriptedServer {
