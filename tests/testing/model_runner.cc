@@ -72,7 +72,8 @@ ModelRunner::ModelRunner(const ModelRunnerOptions& options) {
   executor_ = Unwrap(ModelExecutor::Create({.max_batch = options.max_batch,
                                             .max_prefill_tokens = options.max_model_len,
                                             .max_model_len = options.max_model_len,
-                                            .tile_tokens = options.tile_tokens},
+                                            .tile_tokens = options.tile_tokens,
+                                            .eviction = options.eviction},
                                            config, std::move(weights), std::move(algorithm), device,
                                            *backend_.ops, *store_));
   memory_ = std::make_unique<KvCacheManager>(cache);
@@ -81,20 +82,16 @@ ModelRunner::ModelRunner(const ModelRunnerOptions& options) {
 
 ModelRunner::~ModelRunner() = default;
 
-std::vector<RowId> ModelRunner::Admit(const std::vector<std::vector<int32_t>>& prompts,
-                                      int64_t extra_tokens) {
-  std::vector<RowId> rows;
-  for (const auto& prompt : prompts) {
-    const auto length = static_cast<int64_t>(prompt.size());
-    const auto admitted = memory_->Admit(length, length + extra_tokens, 1);
-    SPIN_CHECK(admitted.has_value());
-    rows.push_back((*admitted)[0]);
-    executor_->ApplyTables(memory_->TakeCommands());
-    SamplingRow sampling = sampling_;
-    sampling.prompt_tokens = static_cast<int32_t>(length);
-    executor_->StartRow(rows.back(), sampling, prompt, {});
-  }
-  return rows;
+std::vector<RowId> ModelRunner::Admit(const std::vector<int32_t>& prompt, int64_t reserve_tokens,
+                                      int32_t num_sequences) {
+  const auto length = static_cast<int64_t>(prompt.size());
+  const auto rows = memory_->Admit(length, reserve_tokens, num_sequences);
+  SPIN_CHECK(rows.has_value());
+  executor_->ApplyTables(memory_->TakeCommands());
+  SamplingRow sampling = sampling_;
+  sampling.prompt_tokens = static_cast<int32_t>(length);
+  for (const RowId row : *rows) executor_->StartRow(row, sampling, prompt, {});
+  return *rows;
 }
 
 PassResult ModelRunner::Finish() {
@@ -103,32 +100,34 @@ PassResult ModelRunner::Finish() {
   return executor_->Collect();
 }
 
-std::vector<std::vector<SampledToken>> ModelRunner::Prefill(
-    const std::vector<RowId>& rows, const std::vector<std::vector<int32_t>>& prompts,
-    int32_t num_prompt_logprobs) {
-  std::vector<PrefillItem> items;
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    items.push_back(
-        {.rows = {rows[i]}, .tokens = prompts[i], .num_prompt_logprobs = num_prompt_logprobs});
-  }
+std::vector<std::vector<SampledToken>> ModelRunner::Prefill(std::vector<PrefillItem> items) {
+  std::vector<std::vector<RowId>> rows;
+  for (const PrefillItem& item : items) rows.push_back(item.rows);
   executor_->BeginPrefill(std::move(items));
   PassResult result;
   for (bool done = false; !done;) {
     done = executor_->EnqueuePrefill(7);
     if (done) {
-      for (const RowId row : rows) memory_->FinishPrefill({&row, 1});
+      for (const auto& item_rows : rows) memory_->FinishPrefill(item_rows);
       executor_->ApplyTables(memory_->TakeCommands());
     }
     result = Finish();
   }
-  SPIN_CHECK_EQ(result.tokens.size(), rows.size());
-  for (const auto& sampled : result.tokens) first_tokens_[sampled.row.value] = sampled.token->token;
+  std::size_t at = 0;
+  for (const auto& item_rows : rows) {
+    for (const RowId row : item_rows) {
+      SPIN_CHECK_LT(at, result.tokens.size());
+      SPIN_CHECK(result.tokens[at].row == row);
+      first_tokens_[row.value] = *result.tokens[at++].token;
+    }
+  }
+  SPIN_CHECK_EQ(at, result.tokens.size());
   return {result.prompt_logprobs.begin(), result.prompt_logprobs.end()};
 }
 
 std::vector<float> ModelRunner::Score(const std::vector<int32_t>& prompt) {
-  const std::vector<RowId> rows = Admit({prompt}, 1);
-  const auto logprobs = Prefill(rows, {prompt}, 0);
+  const std::vector<RowId> rows = Admit(prompt, static_cast<int64_t>(prompt.size()) + 1, 1);
+  const auto logprobs = Prefill({{.rows = rows, .tokens = prompt, .num_prompt_logprobs = 0}});
   Release(rows[0]);
   std::vector<float> values;
   for (const SampledToken& token : logprobs[0]) values.push_back(token.logprob);
@@ -137,26 +136,39 @@ std::vector<float> ModelRunner::Score(const std::vector<int32_t>& prompt) {
 
 std::vector<std::vector<int32_t>> ModelRunner::Generate(
     const std::vector<std::vector<int32_t>>& prompts, int32_t steps, bool one_prefill_each) {
-  const std::vector<RowId> rows = Admit(prompts, steps);
-  if (one_prefill_each) {
-    for (std::size_t i = 0; i < rows.size(); ++i) Prefill({rows[i]}, {prompts[i]}, -1);
-  } else {
-    Prefill(rows, prompts, -1);
-  }
   std::vector<std::vector<int32_t>> tokens;
-  for (const RowId row : rows) tokens.push_back({first_tokens_[row.value]});
+  for (const auto& sampled : GenerateSampled(prompts, steps, one_prefill_each)) {
+    tokens.emplace_back();
+    for (const SampledToken& token : sampled) tokens.back().push_back(token.token);
+  }
+  return tokens;
+}
+
+std::vector<std::vector<SampledToken>> ModelRunner::GenerateSampled(
+    const std::vector<std::vector<int32_t>>& prompts, int32_t steps, bool one_prefill_each) {
+  std::vector<RowId> rows;
+  std::vector<PrefillItem> items;
+  for (const auto& prompt : prompts) {
+    rows.push_back(Admit(prompt, static_cast<int64_t>(prompt.size()) + steps, 1)[0]);
+    items.push_back({.rows = {rows.back()}, .tokens = prompt});
+    if (one_prefill_each) Prefill(std::exchange(items, {}));
+  }
+  if (!items.empty()) Prefill(std::move(items));
+  std::vector<std::vector<SampledToken>> tokens;
+  for (const RowId row : rows) tokens.push_back({first_token(row)});
   for (int32_t step = 1; step < steps; ++step) {
     const auto sampled = Step(rows);
-    for (std::size_t i = 0; i < rows.size(); ++i) tokens[i].push_back(sampled[i].token);
+    for (std::size_t i = 0; i < rows.size(); ++i) tokens[i].push_back(sampled[i]);
   }
   for (const RowId row : rows) Release(row);
   return tokens;
 }
 
-RowId ModelRunner::Start(const std::vector<int32_t>& prompt, int64_t reserve_tokens) {
-  const auto rows = Admit({prompt}, reserve_tokens - static_cast<int64_t>(prompt.size()));
-  Prefill(rows, {prompt}, -1);
-  return rows[0];
+std::vector<RowId> ModelRunner::Start(const std::vector<int32_t>& prompt, int64_t reserve_tokens,
+                                      int32_t num_sequences) {
+  const auto rows = Admit(prompt, reserve_tokens, num_sequences);
+  Prefill({{.rows = rows, .tokens = prompt}});
+  return rows;
 }
 
 std::vector<SampledToken> ModelRunner::Step(const std::vector<RowId>& rows) {

@@ -27,6 +27,7 @@ struct ModelRunnerOptions {
   int32_t max_model_len = 4608;
   int32_t max_batch = 8;
   int32_t tile_tokens = 64;
+  Eviction eviction = Eviction::kBucketed;
   bool inline_streams = false;
   int threads = 2;
   bool poison_free_pages = false;  // fills both pools with NaN before anything is stored
@@ -46,8 +47,16 @@ class ModelRunner {
   std::vector<std::vector<int32_t>> Generate(const std::vector<std::vector<int32_t>>& prompts,
                                              int32_t steps, bool one_prefill_each = false);
 
-  // As Generate with one prompt, but leaves the row admitted, for looking at its cache.
-  RowId Start(const std::vector<int32_t>& prompt, int64_t reserve_tokens);
+  // As Generate, with the log-probabilities that sampling() asks for.
+  std::vector<std::vector<SampledToken>> GenerateSampled(
+      const std::vector<std::vector<int32_t>>& prompts, int32_t steps,
+      bool one_prefill_each = false);
+
+  // Prefills one prompt and leaves its `num_sequences` rows admitted, for looking at the cache.
+  std::vector<RowId> Start(const std::vector<int32_t>& prompt, int64_t reserve_tokens,
+                           int32_t num_sequences = 1);
+  // What the prefill sampled.
+  const SampledToken& first_token(RowId row) const { return first_tokens_[row.value]; }
   std::vector<SampledToken> Step(const std::vector<RowId>& rows);
   void Release(RowId row);
 
@@ -57,10 +66,9 @@ class ModelRunner {
   const KvTables& tables() const { return store_->tables(); }
 
  private:
-  std::vector<RowId> Admit(const std::vector<std::vector<int32_t>>& prompts, int64_t extra_tokens);
-  std::vector<std::vector<SampledToken>> Prefill(const std::vector<RowId>& rows,
-                                                 const std::vector<std::vector<int32_t>>& prompts,
-                                                 int32_t num_prompt_logprobs);
+  std::vector<RowId> Admit(const std::vector<int32_t>& prompt, int64_t reserve_tokens,
+                           int32_t num_sequences);
+  std::vector<std::vector<SampledToken>> Prefill(std::vector<PrefillItem> items);
   PassResult Finish();
 
   SamplingRow sampling_;
@@ -68,7 +76,7 @@ class ModelRunner {
   std::unique_ptr<KvStore> store_;
   std::unique_ptr<ModelExecutor> executor_;
   std::unique_ptr<KvCacheManager> memory_;
-  std::vector<int32_t> first_tokens_;
+  std::vector<SampledToken> first_tokens_;
 };
 
 }  // namespace spin::testing

@@ -1,0 +1,103 @@
+// What the tests of the correctness ladder share: the small recorded checkpoints, random prompts,
+// and equality of generations to the bit.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "common/random.h"
+#include "memory/memory_plan.h"
+#include "tests/testing/model_runner.h"
+
+namespace spin::testing {
+
+inline const std::string kLlama = "tests/models/testdata/golden/llama_gqa3_llama3rope";
+inline const std::string kQwen3 = "tests/models/testdata/golden/qwen3_d128_yarn_sharded";
+
+using Generations = std::vector<std::vector<SampledToken>>;
+
+inline std::vector<int32_t> RandomPrompt(int32_t length, uint64_t seed) {
+  constexpr uint32_t kVocab = 320;  // of the recorded checkpoints
+  Random random(seed);
+  std::vector<int32_t> tokens(length);
+  for (int32_t& token : tokens) token = static_cast<int32_t>(random.Below(kVocab));
+  return tokens;
+}
+
+// Small pools: they are filled where a test poisons them.
+inline ModelRunnerOptions SmallRunner(const std::string& folder, DType dtype = DType::kF32) {
+  ModelRunnerOptions options;
+  options.folder = folder;
+  options.dtype = dtype;
+  options.hbm_bytes = 64 << 20;
+  options.host_bytes = 48 << 20;
+  options.max_model_len = 4096;
+  options.tile_tokens = 128;
+  return options;
+}
+
+// Pools of just so many extents: tests choose who fits.
+inline void SetPools(ModelRunnerOptions& options, int32_t slot_extents, int32_t host_extents) {
+  const KvGeometry geometry = ModelRunner(options).tables().geometry;
+  options.hbm_bytes = HbmBytes(geometry, slot_extents, host_extents);
+  options.host_bytes = host_extents * geometry.extent_bytes();
+}
+
+inline SparseOptions Quest(int32_t budget_tokens) {
+  SparseOptions sparse;
+  sparse.algorithm = "quest";
+  sparse.budget_tokens = budget_tokens;
+  return sparse;
+}
+
+// Greedy, with the most alternatives reported.
+inline Generations Run(ModelRunner& runner, const std::vector<std::vector<int32_t>>& prompts,
+                       int32_t steps, bool one_prefill_each = false) {
+  runner.sampling().num_logprobs = kMaxLogprobs;
+  return runner.GenerateSampled(prompts, steps, one_prefill_each);
+}
+
+inline Generations Run(const ModelRunnerOptions& options,
+                       const std::vector<std::vector<int32_t>>& prompts, int32_t steps) {
+  ModelRunner runner(options);
+  return Run(runner, prompts, steps);
+}
+
+// The same bits, alternatives and log-probabilities included.
+inline bool SameBits(const SampledToken& a, const SampledToken& b) {
+  return a.token == b.token && std::memcmp(&a.logprob, &b.logprob, sizeof(float)) == 0 &&
+         a.num_top == b.num_top && std::memcmp(a.top_token, b.top_token, a.num_top * 4) == 0 &&
+         std::memcmp(a.top_logprob, b.top_logprob, a.num_top * 4) == 0;
+}
+
+// Where two generations part: "" when nowhere.
+inline std::string Difference(const Generations& a, const Generations& b) {
+  if (a.size() != b.size()) return "another number of sequences";
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (a[i].size() != b[i].size()) return "another number of tokens";
+    for (std::size_t t = 0; t < a[i].size(); ++t) {
+      if (SameBits(a[i][t], b[i][t])) continue;
+      return "sequence " + std::to_string(i) + ", step " + std::to_string(t) + ": tokens " +
+             std::to_string(a[i][t].token) + " and " + std::to_string(b[i][t].token) +
+             ", log-probabilities " + std::to_string(a[i][t].logprob) + " and " +
+             std::to_string(b[i][t].logprob);
+    }
+  }
+  return "";
+}
+
+inline bool AllFinite(const Generations& generations) {
+  for (const auto& sequence : generations) {
+    for (const SampledToken& token : sequence) {
+      if (!(token.logprob <= 0 && token.logprob > -1e30f)) return false;
+      for (int32_t i = 0; i < token.num_top; ++i) {
+        if (!(token.top_logprob[i] <= 0 && token.top_logprob[i] > -1e30f)) return false;
+      }
+    }
+  }
+  return true;
+}
+
+}  // namespace spin::testing

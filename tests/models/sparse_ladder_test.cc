@@ -1,0 +1,154 @@
+// The correctness ladder of sparse attention over two tiers, through the executor's own prefill and
+// decode. Every rung is equality to the bit, in tokens and log-probabilities: the CPU sums in token
+// order whatever the page size or the placement.
+#include <catch2/catch.hpp>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "tests/models/ladder.h"
+
+namespace spin::testing {
+namespace {
+
+constexpr int32_t kSteps = 40;
+
+// Lengths around the edges of pages and extents; some open a page or an extent while generating.
+const std::vector<std::vector<int32_t>>& Prompts() {
+  static const std::vector<std::vector<int32_t>> prompts = {
+      RandomPrompt(1, 1), RandomPrompt(500, 2), RandomPrompt(1024, 3), RandomPrompt(1537, 4)};
+  return prompts;
+}
+
+// A budget far below the contexts, and hardly a buffer: misses at nearly every step.
+ModelRunnerOptions Starved(ModelRunnerOptions options) {
+  options.placement = PlacementPolicy::kTiered;
+  options.min_buffer_ratio = 0.5;
+  return options;
+}
+
+TEST_CASE("Quest in exact mode equals dense to the bit, in both placements") {
+  const std::string folder = GENERATE(kLlama, kQwen3);
+  const DType dtype = GENERATE(DType::kF32, DType::kBf16);
+  ModelRunnerOptions options = SmallRunner(folder, dtype);
+  const Generations dense = Run(options, Prompts(), kSteps);
+  REQUIRE(AllFinite(dense));
+  options.sparse = Quest(64);
+  options.sparse.exact = true;
+  CHECK(Difference(Run(options, Prompts(), kSteps), dense) == "");
+  options.placement = PlacementPolicy::kTiered;
+  CHECK(Difference(Run(options, Prompts(), kSteps), dense) == "");
+}
+
+TEST_CASE("Quest equals dense while a sequence is no longer than the budget") {
+  const std::string folder = GENERATE(kLlama, kQwen3);
+  const std::vector<std::vector<int32_t>> prompts = {RandomPrompt(5, 1), RandomPrompt(300, 2),
+                                                     RandomPrompt(640 - kSteps, 3)};
+  ModelRunnerOptions options = SmallRunner(folder);
+  const Generations dense = Run(options, prompts, kSteps);
+  options.sparse = Quest(640);
+  CHECK(Difference(Run(options, prompts, kSteps), dense) == "");
+  CHECK(Difference(Run(Starved(options), prompts, kSteps), dense) == "");
+}
+
+TEST_CASE("Quest below the context is not dense: the ladder's rungs compare different things") {
+  ModelRunnerOptions options = SmallRunner(kLlama);
+  const Generations dense = Run(options, Prompts(), kSteps);
+  options.sparse = Quest(64);
+  CHECK(Difference(Run(options, Prompts(), kSteps), dense) != "");
+}
+
+TEST_CASE("Forced Tiered equals Resident while pages are evicted and fetched at every step") {
+  const std::string folder = GENERATE(kLlama, kQwen3);
+  const DType dtype = GENERATE(DType::kF32, DType::kBf16);
+  ModelRunnerOptions options = SmallRunner(folder, dtype);
+  options.sparse = Quest(128);
+  options.placement = PlacementPolicy::kResident;
+  ModelRunner resident(options);
+  const Generations expected = Run(resident, Prompts(), kSteps);
+  CHECK(resident.executor().retrieve_counters().misses == 0);
+
+  options = Starved(options);
+  options.eviction = GENERATE(Eviction::kBucketed, Eviction::kLastStep, Eviction::kNone);
+  INFO("eviction " << static_cast<int>(options.eviction));
+  ModelRunner tiered(options);
+  CHECK(Difference(Run(tiered, Prompts(), kSteps), expected) == "");
+  const RetrieveCounters& counters = tiered.executor().retrieve_counters();
+  const KvGeometry& geometry = tiered.tables().geometry;
+  CHECK(counters.misses > 0);
+  CHECK(counters.evictions > 0);
+  CHECK(counters.bytes == counters.misses * static_cast<uint64_t>(geometry.page_bytes()));
+}
+
+// Pages that one prompt's decode steps select in all, a fresh tail left out.
+uint64_t SelectedPages(int64_t prompt_tokens, int32_t steps, int64_t budget_pages) {
+  uint64_t pages = 0;
+  for (int32_t step = 1; step < steps; ++step) {
+    const int64_t position = prompt_tokens + step - 1;
+    pages += static_cast<uint64_t>(std::min(position / 16 + 1, budget_pages));
+    if (position % 16 == 0) --pages;
+  }
+  return pages;
+}
+
+TEST_CASE("Hits and misses together are the selected pages, under every eviction rule") {
+  ModelRunnerOptions options = Starved(SmallRunner(kLlama));
+  options.sparse = Quest(128);
+  options.eviction = GENERATE(Eviction::kBucketed, Eviction::kLastStep, Eviction::kNone);
+  ModelRunner runner(options);
+  Run(runner, Prompts(), kSteps);
+  const KvGeometry& geometry = runner.tables().geometry;
+  uint64_t selected = 0;
+  for (const auto& prompt : Prompts()) {
+    selected += SelectedPages(static_cast<int64_t>(prompt.size()), kSteps, 128 / 16);
+  }
+  selected *= static_cast<uint64_t>(geometry.num_layers) * geometry.num_kv_heads;
+  const RetrieveCounters& counters = runner.executor().retrieve_counters();
+  CHECK(counters.hits + counters.misses == selected);
+}
+
+TEST_CASE("Dense equals itself in both placements") {
+  const std::string folder = GENERATE(kLlama, kQwen3);
+  const DType dtype = GENERATE(DType::kF32, DType::kBf16);
+  ModelRunnerOptions options = SmallRunner(folder, dtype);
+  options.placement = PlacementPolicy::kResident;
+  const Generations resident = Run(options, Prompts(), kSteps);
+  options.placement = PlacementPolicy::kTiered;
+  ModelRunner tiered(options);
+  CHECK(Difference(Run(tiered, Prompts(), kSteps), resident) == "");
+  CHECK(tiered.executor().retrieve_counters().hits > 0);
+}
+
+TEST_CASE("Pages that nobody wrote never reach an output, even full of NaN") {
+  const DType dtype = GENERATE(DType::kF32, DType::kBf16);
+  const std::string algorithm = GENERATE("dense", "quest");
+  const bool tiered = GENERATE(false, true);
+  INFO(algorithm << (tiered ? ", tiered" : ", resident"));
+  ModelRunnerOptions options = SmallRunner(kLlama, dtype);
+  options.sparse = Quest(128);
+  options.sparse.algorithm = algorithm;
+  if (tiered) options = Starved(options);
+  const Generations expected = Run(options, Prompts(), kSteps);
+  options.poison_free_pages = true;
+  const Generations poisoned = Run(options, Prompts(), kSteps);
+  CHECK(AllFinite(poisoned));
+  CHECK(Difference(poisoned, expected) == "");
+}
+
+TEST_CASE("Dense layers of Quest attend to everything") {
+  ModelRunnerOptions options = SmallRunner(kLlama);
+  const Generations dense = Run(options, Prompts(), kSteps);
+  options.sparse = Quest(128);
+  const Generations sparse = Run(options, Prompts(), kSteps);
+  options.sparse.quest_dense_layers = 3;  // all of this model
+  CHECK(Difference(Run(options, Prompts(), kSteps), dense) == "");
+  options.sparse.quest_dense_layers = 1;
+  const Generations first = Run(options, Prompts(), kSteps);
+  CHECK(Difference(first, dense) != "");
+  CHECK(Difference(first, sparse) != "");
+  CHECK(Difference(Run(Starved(options), Prompts(), kSteps), first) == "");
+}
+
+}  // namespace
+}  // namespace spin::testing

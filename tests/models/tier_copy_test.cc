@@ -1,0 +1,159 @@
+// The two tiers hold the same bytes: each page in a slot equals its host page, and the host has
+// every page of a Tiered row, equal to what a Resident row holds.
+#include <catch2/catch.hpp>
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "tests/models/ladder.h"
+
+namespace spin::testing {
+namespace {
+
+constexpr int32_t kSteps = 50;
+
+const std::byte* PageAt(const KvGeometry& g, const void* pool, int64_t page) {
+  return static_cast<const std::byte*>(pool) + page * g.page_bytes();
+}
+
+// The first `tokens` tokens of two pages, keys and values.
+bool SameTokens(const KvGeometry& g, const std::byte* a, const std::byte* b, int64_t tokens) {
+  const auto bytes = static_cast<std::size_t>(tokens * g.head_dim * SizeOf(g.dtype));
+  const int64_t values = g.ValueOffset(0) * SizeOf(g.dtype);
+  return std::memcmp(a, b, bytes) == 0 && std::memcmp(a + values, b + values, bytes) == 0;
+}
+
+// One stream of a row, as the tables have it. CPU tables are plain memory.
+struct StreamTables {
+  const KvTables& t;
+  int32_t row, layer, head;
+
+  int64_t Page(const int32_t* dir, int32_t page) const {
+    const KvGeometry& g = t.geometry;
+    const int32_t extent = dir[g.DirIndex(row, layer, page / g.extent_pages())];
+    REQUIRE(extent >= 0);
+    return g.PageIndex(extent, head, page % g.extent_pages());
+  }
+};
+
+template <typename Visit>
+void ForEachStream(const KvGeometry& g, Visit visit) {
+  for (int32_t layer = 0; layer < g.num_layers; ++layer) {
+    for (int32_t head = 0; head < g.num_kv_heads; ++head) visit(layer, head);
+  }
+}
+
+int64_t TokensOf(const KvGeometry& g, int64_t length, int32_t page) {
+  return std::min<int64_t>(g.page_tokens, length - int64_t{page} * g.page_tokens);
+}
+
+// Every owned slot holds its host page's bytes, and the meta entries say the same as the owners.
+// Returns the number of slots in use.
+int64_t CheckSlots(ModelRunner& runner, RowId row) {
+  const KvTables& t = runner.tables();
+  const KvGeometry& g = t.geometry;
+  const int64_t length = runner.memory().length(row);
+  const auto pages = static_cast<int32_t>((length + g.page_tokens - 1) / g.page_tokens);
+  int64_t used = 0;
+  bool same = true, bound = true;
+  ForEachStream(g, [&](int32_t layer, int32_t head) {
+    const StreamTables stream = {t, row.value, layer, head};
+    int64_t owned = 0, mapped = 0;
+    const int32_t num_slots = t.num_slots[row.value * g.num_layers + layer];
+    for (int32_t j = 0; j < num_slots; ++j) {
+      const int64_t slot = stream.Page(t.slot_dir, j);
+      const int32_t page = t.slot_owner[slot];
+      if (page == kAbsent) continue;
+      ++owned;
+      REQUIRE((page >= 0 && page < pages));
+      bound = bound && t.meta[stream.Page(t.meta_dir, page)] == j;
+      same = same && SameTokens(g, PageAt(g, t.slots, slot),
+                                PageAt(g, t.host_pages, stream.Page(t.host_dir, page)),
+                                TokensOf(g, length, page));
+    }
+    for (int32_t page = 0; page < pages; ++page) {
+      mapped += t.meta[stream.Page(t.meta_dir, page)] != kAbsent;
+    }
+    bound = bound && mapped == owned;
+    used += owned;
+  });
+  CHECK(same);
+  CHECK(bound);
+  return used;
+}
+
+// The host pages of a Tiered row equal the slots of the same sequence, Resident elsewhere.
+void CheckHostHasAll(ModelRunner& tiered, RowId row, ModelRunner& resident, RowId twin) {
+  const KvGeometry& g = tiered.tables().geometry;
+  const int64_t length = tiered.memory().length(row);
+  REQUIRE(resident.memory().length(twin) == length);
+  bool same = true;
+  ForEachStream(g, [&](int32_t layer, int32_t head) {
+    const StreamTables a = {tiered.tables(), row.value, layer, head};
+    const StreamTables b = {resident.tables(), twin.value, layer, head};
+    for (int32_t page = 0; int64_t{page} * g.page_tokens < length; ++page) {
+      same = same && SameTokens(g, PageAt(g, a.t.host_pages, a.Page(a.t.host_dir, page)),
+                                PageAt(g, b.t.slots, b.Page(b.t.slot_dir, page)),
+                                TokensOf(g, length, page));
+    }
+  });
+  CHECK(same);
+}
+
+TEST_CASE("Slots equal their host pages, and the host has every page") {
+  const bool quest = GENERATE(false, true);
+  const DType dtype = GENERATE(DType::kF32, DType::kBf16);
+  const int32_t length = GENERATE(17, 500, 1024);
+  INFO(length << " tokens" << (quest ? ", quest" : ", dense"));
+  ModelRunnerOptions options = SmallRunner(kLlama, dtype);
+  if (quest) options.sparse = Quest(128);
+  options.min_buffer_ratio = 0.5;
+  options.placement = PlacementPolicy::kResident;
+  ModelRunner resident(options);
+  options.placement = PlacementPolicy::kTiered;
+  ModelRunner tiered(options);
+  const std::vector<int32_t> prompt = RandomPrompt(length, 1);
+  const auto row = tiered.Start(prompt, length + kSteps);
+  const auto twin = resident.Start(prompt, length + kSteps);
+  CHECK(CheckSlots(tiered, row[0]) > 0);
+  CheckHostHasAll(tiered, row[0], resident, twin[0]);
+  for (int step = 1; step < kSteps; ++step) {
+    tiered.Step(row);
+    resident.Step(twin);
+    if (step % 16 == 1) CheckSlots(tiered, row[0]);
+  }
+  CHECK(CheckSlots(tiered, row[0]) > 0);
+  CheckHostHasAll(tiered, row[0], resident, twin[0]);
+}
+
+TEST_CASE("A demoted row's host pages are what its slots were") {
+  ModelRunnerOptions options = SmallRunner(kLlama);
+  options.sparse = Quest(128);
+  options.min_buffer_ratio = 0.5;
+  ModelRunner resident(options);
+  SetPools(options, 19, 32);
+  ModelRunner runner(options);
+  const std::vector<int32_t> prompt = RandomPrompt(1100, 1);
+  const auto row = runner.Start(prompt, 1160);
+  const auto twin = resident.Start(prompt, 1160);
+  for (int step = 0; step < 9; ++step) {
+    runner.Step(row);
+    resident.Step(twin);
+  }
+  REQUIRE(runner.memory().placement(row[0]) == Placement::kResident);
+  std::vector<std::vector<RowId>> others;
+  for (uint64_t i = 0; i < 2; ++i) others.push_back(runner.Start(RandomPrompt(1000, 2 + i), 1040));
+  REQUIRE(runner.memory().placement(row[0]) == Placement::kTiered);
+  CHECK(CheckSlots(runner, row[0]) > 0);
+  CheckHostHasAll(runner, row[0], resident, twin[0]);
+  for (int step = 0; step < 20; ++step) {
+    runner.Step(row);
+    resident.Step(twin);
+  }
+  CHECK(CheckSlots(runner, row[0]) > 0);
+  CheckHostHasAll(runner, row[0], resident, twin[0]);
+}
+
+}  // namespace
+}  // namespace spin::testing
