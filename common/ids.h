@@ -1,4 +1,5 @@
-// Ids of explicit width that do not mix: a SlotId is no PageId. Plain int32 inside device tables (see memory/README.md).
+// Ids of explicit width that do not mix: a SlotId is no PageId. Plain int32 inside device tables (see
+// memory/README.md).
 #pragma once
 
 #include <compare>

@@ -1,6 +1,7 @@
 // Counters, gauges and histograms. No I/O: PrometheusText renders them all.
 //
-// Registration is for start-up; updates are lock-free and for any thread; references stay valid as long as the registry.
+// Registration is for start-up; updates are lock-free and for any thread; references stay valid as long as the
+// registry.
 #pragma once
 
 #include <atomic>
@@ -56,7 +57,8 @@ class MetricsRegistry {
   // Labels that every series carries (model_name, engine). Before the first Add.
   void SetCommonLabels(Labels labels);
 
-  // One series of the family `name` (the name is given as exported, with its prefix). Series of one family share `help`.
+  // One series of the family `name` (the name is given as exported, with its prefix). Series of one family share
+  // `help`.
   Counter& AddCounter(const std::string& name, const std::string& help, Labels labels = {});
   Gauge& AddGauge(const std::string& name, const std::string& help, Labels labels = {});
   Histogram& AddHistogram(const std::string& name, const std::string& help,

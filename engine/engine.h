@@ -1,7 +1,7 @@
 // The engine: requests in, tokens out. One thread runs passes; the front end submits and cancels from any thread.
 //
-// A pass is a list of named phases: drain inputs, plan (admit, resume, preempt; on counts), commit, launch, collect, emit,
-// retire. It knows no device, no page, no JSON. engine/README.md is the normative text.
+// A pass is a list of named phases: drain inputs, plan (admit, resume, preempt; on counts), commit, launch, collect,
+// emit, retire. It knows no device, no page, no JSON. engine/README.md is the normative text.
 #pragma once
 
 #include <cstdint>

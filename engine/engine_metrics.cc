@@ -65,6 +65,10 @@ EngineMetrics::EngineMetrics(MetricsRegistry* registry)
                                         "Times that a sequence gave its room to another")),
       demotions_(
           registry_.AddCounter("spin:demotions_total", "Sequences moved from Resident to Tiered")),
+      prefix_queries_(registry_.AddCounter("spin:prefix_cache_queries_total",
+                                           "Prompt tokens looked up in the prefix cache")),
+      prefix_hits_(registry_.AddCounter("spin:prefix_cache_hits_total",
+                                        "Prompt tokens found in the prefix cache")),
       stopped_(FinishedCounterOf(registry_, "stop")),
       length_(FinishedCounterOf(registry_, "length")),
       aborted_(FinishedCounterOf(registry_, "abort")),
@@ -98,10 +102,12 @@ EngineMetrics::EngineMetrics(MetricsRegistry* registry)
         "request_success_total", "time_to_first_token_seconds", "inter_token_latency_seconds",
         "e2e_request_latency_seconds", "request_queue_time_seconds", "request_prefill_time_seconds",
         "request_decode_time_seconds", "request_prompt_tokens", "request_generation_tokens",
-        "iteration_tokens_total"}) {
+        "iteration_tokens_total", "prefix_cache_queries_total", "prefix_cache_hits_total"}) {
     registry_.AddAlias("vllm:" + name, "spin:" + name);
   }
   registry_.AddAlias("vllm:gpu_cache_usage_perc", "spin:kv_cache_usage_perc");
+  registry_.AddAlias("vllm:gpu_prefix_cache_queries_total", "spin:prefix_cache_queries_total");
+  registry_.AddAlias("vllm:gpu_prefix_cache_hits_total", "spin:prefix_cache_hits_total");
   registry_.AddAlias("vllm:time_per_output_token_seconds", "spin:inter_token_latency_seconds");
 }
 

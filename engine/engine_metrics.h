@@ -48,6 +48,8 @@ class EngineMetrics {
   Gauge &running_, &waiting_, &kv_usage_;
   Gauge &resident_, &tiered_, &suspended_;
   Counter &prompt_tokens_, &generation_tokens_, &preemptions_, &demotions_;
+  // Routers refuse a server without these two; they stay 0 while every prompt is prefilled whole.
+  Counter &prefix_queries_, &prefix_hits_;
   Counter &stopped_, &length_, &aborted_, &failed_;
   Histogram &time_to_first_token_, &inter_token_latency_, &e2e_latency_;
   Histogram &queue_time_, &prefill_time_, &decode_time_;

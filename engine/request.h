@@ -45,8 +45,8 @@ struct RequestOutput {
 class OutputSink {
  public:
   virtual ~OutputSink() = default;
-  // Engine thread. Must not block and must not call the engine. False: nobody listens any more (the client is gone or too
-  // slow); the engine then cancels the request.
+  // Engine thread. Must not block and must not call the engine. False: nobody listens any more (the client is gone
+  // or too slow); the engine then cancels the request.
   virtual bool OnOutput(RequestOutput output) = 0;
 };
 

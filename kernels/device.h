@@ -1,8 +1,8 @@
 // Device: where bytes live and in what order things happen. Mathematics is in ops.h.
 //
-// Work is enqueued on streams and runs later, in order within a stream; events order streams among each other. The CPU
-// device behaves the same: its streams are real worker threads. Devices outlive everything made from them. Enqueueing is
-// for one thread at a time (the engine thread); Allocate is for start-up only.
+// Work is enqueued on streams and runs later, in order within a stream; events order streams among each other. The
+// CPU device behaves the same: its streams are real worker threads. Devices outlive everything made from them.
+// Enqueueing is for one thread at a time (the engine thread); Allocate is for start-up only.
 #pragma once
 
 #include <absl/functional/function_ref.h>
@@ -98,9 +98,9 @@ class Device {
   // Device time between two recorded events. REQUIRES: both have passed.
   virtual int64_t ElapsedNs(Event& begin, Event& end) = 0;
 
-  // Enqueues what `enqueue` enqueues on `stream`. `key` names the sequence of work: calls with one key must enqueue the
-  // same kernels with the same parameters (what varies is read from device memory), so that a device may capture the
-  // first call and replay it afterwards. The CPU device just calls it.
+  // Enqueues what `enqueue` enqueues on `stream`. `key` names the sequence of work: calls with one key must enqueue
+  // the same kernels with the same parameters (what varies is read from device memory), so that a device may capture
+  // the first call and replay it afterwards. The CPU device just calls it.
   virtual void Replay(uint64_t key, Stream& stream, absl::FunctionRef<void()> enqueue) = 0;
 
  private:

@@ -9,10 +9,11 @@
 //           in the tables.
 //
 //   directory[row][layer][i] -> extent id       (first level; one directory for each pool)
-//   extent id, head, page in extent -> address  (second level: arithmetic; no table read, on the host tier least of all)
+//   extent id, head, page in extent -> address  (second level: arithmetic; no table read, on the host tier least of
+// all)
 //
-// Four pools share this shape, one extent a time: slots (HBM pages), host pages, summaries, and meta segments (int32 a
-// partition: the local slot that holds it, or kAbsent). Metadata so follows the tokens that are stored.
+// Four pools share this shape, one extent a time: slots (HBM pages), host pages, summaries, and meta segments (int32
+// a partition: the local slot that holds it, or kAbsent). Metadata so follows the tokens that are stored.
 #pragma once
 
 #include <cstdint>

@@ -1,8 +1,8 @@
 // Ops: mathematics and table work, one method a kernel family.
 //
-// Every method enqueues on the stream and returns; nothing allocates, nothing fails: preconditions are SPIN_CHECKed on the
-// host. Memory that parameters point to must stay valid until the stream has passed. kernels/README.md says how to add a
-// family. params.h documents each computation.
+// Every method enqueues on the stream and returns; nothing allocates, nothing fails: preconditions are SPIN_CHECKed
+// on the host. Memory that parameters point to must stay valid until the stream has passed. kernels/README.md says
+// how to add a family. params.h documents each computation.
 #pragma once
 
 #include <cstdint>
@@ -16,12 +16,12 @@ class Ops {
  public:
   virtual ~Ops() = default;
 
-  // ---- Weights (start-up; on the calling thread, not enqueued). A packed weight is filled by rows, several tensors may
-  // share one (fused QKV, gate and up). n and k as in Weight.
+  // ---- Weights (start-up; on the calling thread, not enqueued). A packed weight is filled by rows, several tensors
+  // may share one (fused QKV, gate and up). n and k as in Weight.
   virtual int64_t PackedWeightBytes(int32_t n, int32_t k, DType dtype) const = 0;
-  // Writes rows [row_begin, row_begin + rows) of the packed weight `dst` (n x k of dtype). `src` is row-major host memory
-  // [rows][k] of `src_dtype`; conversion rounds to nearest even. Calls for disjoint rows may run in parallel when
-  // row_begin and rows are multiples of WeightRowAlignment().
+  // Writes rows [row_begin, row_begin + rows) of the packed weight `dst` (n x k of dtype). `src` is row-major host
+  // memory [rows][k] of `src_dtype`; conversion rounds to nearest even. Calls for disjoint rows may run in parallel
+  // when row_begin and rows are multiples of WeightRowAlignment().
   virtual void PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin,
                           int32_t rows, const void* src, DType src_dtype) = 0;
   virtual int32_t WeightRowAlignment() const = 0;

@@ -35,7 +35,8 @@ struct Weight {
   DType dtype = DType::kBf16;
 };
 
-// out[i] = table[id_i]; id_i = ids[i], or with `rows` the token of batch place i (places >= *num_rows are left alone).
+// out[i] = table[id_i]; id_i = ids[i], or with `rows` the token of batch place i (places >= *num_rows are left
+// alone).
 struct EmbeddingParams {
   const void* table = nullptr;  // [vocab][hidden] of `dtype`, row-major
   DType dtype = DType::kBf16;
@@ -181,8 +182,9 @@ struct QuestScoreParams {
   float* scores = nullptr;  // [max_batch][Hkv][max_pages]
 };
 
-// The critical partitions of each stream: the first `fixed_first` and the last page always, then the best scores until
-// `budget_pages` are chosen; ties go to the lower id. Ids come out ascending. With num_pages <= budget_pages: all.
+// The critical partitions of each stream: the first `fixed_first` and the last page always, then the best scores
+// until `budget_pages` are chosen; ties go to the lower id. Ids come out ascending. With num_pages <= budget_pages:
+// all.
 struct SelectTopKParams {
   DecodeRows decode;
   const float* scores = nullptr;  // [max_batch][Hkv][max_pages]
@@ -196,8 +198,8 @@ struct SelectTopKParams {
 
 // ---- Retrieve ----------------------------------------------------------------------------------------------------
 
-// Which partitions leave HBM: the oldest by age, just enough of them (the rule); all that this step did not select; all but
-// the tail, so that every step fetches what it selects. The last two are controls for measurement.
+// Which partitions leave HBM: the oldest by age, just enough of them (the rule); all that this step did not select;
+// all but the tail, so that every step fetches what it selects. The last two are controls for measurement.
 enum class Eviction : int32_t { kBucketed = 0, kLastStep = 1, kNone = 2 };
 
 // Counters of the Retrieve stage, added to by kernels; in pinned memory, read by the host at any time.
@@ -208,8 +210,8 @@ struct RetrieveCounters {
   uint64_t bytes = 0;  // moved from the host
 };
 
-// Residency of the selected partitions of each stream, victims for the misses, new ages, the list of slots to attend to
-// and the list of pages to copy. memory/README.md has the rule; bit-exact on every backend.
+// Residency of the selected partitions of each stream, victims for the misses, new ages, the list of slots to attend
+// to and the list of pages to copy. memory/README.md has the rule; bit-exact on every backend.
 struct LookupParams {
   DecodeRows decode;
   const int32_t* ids =
@@ -251,8 +253,8 @@ struct GatherPagesParams {
 // ---- Attention ---------------------------------------------------------------------------------------------------
 
 // One query a batch place over the listed slots. The last page of a list holds position % P + 1 tokens, all others P.
-// Tokens are summed in list order in blocks of 16 counted from the list's begin, whatever the page size, so that equal
-// token lists give equal bits.
+// Tokens are summed in list order in blocks of 16 counted from the list's begin, whatever the page size, so that
+// equal token lists give equal bits.
 struct PagedAttentionParams {
   DecodeRows decode;
   const void* qkv = nullptr;  // [max_batch][(Hq + 2 Hkv) * d] act, after RoPE
@@ -292,10 +294,10 @@ struct SampledToken {
   float top_logprob[kMaxLogprobs] = {};
 };
 
-// Order: log-probabilities of the raw logits; stop-token ban (min_tokens); logit bias; repetition, presence, frequency
-// penalties; greedy, or temperature, top_k, top_p, min_p, then one draw: Philox(seed, generated index). The generated index
-// of the new token is position[row] + 1 - prompt_tokens, where position[row] is that of the token just processed. The
-// token goes to token[row], position[row] grows by one, `history` counts it.
+// Order: log-probabilities of the raw logits; stop-token ban (min_tokens); logit bias; repetition, presence,
+// frequency penalties; greedy, or temperature, top_k, top_p, min_p, then one draw: Philox(seed, generated index).
+// The generated index of the new token is position[row] + 1 - prompt_tokens, where position[row] is that of the
+// token just processed. The token goes to token[row], position[row] grows by one, `history` counts it.
 struct SampleParams {
   DecodeRows decode;              // which rows; logits row b belongs to place b
   const float* logits = nullptr;  // [max_batch][vocab]

@@ -1,9 +1,11 @@
-// Executor: runs the model for the engine. The engine thinks in rows, counts and tokens; the executor owns the device.
+// Executor: runs the model for the engine. The engine thinks in rows, counts and tokens; the executor owns the
+// device.
 //
-// Everything is enqueued in order and runs later; the engine stays one pass ahead: it submits pass t + 1 before it collects
-// pass t. Within a pass the order is: table commands, prefill tiles, one decode step. Engine thread only.
+// Everything is enqueued in order and runs later; the engine stays one pass ahead: it submits pass t + 1 before it
+// collects pass t. Within a pass the order is: table commands, prefill tiles, one decode step. Engine thread only.
 //
-// The token that a row sampled feeds its next decode step on the device; the host learns it from Collect, one pass late.
+// The token that a row sampled feeds its next decode step on the device; the host learns it from Collect, one pass
+// late.
 #pragma once
 
 #include <cstdint>
@@ -41,7 +43,8 @@ struct PassResult {
     const SampledToken* token = nullptr;
   };
   std::span<const Sampled> tokens;  // prefilled rows in order, then decoded rows in order
-  // Prompt log-probabilities of a finished prefill: item i of the batch has entries for its tokens 1..; empty otherwise.
+  // Prompt log-probabilities of a finished prefill: item i of the batch has entries for its tokens 1..; empty
+  // otherwise.
   std::span<const std::vector<SampledToken>> prompt_logprobs;
   int64_t prefill_ns = 0;  // device time of the prefill tiles of this pass
   int64_t decode_ns = 0;   // of the decode step
@@ -67,8 +70,8 @@ class Executor {
   virtual void CancelPrefill() = 0;
   // Tiles that the active batch still needs.
   virtual int64_t prefill_tiles_left() const = 0;
-  // Enqueues up to `max_tiles` tiles (one layer of up to a token tile each). True: that was the last; its rows hold their
-  // first token on the device and the pass's result will carry it.
+  // Enqueues up to `max_tiles` tiles (one layer of up to a token tile each). True: that was the last; its rows hold
+  // their first token on the device and the pass's result will carry it.
   virtual bool EnqueuePrefill(int64_t max_tiles) = 0;
 
   // One decode step of `rows` (distinct, prefilled). At most once a pass.

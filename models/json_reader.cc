@@ -1,26 +1,50 @@
 #include "models/json_reader.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace spin {
 
+namespace {
+
+constexpr int kMaxDepth = 64;
+
+// The deepest nesting of brackets outside of strings; of malformed text some bound of it.
+int NestingDepth(std::string_view text) {
+  int depth = 0;
+  int deepest = 0;
+  bool in_string = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      if (c == '"') in_string = false;
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '{' || c == '[') {
+      deepest = std::max(deepest, ++depth);
+    } else if (c == '}' || c == ']') {
+      --depth;
+    }
+  }
+  return deepest;
+}
+
+}  // namespace
+
 absl::StatusOr<Json> ParseJsonObject(std::string_view text, const std::string& what) {
-  // Bounds the nesting: neither the parser's stack nor the value's destructor may grow with hostile
-  // text.
-  constexpr int kMaxDepth = 64;
-  bool too_deep = false;
-  const Json::parser_callback_t bound = [&](int depth, Json::parse_event_t, Json&) {
-    too_deep = too_deep || depth > kMaxDepth;
-    return !too_deep;
-  };
+  // Values are destroyed recursively: hostile text must not grow the stack.
+  if (NestingDepth(text) > kMaxDepth) {
+    return InvalidArgument("%s is nested more than %d levels deep", what, kMaxDepth);
+  }
   Json value;
   try {
-    value = Json::parse(text.begin(), text.end(), bound);
+    value = Json::parse(text.begin(), text.end());
   } catch (const Json::exception& e) {
     return InvalidArgument("%s is not valid JSON: %s", what, e.what());
   }
-  if (too_deep) return InvalidArgument("%s is nested more than %d levels deep", what, kMaxDepth);
-  if (!value.is_object()) return InvalidArgument("%s is not a JSON object", what);
+  if (!value.is_object())
+    return InvalidArgument("%s is a JSON %s, not an object", what, value.type_name());
   return value;
 }
 

@@ -17,6 +17,7 @@ namespace spin {
 namespace {
 
 constexpr int64_t kUploadChunkBytes = 16 << 20;
+constexpr int64_t kChunkElements = 4 << 20;
 
 // Rows of one named tensor and the place that they go to.
 struct Part {
@@ -39,14 +40,25 @@ std::vector<int64_t> ShapeOf(const Part& part) {
 class Source {
  public:
   virtual ~Source() = default;
-  virtual absl::StatusOr<TensorView> Find(const Part& part) const = 0;
+  // Is the part there, with the right shape?
+  virtual absl::Status Check(const Part& part) const = 0;
+  // Rows [begin, begin + rows) of a part that Check accepted; valid until the thread's next call.
+  virtual TensorView Rows(const Part& part, int64_t begin, int64_t rows) const = 0;
 };
 
 class CheckpointSource final : public Source {
  public:
   explicit CheckpointSource(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
-  absl::StatusOr<TensorView> Find(const Part& part) const override {
-    return checkpoint_.Find(part.name, ShapeOf(part));
+  absl::Status Check(const Part& part) const override {
+    return checkpoint_.Find(part.name, ShapeOf(part)).status();
+  }
+  TensorView Rows(const Part& part, int64_t begin, int64_t rows) const override {
+    TensorView view = *checkpoint_.Find(part.name, ShapeOf(part));
+    const int64_t row_bytes = DivExact<int64_t>(static_cast<int64_t>(view.bytes.size()), part.rows);
+    view.bytes = view.bytes.subspan(static_cast<std::size_t>(begin * row_bytes),
+                                    static_cast<std::size_t>(rows * row_bytes));
+    view.shape[0] = rows;
+    return view;
   }
 
  private:
@@ -65,20 +77,21 @@ class DummySource final : public Source {
       value = (sum - 2.0f) * 1.7320508f;  // four uniforms have a variance of 1/3
     }
   }
-  absl::StatusOr<TensorView> Find(const Part& part) const override {
+  absl::Status Check(const Part&) const override { return absl::OkStatus(); }
+  TensorView Rows(const Part& part, int64_t begin, int64_t rows) const override {
     uint64_t hash = 1469598103934665603u;
     for (const char c : part.name) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211u;
-    const int64_t elements = part.rows * std::max<int64_t>(part.cols, 1);
-    const float scale =
-        part.norm ? 0.1f : 1.0f / std::sqrt(static_cast<float>(std::max<int64_t>(part.cols, 1)));
+    const int64_t cols = std::max<int64_t>(part.cols, 1);
+    const float scale = part.norm ? 0.1f : 1.0f / std::sqrt(static_cast<float>(cols));
+    const float shift = part.norm ? 1.0f : 0.0f;
+    const int64_t block = static_cast<int64_t>(values_.size()) - kSpread;
     thread_local std::vector<float> scratch;
-    scratch.resize(static_cast<std::size_t>(elements));
+    scratch.resize(static_cast<std::size_t>(rows * cols));
     const float* from = values_.data() + hash % kSpread;
-    for (int64_t i = 0; i < elements; ++i) {
-      scratch[i] = from[i % (static_cast<int64_t>(values_.size()) - kSpread)] * scale +
-                   (part.norm ? 1.0f : 0.0f);
-    }
-    return TensorView{DType::kF32, ShapeOf(part),
+    for (int64_t i = 0; i < rows * cols; ++i)
+      scratch[i] = from[(begin * cols + i) % block] * scale + shift;
+    return TensorView{DType::kF32,
+                      {rows, cols},
                       std::as_bytes(std::span<const float>(scratch.data(), scratch.size()))};
   }
 
@@ -238,20 +251,24 @@ class Builder {
   std::vector<Part> parts_;
 };
 
+// Fills a part in chunks of rows: what is made up, or converted, at one time stays small.
 absl::Status FillPart(const Part& part, const Source& source, DType dtype, Ops& ops,
                       Uploader& uploader) {
-  SPIN_ASSIGN_OR_RETURN(const TensorView tensor, source.Find(part));
-  switch (part.kind) {
-    case Part::kLinear:
-      ops.PackWeight(part.dst, part.n, Narrow<int32_t>(part.cols), dtype, part.row_begin,
-                     Narrow<int32_t>(part.rows), tensor.bytes.data(), tensor.dtype);
-      return absl::OkStatus();
-    case Part::kVector:
-      uploader.Upload(part.dst, DType::kF32, tensor);
-      return absl::OkStatus();
-    case Part::kTable:
-      uploader.Upload(part.dst, dtype, tensor);
-      return absl::OkStatus();
+  SPIN_RETURN_IF_ERROR(source.Check(part));
+  const int64_t cols = std::max<int64_t>(part.cols, 1);
+  const int64_t chunk =
+      RoundUp<int64_t>(std::max<int64_t>(kChunkElements / cols, 1), ops.WeightRowAlignment());
+  for (int64_t begin = 0; begin < part.rows; begin += chunk) {
+    const int64_t rows = std::min(chunk, part.rows - begin);
+    const TensorView tensor = source.Rows(part, begin, rows);
+    if (part.kind == Part::kLinear) {
+      ops.PackWeight(part.dst, part.n, Narrow<int32_t>(part.cols), dtype,
+                     part.row_begin + Narrow<int32_t>(begin), Narrow<int32_t>(rows),
+                     tensor.bytes.data(), tensor.dtype);
+    } else {
+      const DType to = part.kind == Part::kVector ? DType::kF32 : dtype;
+      uploader.Upload(static_cast<std::byte*>(part.dst) + begin * cols * SizeOf(to), to, tensor);
+    }
   }
   return absl::OkStatus();
 }

@@ -1,5 +1,6 @@
 #include "server/config_loader.h"
 
+#include <absl/strings/ascii.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
@@ -115,6 +116,26 @@ absl::Status ReadFile(const std::string& path, LoadedConfig& loaded) {
   }
 }
 
+// A value as YAML reads it back: plain where nothing in it can be taken for syntax.
+std::string YamlScalar(const std::string& text) {
+  const bool plain = !text.empty() && text != "null" && text != "Null" && text != "NULL" &&
+                     std::ranges::all_of(text, [](char c) {
+                       return absl::ascii_isalnum(static_cast<unsigned char>(c)) ||
+                              std::string_view("._-/+,").find(c) != std::string_view::npos;
+                     });
+  if (plain && text.front() != ',' && text.front() != '-') return text;
+  std::string quoted = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') quoted += '\\';
+    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) {
+      quoted += absl::StrFormat("\\x%02x", static_cast<unsigned char>(c));
+    } else {
+      quoted += c;
+    }
+  }
+  return quoted + '"';
+}
+
 }  // namespace
 
 absl::StatusOr<LoadedConfig> LoadConfig(const ConfigSources& sources) {
@@ -157,7 +178,7 @@ std::string PrintConfig(const LoadedConfig& loaded) {
     }
     open.resize(parts.size() - 1);
     const ConfigValue& value = loaded.values.at(std::string(key.name));
-    const std::string text = value.text.empty() ? "\"\"" : value.text;
+    const std::string text = YamlScalar(value.text);
     out += absl::StrFormat("%s%s: %-24s # %s\n", std::string(2 * (parts.size() - 1), ' '),
                            parts.back(), text, value.source);
   }

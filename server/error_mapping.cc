@@ -22,8 +22,8 @@ std::string Payload(const absl::Status& status, const char* url) {
 // "top_p: must be..." gives "top_p".
 std::string FieldPrefix(const std::string& message) {
   std::size_t end = 0;
-  while (end < message.size() && (std::islower(static_cast<unsigned char>(message[end])) != 0 ||
-                                  message[end] == '_')) {
+  while (end < message.size() &&
+         (std::islower(static_cast<unsigned char>(message[end])) != 0 || message[end] == '_')) {
     ++end;
   }
   const bool is_field = end > 0 && message.compare(end, 2, ": ") == 0;
@@ -56,7 +56,8 @@ void SetKind(absl::StatusCode code, ApiError& error) {
       error.hopeless = true;
       return set(501, "not_implemented_error", kCodeUnsupported);
     case absl::StatusCode::kUnavailable:
-    case absl::StatusCode::kCancelled:  // the server gave the request up; a client that left reads no answer
+    case absl::StatusCode::
+        kCancelled:  // the server gave the request up; a client that left reads no answer
     case absl::StatusCode::kAborted:
       return set(503, "service_unavailable", "", 5);
     case absl::StatusCode::kDeadlineExceeded:
@@ -75,7 +76,8 @@ absl::Status WithParam(absl::Status status, std::string_view param, std::string_
 }
 
 absl::Status MissingParam(std::string_view param) {
-  return WithParam(InvalidArgument("Missing required parameter: '%s'.", param), param, kCodeMissing);
+  return WithParam(InvalidArgument("Missing required parameter: '%s'.", param), param,
+                   kCodeMissing);
 }
 
 absl::Status UnsupportedParam(std::string_view param, std::string_view message) {

@@ -1,7 +1,7 @@
 // From absl::Status to what an API client sees: HTTP status, OpenAI's error type, param and code.
 //
-// A status carries the offending field and the code as payloads, so that every parser below HTTP returns plain statuses.
-// Rows follow OpenAI's error guide and what its Python client turns into exceptions and retries.
+// A status carries the offending field and the code as payloads, so that every parser below HTTP returns plain
+// statuses. Rows follow OpenAI's error guide and what its Python client turns into exceptions and retries.
 #pragma once
 
 #include <string>
@@ -33,15 +33,16 @@ absl::Status WithParam(absl::Status status, std::string_view param, std::string_
 template <typename... Args>
 [[nodiscard]] absl::Status BadParam(std::string_view param, const absl::FormatSpec<Args...>& format,
                                     const Args&... args) {
-  return WithParam(absl::Status(absl::StatusCode::kInvalidArgument, absl::StrFormat(format, args...)),
-                   param, kCodeInvalidValue);
+  return WithParam(
+      absl::Status(absl::StatusCode::kInvalidArgument, absl::StrFormat(format, args...)), param,
+      kCodeInvalidValue);
 }
 absl::Status MissingParam(std::string_view param);
 // `what`: "Tool calls are"...; the message says that it is not supported.
 absl::Status UnsupportedParam(std::string_view param, std::string_view message);
 
-// REQUIRES: !status.ok(). InvalidArgument and OutOfRange without a payload whose message begins with "field: " name that
-// field as param (the engine's own validation does so).
+// REQUIRES: !status.ok(). InvalidArgument and OutOfRange without a payload whose message begins with "field: " name
+// that field as param (the engine's own validation does so).
 ApiError ToApiError(const absl::Status& status);
 
 }  // namespace spin

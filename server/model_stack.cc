@@ -6,6 +6,7 @@
 
 #include "common/logging.h"
 #include "common/units.h"
+#include "engine/engine_metrics.h"
 #include "models/checkpoint.h"
 #include "models/sparse/sparse_registry.h"
 #include "models/weights.h"
@@ -152,6 +153,9 @@ absl::Status ModelStack::Load(const ServerConfig& config) {
 }
 
 void ModelStack::RegisterMetrics(MetricsRegistry& metrics) {
+  const MemoryPlan& plan = plan_.cache.plan;
+  AddCacheConfigInfo(metrics, plan.geometry.page_tokens,
+                     plan.resident_tokens() / plan.geometry.page_tokens);
   const RetrieveCounters* counters = &executor_->retrieve_counters();
   const auto read = [](const uint64_t& value) {
     return static_cast<double>(__atomic_load_n(&value, __ATOMIC_RELAXED));

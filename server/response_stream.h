@@ -1,7 +1,7 @@
 // The bounded stream between the engine and one client's connection.
 //
-// The engine thread pushes (never blocks), the connection's thread pops. When the client reads too slowly the buffer fills
-// up and the engine is told to give the request up; the batch never waits for a client.
+// The engine thread pushes (never blocks), the connection's thread pops. When the client reads too slowly the buffer
+// fills up and the engine is told to give the request up; the batch never waits for a client.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,8 @@ namespace spin {
 
 class ResponseStream final : public OutputSink {
  public:
-  // `on_ready` is called on the engine thread when an output arrives in an empty buffer; it must only wake the consumer.
+  // `on_ready` is called on the engine thread when an output arrives in an empty buffer; it must only wake the
+  // consumer.
   ResponseStream(std::size_t max_outputs, std::function<void()> on_ready);
 
   bool OnOutput(RequestOutput output) override;

@@ -1,7 +1,8 @@
 // What the HTTP and gRPC front ends share: the engine, the text side of the model, and the state of the server.
 //
 // Built by App before the listeners start. `metrics`, `version` and `system_fingerprint` are set before that; the other
-// fields before the state becomes kReady, and never change after. Any thread may read them once the state is not kLoading.
+// fields before the state becomes kReady, and never change after. Any thread may read them once the state is not
+// kLoading.
 #pragma once
 
 #include <atomic>

@@ -17,8 +17,22 @@ die() {
 STEP_PID=
 end_step() {
   if [[ $STEP_PID ]]; then kill -TERM -- "-$STEP_PID" 2>/dev/null || true; fi
+  drop_execroot_link
 }
 trap end_step EXIT
+
+# Bazel's link to its execution root is named for the checkout's folder. A Bazel with another output root (a plain
+# `bazel` here, or these commands after one) takes it for a folder of the workspace and loads what lies behind.
+drop_execroot_link() {
+  local link=$ROOT/bazel-${ROOT##*/}
+  if [[ -L $link ]]; then rm -f "$link"; fi
+}
+drop_execroot_link
+
+# The last line of a log that says something: rulers and blank lines do not.
+last_line() {
+  tail -c 4000 "$1" | tr '\r' '\n' | sed '/^[ =-]*$/d' | tail -n 1 | tr -dc '[:print:]'
+}
 
 # While PID runs: on a terminal one live line (elapsed, last line of the log), elsewhere a line each half minute.
 watch_step() {
@@ -26,10 +40,10 @@ watch_step() {
   while kill -0 "$pid" 2>/dev/null; do
     if [[ $LIVE ]]; then
       width=$(($(tput cols 2>/dev/null || echo 80) - ${#title} - 12))
-      last=$(tail -c 2000 "$log" | tr '\r' '\n' | sed '/^ *$/d' | tail -n 1 | tr -dc '[:print:]')
+      last=$(last_line "$log")
       printf '\r\033[K%4d s  %s  \033[2m%s\033[0m' $((SECONDS - begin)) "$title" "${last:0:$((width > 0 ? width : 0))}"
     elif (((SECONDS - begin) % 30 == 29)); then
-      echo "$((SECONDS - begin)) s  $title ... $(tail -n 1 "$log" | cut -c 1-100)"
+      echo "$((SECONDS - begin)) s  $title ... $(last_line "$log" | cut -c 1-100)"
       sleep 1
     fi
     sleep 0.3

@@ -105,30 +105,78 @@ inline void AddScores(const Query<T, D>& q, const KvBlock<T>& block, float scale
   // Written so that a NaN score becomes the maximum, and so the output.
   const float max = state.max >= block_max ? state.max : block_max;
   const V16 p = Exp(Sub(scores, Set(max)));
-  float rescale[16];
-  Store(rescale, Exp(Set(state.max - max)));
-  state.rescale = rescale[0];
+  state.rescale = 1.0f;  // what Exp(0) is, to the bit
+  if (state.max != max) {
+    float rescale[16];
+    Store(rescale, Exp(Set(state.max - max)));
+    state.rescale = rescale[0];
+  }
   state.weight = state.weight * state.rescale + Sum(p);
   state.max = max;
   Store(state.p, p);
 }
 
-// sum = sum * rescale + p . v for G heads at once: a value is loaded once for all of them.
+// Asks for the keys and values of token t of a block: 64 bytes a line.
+template <typename T, int D>
+inline void Prefetch(const KvBlock<T>& block, int t) {
+  constexpr int kLine = 64 / sizeof(T);
+#pragma GCC unroll 8
+  for (int c = 0; c < D; c += kLine) {
+    __builtin_prefetch(block.k[t / 8] + (t % 8) * D + c);
+    __builtin_prefetch(block.v[t / 8] + (t % 8) * D + c);
+  }
+}
+
+// sum = sum * rescale + p . v for G heads at once: a value is loaded once for all of them. 64 dimensions at a time,
+// so that there are 4 G independent chains. Meanwhile the memory fetches the next block.
 template <typename T, int D, int G>
-inline void AddValues(const KvBlock<T>& block, HeadState<D>* states) {
-  for (int c = 0; c < D; c += 16) {
-    V16 sum[G];
+inline void AddValues(const KvBlock<T>& block, const KvBlock<T>& next, HeadState<D>* states) {
+  for (int c = 0; c < D; c += 64) {
+    V16 sum[G][4];
 #pragma GCC unroll 4
-    for (int g = 0; g < G; ++g) sum[g] = Mul(Load(states[g].sum + c), Set(states[g].rescale));
-#pragma GCC unroll 2
+    for (int g = 0; g < G; ++g) {
+      const V16 rescale = Set(states[g].rescale);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) sum[g][i] = Mul(Load(states[g].sum + c + 16 * i), rescale);
+    }
     for (int t = 0; t < block.tokens; ++t) {
-      const V16 v = Load(block.v[t / 8] + (t % 8) * D + c);
+      const T* row = block.v[t / 8] + (t % 8) * D + c;
+      if (c == 0) Prefetch<T, D>(next, t);
+      V16 v[4];
 #pragma GCC unroll 4
-      for (int g = 0; g < G; ++g) sum[g] = Fma(Set(states[g].p[t]), v, sum[g]);
+      for (int i = 0; i < 4; ++i) v[i] = Load(row + 16 * i);
+#pragma GCC unroll 4
+      for (int g = 0; g < G; ++g) {
+        const V16 p = Set(states[g].p[t]);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) sum[g][i] = Fma(p, v[i], sum[g][i]);
+      }
     }
 #pragma GCC unroll 4
-    for (int g = 0; g < G; ++g) Store(states[g].sum + c, sum[g]);
+    for (int g = 0; g < G; ++g) {
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) Store(states[g].sum + c + 16 * i, sum[g][i]);
+    }
   }
+}
+
+// The block of tokens from `begin` of the list.
+template <typename T, int D>
+inline KvBlock<T> BlockAt(const AttendTask& task, int32_t begin) {
+  const T* pages = static_cast<const T*>(task.pages);
+  const int64_t plane = int64_t{D} << task.page_shift;
+  const int32_t in_page = (1 << task.page_shift) - 1;
+  KvBlock<T> block;
+  block.tokens = task.num_tokens - begin < kBlockTokens ? task.num_tokens - begin : kBlockTokens;
+  for (int run = 0; run < 2; ++run) {
+    const int32_t token = 8 * run < block.tokens ? begin + 8 * run : begin;
+    const int32_t index = token >> task.page_shift;
+    const int64_t page =
+        task.page_list != nullptr ? task.page_list[index] : task.first_page + index;
+    block.k[run] = pages + page * 2 * plane + int64_t{token & in_page} * D;
+    block.v[run] = block.k[run] + plane;
+  }
+  return block;
 }
 
 template <typename T, int D, int G>
@@ -138,22 +186,13 @@ void AttendHeads(const AttendTask& task, int32_t head) {
   HeadState<D> states[G];
   for (int g = 0; g < G; ++g) LoadQuery(q + g * D, queries[g]);
 
-  const T* pages = static_cast<const T*>(task.pages);
-  const int64_t plane = int64_t{D} << task.page_shift;
-  const int32_t in_page = (1 << task.page_shift) - 1;
+  KvBlock<T> block = BlockAt<T, D>(task, 0);
   for (int32_t begin = 0; begin < task.num_tokens; begin += kBlockTokens) {
-    KvBlock<T> block;
-    block.tokens = task.num_tokens - begin < kBlockTokens ? task.num_tokens - begin : kBlockTokens;
-    for (int run = 0; run < 2; ++run) {
-      const int32_t token = begin + 8 * run < task.num_tokens ? begin + 8 * run : begin;
-      const int32_t index = token >> task.page_shift;
-      const int64_t page =
-          task.page_list != nullptr ? task.page_list[index] : task.first_page + index;
-      block.k[run] = pages + page * 2 * plane + int64_t{token & in_page} * D;
-      block.v[run] = block.k[run] + plane;
-    }
+    const bool last = begin + kBlockTokens >= task.num_tokens;
+    const KvBlock<T> next = last ? block : BlockAt<T, D>(task, begin + kBlockTokens);
     for (int g = 0; g < G; ++g) AddScores(queries[g], block, task.scale, states[g]);
-    AddValues<T, D, G>(block, states);
+    AddValues<T, D, G>(block, next, states);
+    block = next;
   }
 
   T* out = static_cast<T*>(task.out) + int64_t{head} * D;

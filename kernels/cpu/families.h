@@ -1,5 +1,5 @@
-// The CPU twin of every kernel family: one free function each, defined in the file of its name. They run to their end on
-// the calling thread and the pool's; CpuOps enqueues them on streams. params.h says what each computes.
+// The CPU twin of every kernel family: one free function each, defined in the file of its name. They run to their
+// end on the calling thread and the pool's; CpuOps enqueues them on streams. params.h says what each computes.
 #pragma once
 
 #include "common/thread_pool.h"

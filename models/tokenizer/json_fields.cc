@@ -4,17 +4,6 @@
 
 namespace spin {
 
-absl::StatusOr<nlohmann::json> ParseJsonObject(std::string_view text) {
-  try {
-    nlohmann::json json = nlohmann::json::parse(text.begin(), text.end());
-    if (!json.is_object())
-      return InvalidArgument("it holds a JSON %s, not an object", json.type_name());
-    return json;
-  } catch (const nlohmann::json::exception& error) {
-    return InvalidArgument("it is not valid JSON: %s", error.what());
-  }
-}
-
 const nlohmann::json* FieldOrNull(const nlohmann::json& object, const char* name) {
   if (!object.is_object()) return nullptr;
   const auto field = object.find(name);

@@ -12,9 +12,6 @@
 
 namespace spin {
 
-// `text` as a JSON object; the error says where it goes wrong.
-absl::StatusOr<nlohmann::json> ParseJsonObject(std::string_view text);
-
 // A field of `object`, null when it is absent or null. `object` may be any JSON value.
 const nlohmann::json* FieldOrNull(const nlohmann::json& object, const char* name);
 

@@ -6,13 +6,12 @@
 #include <unordered_map>
 #include <utility>
 
+#include "models/json_reader.h"
 #include "models/tokenizer/json_fields.h"
 #include "models/tokenizer/pretokenizer_json.h"
 
 namespace spin {
 namespace {
-
-using Json = nlohmann::json;
 
 constexpr std::size_t kMaxFileBytes = std::size_t{256} << 20;
 constexpr int kMaxDepth = 8;
@@ -232,7 +231,7 @@ absl::StatusOr<TokenizerParts> ParseTokenizerJson(std::string_view text) {
   if (text.size() > kMaxFileBytes) {
     return InvalidArgument("it has %d bytes, more than the %d allowed", text.size(), kMaxFileBytes);
   }
-  SPIN_ASSIGN_OR_RETURN(const Json file, ParseJsonObject(text));
+  SPIN_ASSIGN_OR_RETURN(const Json file, ParseJsonObject(text, "tokenizer.json"));
   return ParseParts(file);
 }
 

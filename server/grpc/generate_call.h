@@ -1,6 +1,7 @@
 // One Generate call: a write reactor that forwards the outputs of one request, one message at a time.
 //
-// gRPC's threads and the wake queue's run the reactions, the engine's thread only wakes it. The call lives until OnDone.
+// gRPC's threads and the wake queue's run the reactions, the engine's thread only wakes it. The call lives until
+// OnDone.
 #pragma once
 
 #include <grpcpp/grpcpp.h>

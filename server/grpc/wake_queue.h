@@ -1,7 +1,7 @@
 // Carries wakes from the engine's thread to a thread of its own, where calls may write to their clients.
 //
-// A ResponseStream wakes under its lock; what it wakes must not pop there. Any thread pushes; items run in order, one at a
-// time. Bounded by its users: a call has at most one wake waiting.
+// A ResponseStream wakes under its lock; what it wakes must not pop there. Any thread pushes; items run in order,
+// one at a time. Bounded by its users: a call has at most one wake waiting.
 #pragma once
 
 #include <condition_variable>

@@ -18,12 +18,12 @@ namespace spin {
 using HttpHeaders = std::vector<std::pair<std::string, std::string>>;
 
 struct HttpRequest {
-  std::string method;     // "GET"; a HEAD request arrives as GET, its body is left out by the server
-  std::string path;       // percent-decoded, without the query
-  std::string query;      // as sent
-  HttpHeaders headers;    // names as sent
-  std::string body;       // whole
-  std::string id;         // x-request-id: the client's where sane, else made here
+  std::string method;   // "GET"; a HEAD request arrives as GET, its body is left out by the server
+  std::string path;     // percent-decoded, without the query
+  std::string query;    // as sent
+  HttpHeaders headers;  // names as sent
+  std::string body;     // whole
+  std::string id;       // x-request-id: the client's where sane, else made here
   std::string path_tail;  // what a "/*" route matched
 
   // The value of the first header of that name (any case); empty when absent.
@@ -38,8 +38,8 @@ struct HttpResponse {
   bool streamed = false;  // the body comes from HttpTask::PollBody
 };
 
-// One answer in the making. The connection's thread calls one method at a time. Destroyed when the answer is sent or the
-// client is gone, whichever comes first: the destructor gives up work that is still running.
+// One answer in the making. The connection's thread calls one method at a time. Destroyed when the answer is sent or
+// the client is gone, whichever comes first: the destructor gives up work that is still running.
 class HttpTask {
  public:
   virtual ~HttpTask() = default;
@@ -48,8 +48,8 @@ class HttpTask {
   virtual std::optional<HttpResponse> PollHead() = 0;
 
   struct Body {
-    std::string data;   // may be empty: call again after a wake
-    bool last = false;  // nothing follows `data`
+    std::string data;    // may be empty: call again after a wake
+    bool last = false;   // nothing follows `data`
     bool close = false;  // with `last`: the connection ends too (the stream failed)
   };
   // REQUIRES: PollHead gave a streamed answer. Bounded: a few tens of KiB at most unless one piece is larger.
@@ -59,7 +59,8 @@ class HttpTask {
   virtual void OnIdle() {}
 };
 
-// Wakes the connection that polls a task. Any thread; cheap; never blocks. Not to be called after the task's destructor.
+// Wakes the connection that polls a task. Any thread; cheap; never blocks. Not to be called after the task's
+// destructor.
 using Waker = std::function<void()>;
 
 class HttpHandler {

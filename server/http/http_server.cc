@@ -82,8 +82,8 @@ absl::Status HttpServer::Impl::Listen() {
 asio::awaitable<void> HttpServer::Impl::Accept() {
   asio::steady_timer pause(acceptor_strand);
   while (!stopping) {
-    auto [error, socket] = co_await acceptor.async_accept(
-        asio::make_strand(io), asio::as_tuple(asio::use_awaitable));
+    auto [error, socket] =
+        co_await acceptor.async_accept(asio::make_strand(io), asio::as_tuple(asio::use_awaitable));
     if (stopping || error == asio::error::operation_aborted) co_return;
     if (error) {
       // Out of file descriptors, most likely: some will be closed.
@@ -104,7 +104,8 @@ void HttpServer::Impl::Open(tcp::socket socket) {
     std::lock_guard<std::mutex> lock(mutex);
     const auto limit = static_cast<std::size_t>(options.max_connections);
     refused = sessions.size() >= limit;
-    if (sessions.size() >= 2 * limit) return;  // even the refusals are limited: the socket just closes
+    if (sessions.size() >= 2 * limit)
+      return;  // even the refusals are limited: the socket just closes
     id = next_session++;
     sessions.emplace(id, session);
   }
@@ -130,7 +131,9 @@ void HttpServer::Impl::ForEachSession(void (HttpSession::*action)()) {
 HttpServer::HttpServer(const Options& options, HttpHandler& handler)
     : impl_(std::make_unique<Impl>(options, handler)) {}
 
-HttpServer::~HttpServer() { Stop(std::chrono::milliseconds(0)); }
+HttpServer::~HttpServer() {
+  Stop(std::chrono::milliseconds(0));
+}
 
 absl::Status HttpServer::Start() {
   SPIN_CHECK(impl_->threads.empty());
@@ -142,7 +145,9 @@ absl::Status HttpServer::Start() {
   return absl::OkStatus();
 }
 
-uint16_t HttpServer::port() const { return impl_->port; }
+uint16_t HttpServer::port() const {
+  return impl_->port;
+}
 
 int HttpServer::num_connections() const {
   std::lock_guard<std::mutex> lock(impl_->mutex);

@@ -1,8 +1,8 @@
 // The HTTP/1.1 server: connections, limits, time-outs, graceful stop. What is answered is the handler's business.
 //
 // Boost.Beast behind a pimpl (its headers cost seconds a file). One or two threads run all connections; each connection
-// is a coroutine on its own strand. While a task runs, the connection also reads, so a client that goes away is noticed at
-// once, whatever is being written; its task is then destroyed.
+// is a coroutine on its own strand. While a task runs, the connection also reads, so a client that goes away is
+// noticed at once, whatever is being written; its task is then destroyed.
 #pragma once
 
 #include <chrono>
@@ -24,12 +24,13 @@ class HttpServer {
     int io_threads = 2;
     std::size_t max_header_bytes = std::size_t{64} << 10;  // request line and headers; more: 431
     std::size_t max_body_bytes = std::size_t{32} << 20;    // more: 413
-    std::size_t inline_body_bytes = std::size_t{16} << 10;  // larger bodies are handled on a worker thread
-    int max_connections = 1024;                             // one more gets a 503 at once
-    std::chrono::milliseconds idle_timeout{75'000};         // between the requests of a connection
-    std::chrono::milliseconds read_timeout{60'000};         // one header, or one body
-    std::chrono::milliseconds write_timeout{30'000};        // one write: the client does not read
-    std::chrono::milliseconds idle_ping{15'000};            // HttpTask::OnIdle
+    std::size_t inline_body_bytes = std::size_t{16}
+                                    << 10;           // larger bodies are handled on a worker thread
+    int max_connections = 1024;                      // one more gets a 503 at once
+    std::chrono::milliseconds idle_timeout{75'000};  // between the requests of a connection
+    std::chrono::milliseconds read_timeout{60'000};  // one header, or one body
+    std::chrono::milliseconds write_timeout{30'000};  // one write: the client does not read
+    std::chrono::milliseconds idle_ping{15'000};      // HttpTask::OnIdle
   };
 
   // `handler` outlives the server.

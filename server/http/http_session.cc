@@ -35,7 +35,9 @@ constexpr std::size_t kMaxReadAhead = std::size_t{64} << 10;
 constexpr std::chrono::milliseconds kLinger{2'000};
 constexpr std::chrono::milliseconds kFarAway{3'600'000};
 
-std::string ToString(boost::beast::string_view text) { return {text.data(), text.size()}; }
+std::string ToString(boost::beast::string_view text) {
+  return {text.data(), text.size()};
+}
 
 // The connection ended or broke, as opposed to: what came is no HTTP.
 bool IsDisconnect(const error_code& error) {
@@ -46,7 +48,7 @@ bool IsDisconnect(const error_code& error) {
 
 }  // namespace
 
-// ---- Wakeup ----------------------------------------------------------------------------------------------------------
+// ---- Wakeup -------------------------------------------------------------------------------------------------------
 
 void HttpSession::Wakeup::Set() {
   set_ = true;
@@ -61,7 +63,7 @@ asio::awaitable<bool> HttpSession::Wakeup::Wait(Time limit) {
   co_return std::exchange(set_, false);
 }
 
-// ---- Life ------------------------------------------------------------------------------------------------------------
+// ---- Life ---------------------------------------------------------------------------------------------------------
 
 HttpSession::HttpSession(asio::ip::tcp::socket socket, const Environment& environment)
     : socket_(std::move(socket)),
@@ -151,7 +153,7 @@ asio::awaitable<void> HttpSession::CloseGently() {
   DisarmDeadline();
 }
 
-// ---- Reading ---------------------------------------------------------------------------------------------------------
+// ---- Reading ------------------------------------------------------------------------------------------------------
 
 asio::awaitable<HttpSession::ReadResult> HttpSession::RefuseRequest(int status,
                                                                     std::string_view message) {
@@ -223,7 +225,7 @@ asio::awaitable<HttpSession::ReadResult> HttpSession::ReadRequest() {
   co_return ReadResult::kRequest;
 }
 
-// ---- Watching the client while its request is answered ---------------------------------------------------------------
+// ---- Watching the client while its request is answered ------------------------------------------------------------
 
 void HttpSession::StartWatching() {
   watching_ = true;
@@ -261,7 +263,7 @@ Waker HttpSession::MakeWaker() {
   };
 }
 
-// ---- Answering -------------------------------------------------------------------------------------------------------
+// ---- Answering ----------------------------------------------------------------------------------------------------
 
 asio::awaitable<std::unique_ptr<HttpTask>> HttpSession::StartTask() {
   if (request_.body.size() <= env_.options.inline_body_bytes) {

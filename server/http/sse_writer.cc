@@ -11,8 +11,12 @@ void AppendSseEvent(std::string_view data, std::string& out) {
   out += "\n\n";
 }
 
-void AppendSseDone(std::string& out) { out += "data: [DONE]\n\n"; }
+void AppendSseDone(std::string& out) {
+  out += "data: [DONE]\n\n";
+}
 
-void AppendSsePing(std::string& out) { out += ": ping\n\n"; }
+void AppendSsePing(std::string& out) {
+  out += ": ping\n\n";
+}
 
 }  // namespace spin

@@ -12,7 +12,8 @@
 namespace spin {
 namespace {
 
-constexpr std::array<std::string_view, 5> kRoles = {"system", "developer", "user", "assistant", "tool"};
+constexpr std::array<std::string_view, 5> kRoles = {"system", "developer", "user", "assistant",
+                                                    "tool"};
 
 absl::StatusOr<std::string> TextOfParts(const Json& parts, const std::string& path) {
   std::string text;
@@ -25,13 +26,15 @@ absl::StatusOr<std::string> TextOfParts(const Json& parts, const std::string& pa
       return BadParam(part_path, "Invalid '%s': it must be an object with a type.", part_path);
     }
     if (type != "text" && type != "refusal") {
-      return UnsupportedParam(part_path, absl::StrFormat("Unsupported parameter: '%s' is a content part of "
-                                                         "type '%s'; this server takes text only.",
-                                                         part_path, type));
+      return UnsupportedParam(part_path,
+                              absl::StrFormat("Unsupported parameter: '%s' is a content part of "
+                                              "type '%s'; this server takes text only.",
+                                              part_path, type));
     }
     const Json* content = FindMember(parts[i], type);
     if (content == nullptr || !content->is_string()) {
-      return BadParam(part_path, "Invalid '%s': its member '%s' must be a string.", part_path, type);
+      return BadParam(part_path, "Invalid '%s': its member '%s' must be a string.", part_path,
+                      type);
     }
     if (!first) text += '\n';
     first = false;
@@ -45,7 +48,8 @@ absl::Status NormalizeToolCalls(Json& calls, const std::string& path) {
   for (std::size_t i = 0; i < calls.size(); ++i) {
     const std::string call_path = absl::StrFormat("%s[%d].function", path, i);
     const Json* function = calls[i].is_object() ? FindMember(calls[i], "function") : nullptr;
-    const Json* name = function != nullptr && function->is_object() ? FindMember(*function, "name") : nullptr;
+    const Json* name =
+        function != nullptr && function->is_object() ? FindMember(*function, "name") : nullptr;
     if (name == nullptr || !name->is_string()) {
       return BadParam(call_path, "Invalid '%s': it must be an object with a name.", call_path);
     }
@@ -57,12 +61,13 @@ absl::Status NormalizeToolCalls(Json& calls, const std::string& path) {
       const std::string text = arguments->get<std::string>();
       absl::StatusOr<Json> parsed = ParseJsonBody(text.empty() ? "{}" : text);
       if (!parsed.ok()) {
-        return BadParam(call_path + ".arguments", "Invalid '%s.arguments': it must be the text of a JSON object.",
-                        call_path);
+        return BadParam(call_path + ".arguments",
+                        "Invalid '%s.arguments': it must be the text of a JSON object.", call_path);
       }
       mutable_function["arguments"] = *std::move(parsed);
     } else if (!arguments->is_object()) {
-      return BadParam(call_path + ".arguments", "Invalid '%s.arguments': it must be a string.", call_path);
+      return BadParam(call_path + ".arguments", "Invalid '%s.arguments': it must be a string.",
+                      call_path);
     }
   }
   return absl::OkStatus();
@@ -74,13 +79,15 @@ absl::StatusOr<Json> NormalizeMessage(const Json& message, const std::string& pa
   if (role == nullptr) return MissingParam(path + ".role");
   const std::string name = role->is_string() ? role->get<std::string>() : std::string();
   if (std::find(kRoles.begin(), kRoles.end(), name) == kRoles.end()) {
-    return BadParam(path + ".role",
-                    "Invalid '%s.role': it must be one of system, developer, user, assistant, tool.", path);
+    return BadParam(
+        path + ".role",
+        "Invalid '%s.role': it must be one of system, developer, user, assistant, tool.", path);
   }
   Json result = message;
   if (name == "developer") result["role"] = "system";
   if (FindMember(message, "audio") != nullptr) {
-    return UnsupportedParam(path + ".audio", "Unsupported parameter: audio is not supported by this server.");
+    return UnsupportedParam(path + ".audio",
+                            "Unsupported parameter: audio is not supported by this server.");
   }
   const Json* calls = FindMember(message, "tool_calls");
   if (calls == nullptr || calls->empty()) {
@@ -99,7 +106,8 @@ absl::StatusOr<Json> NormalizeMessage(const Json& message, const std::string& pa
     SPIN_ASSIGN_OR_RETURN(const std::string text, TextOfParts(*content, path + ".content"));
     result["content"] = text;
   } else if (!content->is_string()) {
-    return BadParam(path + ".content", "Invalid '%s.content': it must be a string or a list of parts.", path);
+    return BadParam(path + ".content",
+                    "Invalid '%s.content': it must be a string or a list of parts.", path);
   }
   return result;
 }
@@ -110,9 +118,10 @@ absl::Status CheckToolChoice(const Json& body) {
   if (choice->is_string() && (*choice == "none" || *choice == "auto")) return absl::OkStatus();
   const bool known = choice->is_object() || (choice->is_string() && *choice == "required");
   if (!known) return BadParam("tool_choice", "Invalid 'tool_choice': it must be 'none' or 'auto'.");
-  return UnsupportedParam("tool_choice",
-                          "Unsupported parameter: 'tool_choice' other than 'none' and 'auto' is not "
-                          "supported by this server.");
+  return UnsupportedParam(
+      "tool_choice",
+      "Unsupported parameter: 'tool_choice' other than 'none' and 'auto' is not "
+      "supported by this server.");
 }
 
 }  // namespace
@@ -125,7 +134,8 @@ absl::StatusOr<Json> NormalizeMessages(const Json& body) {
   }
   Json result = Json::array();
   for (std::size_t i = 0; i < messages->size(); ++i) {
-    SPIN_ASSIGN_OR_RETURN(Json message, NormalizeMessage((*messages)[i], absl::StrFormat("messages[%d]", i)));
+    SPIN_ASSIGN_OR_RETURN(Json message,
+                          NormalizeMessage((*messages)[i], absl::StrFormat("messages[%d]", i)));
     result.push_back(std::move(message));
   }
   return result;
@@ -141,7 +151,8 @@ absl::StatusOr<Json> ParseTools(const Json& body) {
     const std::string path = absl::StrFormat("tools[%d]", i);
     const Json& tool = (*tools)[i];
     if (!tool.is_object() || tool.value("type", Json()) != "function") {
-      return BadParam(path + ".type", "Invalid '%s': it must be an object of type 'function'.", path);
+      return BadParam(path + ".type", "Invalid '%s': it must be an object of type 'function'.",
+                      path);
     }
     const Json* function = FindMember(tool, "function");
     if (function == nullptr) return MissingParam(path + ".function");

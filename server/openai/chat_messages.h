@@ -1,7 +1,8 @@
 // The messages of a chat request, checked and brought into the form that chat templates expect.
 //
-//   developer -> system; a list of text parts -> one string (parts on lines of their own); the arguments of an assistant's
-//   tool calls, which OpenAI has as a JSON text -> the object itself. Members that we do not know pass through.
+//   developer -> system; a list of text parts -> one string (parts on lines of their own); the arguments of an
+//   assistant's tool calls, which OpenAI has as a JSON text -> the object itself. Members that we do not know pass
+//   through.
 #pragma once
 
 #include "server/openai/json_body.h"

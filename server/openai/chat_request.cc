@@ -25,7 +25,8 @@ absl::Status ReadLogprobs(const Json& body, SamplingParams& sampling) {
 absl::Status CheckModalities(const Json& body) {
   const Json* modalities = FindMember(body, "modalities");
   if (modalities == nullptr || *modalities == Json::array({"text"})) return absl::OkStatus();
-  return UnsupportedParam("modalities", "Unsupported parameter: this server has the modality 'text' only.");
+  return UnsupportedParam("modalities",
+                          "Unsupported parameter: this server has the modality 'text' only.");
 }
 
 absl::StatusOr<jinja::Dict> TemplateArguments(const Json& body) {
@@ -33,7 +34,8 @@ absl::StatusOr<jinja::Dict> TemplateArguments(const Json& body) {
   const Json* arguments = FindMember(body, "chat_template_kwargs");
   if (arguments == nullptr) return variables;
   if (!arguments->is_object()) {
-    return BadParam("chat_template_kwargs", "Invalid 'chat_template_kwargs': it must be an object.");
+    return BadParam("chat_template_kwargs",
+                    "Invalid 'chat_template_kwargs': it must be an object.");
   }
   for (const auto& [key, value] : arguments->items()) variables.Set(key, ToTemplateValue(value));
   return variables;
@@ -75,7 +77,8 @@ absl::StatusOr<ChatPrompt> ParseChatPrompt(const Json& body, const ModelInfo& mo
 
 absl::StatusOr<ChatRequest> ParseChatRequest(const Json& body, const ModelInfo& model) {
   ChatRequest request;
-  SPIN_ASSIGN_OR_RETURN(request.common, ParseCommonRequest(body, model, /*allow_zero_max_tokens=*/false));
+  SPIN_ASSIGN_OR_RETURN(request.common,
+                        ParseCommonRequest(body, model, /*allow_zero_max_tokens=*/false));
   SPIN_RETURN_IF_ERROR(CheckModalities(body));
   SPIN_RETURN_IF_ERROR(ReadLogprobs(body, request.common.sampling));
   SPIN_ASSIGN_OR_RETURN(request.prompt, ParseChatPrompt(body, model));

@@ -72,18 +72,21 @@ absl::Status ReadLogitBias(const Json& body, int32_t vocab_size, SamplingParams&
   const Json* bias = FindMember(body, "logit_bias");
   if (bias == nullptr) return absl::OkStatus();
   if (!bias->is_object()) {
-    return BadParam("logit_bias", "Invalid 'logit_bias': it must be an object of token id to bias.");
+    return BadParam("logit_bias",
+                    "Invalid 'logit_bias': it must be an object of token id to bias.");
   }
   for (const auto& [key, value] : bias->items()) {
-    const bool is_number = !key.empty() && key.size() <= 9 &&
-                           std::all_of(key.begin(), key.end(), [](char c) { return c >= '0' && c <= '9'; });
+    const bool is_number =
+        !key.empty() && key.size() <= 9 &&
+        std::all_of(key.begin(), key.end(), [](char c) { return c >= '0' && c <= '9'; });
     if (!is_number || std::stoi(key) >= vocab_size) {
       return BadParam("logit_bias", "Invalid 'logit_bias': '%s' is no token id (0 to %d).", key,
                       vocab_size - 1);
     }
     const double number = value.is_number() ? value.get<double>() : 1000;
     if (!(number >= -100 && number <= 100)) {
-      return BadParam("logit_bias", "Invalid 'logit_bias': the bias of %s must be -100 to 100.", key);
+      return BadParam("logit_bias", "Invalid 'logit_bias': the bias of %s must be -100 to 100.",
+                      key);
     }
     sampling.logit_bias.emplace_back(std::stoi(key), static_cast<float>(number));
   }
@@ -98,8 +101,8 @@ absl::Status ReadStops(const Json& body, int32_t vocab_size, SamplingParams& sam
   if (stop != nullptr) {
     const Json list = stop->is_array() ? *stop : Json::array({*stop});
     if (list.size() > kMaxStopStrings) {
-      return BadParam("stop", "Invalid 'stop': %d strings, but at most %d are allowed.", list.size(),
-                      kMaxStopStrings);
+      return BadParam("stop", "Invalid 'stop': %d strings, but at most %d are allowed.",
+                      list.size(), kMaxStopStrings);
     }
     for (const Json& item : list) {
       const bool good = item.is_string() && !item.get_ref<const std::string&>().empty() &&
@@ -135,7 +138,8 @@ absl::Status ReadLimits(const Json& body, bool allow_zero, SamplingParams& sampl
   std::optional<int32_t> best_of;
   SPIN_RETURN_IF_ERROR(ReadInt32(body, "best_of", 1, kMaxN, best_of));
   if (best_of.has_value() && *best_of != sampling.n) {
-    return UnsupportedParam("best_of", "Unsupported parameter: 'best_of' other than 'n' is not supported.");
+    return UnsupportedParam("best_of",
+                            "Unsupported parameter: 'best_of' other than 'n' is not supported.");
   }
   return absl::OkStatus();
 }
@@ -162,7 +166,8 @@ absl::Status RefuseUnsupported(const Json& body) {
   bool beam_search = false;
   SPIN_RETURN_IF_ERROR(ReadBool(body, "use_beam_search", beam_search));
   if (beam_search) {
-    return UnsupportedParam("use_beam_search", "Unsupported parameter: beam search is not supported.");
+    return UnsupportedParam("use_beam_search",
+                            "Unsupported parameter: beam search is not supported.");
   }
   const Json* format = FindMember(body, "response_format");
   if (format == nullptr) return absl::OkStatus();
@@ -210,7 +215,8 @@ absl::StatusOr<CommonRequest> ParseCommonRequest(const Json& body, const ModelIn
   SPIN_RETURN_IF_ERROR(
       ReadInt32(body, "truncate_prompt_tokens", -1, kMaxInt32, request.truncate_prompt_tokens));
   if (request.truncate_prompt_tokens == 0) {
-    return BadParam("truncate_prompt_tokens", "Invalid 'truncate_prompt_tokens': it must be -1 or at least 1.");
+    return BadParam("truncate_prompt_tokens",
+                    "Invalid 'truncate_prompt_tokens': it must be -1 or at least 1.");
   }
   return request;
 }

@@ -13,17 +13,19 @@ namespace spin {
 
 struct CommonRequest {
   std::string model;  // as asked; empty: the one that is served
-  SamplingParams sampling;  // max_tokens as asked (absent: absent); logprobs are the caller's business
+  SamplingParams
+      sampling;  // max_tokens as asked (absent: absent); logprobs are the caller's business
   int32_t priority = 0;
   bool stream = false;
   bool include_usage = false;           // stream_options
   bool continuous_usage_stats = false;  // stream_options: usage on every chunk
   bool return_token_ids = false;
-  std::optional<int32_t> truncate_prompt_tokens;  // keep the last so many; -1: what the context holds
+  std::optional<int32_t>
+      truncate_prompt_tokens;  // keep the last so many; -1: what the context holds
 };
 
-// Reads the common members. Absent sampling members take the model's defaults. `max_tokens_name` says which member bounds
-// the completion in error messages. Members nobody knows are ignored, those we cannot honour are refused.
+// Reads the common members. Absent sampling members take the model's defaults. `max_tokens_name` says which member
+// bounds the completion in error messages. Members nobody knows are ignored, those we cannot honour are refused.
 absl::StatusOr<CommonRequest> ParseCommonRequest(const Json& body, const ModelInfo& model,
                                                  bool allow_zero_max_tokens);
 

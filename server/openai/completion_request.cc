@@ -16,9 +16,10 @@ absl::Status ReadPrompts(const Json& body, const ModelInfo& model, CompletionReq
     return absl::OkStatus();
   }
   if (!prompt->is_array() || prompt->empty()) {
-    return BadParam("prompt",
-                    "Invalid 'prompt': it must be a string, a list of strings, a list of token ids, or "
-                    "a list of lists of token ids, and not empty.");
+    return BadParam(
+        "prompt",
+        "Invalid 'prompt': it must be a string, a list of strings, a list of token ids, or "
+        "a list of lists of token ids, and not empty.");
   }
   if (prompt->front().is_number()) {
     std::vector<int32_t> ids;

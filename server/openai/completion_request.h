@@ -10,9 +10,11 @@
 namespace spin {
 
 struct CompletionRequest {
-  CommonRequest common;  // sampling.max_tokens is set: 16 where the client says nothing (OpenAI's default)
+  CommonRequest
+      common;  // sampling.max_tokens is set: 16 where the client says nothing (OpenAI's default)
   bool max_tokens_defaulted = false;
-  std::vector<std::variant<std::string, std::vector<int32_t>>> prompts;  // text or token ids, at least one
+  std::vector<std::variant<std::string, std::vector<int32_t>>>
+      prompts;  // text or token ids, at least one
   bool echo = false;
   bool add_special_tokens = true;
 };

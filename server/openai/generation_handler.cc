@@ -26,7 +26,8 @@ struct Prepared {
   std::vector<Request> requests;  // one a prompt
 };
 
-ResponsePlan MakePlan(const ServingContext& context, const CommonRequest& common, std::string_view id_prefix) {
+ResponsePlan MakePlan(const ServingContext& context, const CommonRequest& common,
+                      std::string_view id_prefix) {
   ResponsePlan plan;
   plan.id = MakeRandomId(id_prefix);
   plan.created = std::chrono::duration_cast<std::chrono::seconds>(
@@ -51,7 +52,8 @@ ResponsePlan MakePlan(const ServingContext& context, const CommonRequest& common
 void AddPrompt(const CommonRequest& common, std::vector<int32_t> tokens, Prepared& prepared) {
   PromptInfo info;
   info.num_tokens = static_cast<int64_t>(tokens.size());
-  const bool shown = prepared.plan.return_token_ids || (prepared.plan.echo && prepared.plan.logprobs.has_value());
+  const bool shown =
+      prepared.plan.return_token_ids || (prepared.plan.echo && prepared.plan.logprobs.has_value());
   if (shown) info.tokens = tokens;
   prepared.plan.prompts.push_back(std::move(info));
   Request request;
@@ -75,7 +77,8 @@ absl::Status AddCompletionPrompt(const ServingContext& context, const Completion
   const auto* text = std::get_if<std::string>(&prompt);
   std::vector<int32_t> tokens;
   if (text != nullptr) {
-    SPIN_ASSIGN_OR_RETURN(tokens, TokenizeText(context, *text, request.add_special_tokens, "prompt"));
+    SPIN_ASSIGN_OR_RETURN(tokens,
+                          TokenizeText(context, *text, request.add_special_tokens, "prompt"));
   } else {
     tokens = std::get<std::vector<int32_t>>(prompt);
   }
@@ -109,7 +112,8 @@ absl::Status AddCompletionPrompt(const ServingContext& context, const Completion
 
 absl::StatusOr<Prepared> PrepareCompletion(const ServingContext& context, std::string_view body) {
   SPIN_ASSIGN_OR_RETURN(const Json json, ParseJsonBody(body));
-  SPIN_ASSIGN_OR_RETURN(const CompletionRequest request, ParseCompletionRequest(json, context.model));
+  SPIN_ASSIGN_OR_RETURN(const CompletionRequest request,
+                        ParseCompletionRequest(json, context.model));
   SPIN_RETURN_IF_ERROR(CheckStops(context, request.common.sampling));
   Prepared prepared;
   prepared.plan = MakePlan(context, request.common, "cmpl-");
@@ -126,8 +130,8 @@ absl::StatusOr<Prepared> PrepareChat(const ServingContext& context, std::string_
   SPIN_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, TokenizeChat(context, request.prompt));
   TruncatePrompt(request.common.truncate_prompt_tokens, context.model.max_model_len, tokens);
   SPIN_RETURN_IF_ERROR(CheckContextLength(static_cast<int64_t>(tokens.size()),
-                                          request.common.sampling.max_tokens, context.model.max_model_len,
-                                          "messages"));
+                                          request.common.sampling.max_tokens,
+                                          context.model.max_model_len, "messages"));
   Prepared prepared;
   prepared.plan = MakePlan(context, request.common, "chatcmpl-");
   AddPrompt(request.common, std::move(tokens), prepared);
@@ -135,21 +139,25 @@ absl::StatusOr<Prepared> PrepareChat(const ServingContext& context, std::string_
 }
 
 std::unique_ptr<HttpTask> Run(const ServingContext& context, absl::StatusOr<Prepared> prepared,
-                              const ResponseFormat& format, const HttpRequest& request, const Waker& wake) {
+                              const ResponseFormat& format, const HttpRequest& request,
+                              const Waker& wake) {
   if (!prepared.ok()) return Ready(ErrorResponse(prepared.status(), request.id));
   absl::StatusOr<std::unique_ptr<GenerationRun>> run =
       GenerationRun::Start(*context.backend, std::move(prepared->requests), wake);
   if (!run.ok()) return Ready(ErrorResponse(run.status(), request.id));
-  return std::make_unique<GenerationTask>(std::move(prepared->plan), format, *std::move(run), request.id);
+  return std::make_unique<GenerationTask>(std::move(prepared->plan), format, *std::move(run),
+                                          request.id);
 }
 
 }  // namespace
 
-std::unique_ptr<HttpTask> HandleCompletions(const ServingContext& context, HttpRequest& request, Waker wake) {
+std::unique_ptr<HttpTask> HandleCompletions(const ServingContext& context, HttpRequest& request,
+                                            Waker wake) {
   return Run(context, PrepareCompletion(context, request.body), kCompletionFormat, request, wake);
 }
 
-std::unique_ptr<HttpTask> HandleChatCompletions(const ServingContext& context, HttpRequest& request, Waker wake) {
+std::unique_ptr<HttpTask> HandleChatCompletions(const ServingContext& context, HttpRequest& request,
+                                                Waker wake) {
   return Run(context, PrepareChat(context, request.body), kChatFormat, request, wake);
 }
 

@@ -10,7 +10,9 @@ namespace spin {
 
 // REQUIRES: the state of `context` is not kLoading. Any thread. Every error that can be known before the engine runs is
 // an answer with its status.
-std::unique_ptr<HttpTask> HandleCompletions(const ServingContext& context, HttpRequest& request, Waker wake);
-std::unique_ptr<HttpTask> HandleChatCompletions(const ServingContext& context, HttpRequest& request, Waker wake);
+std::unique_ptr<HttpTask> HandleCompletions(const ServingContext& context, HttpRequest& request,
+                                            Waker wake);
+std::unique_ptr<HttpTask> HandleChatCompletions(const ServingContext& context, HttpRequest& request,
+                                                Waker wake);
 
 }  // namespace spin

@@ -4,9 +4,8 @@
 
 namespace spin {
 
-absl::StatusOr<std::unique_ptr<GenerationRun>> GenerationRun::Start(GenerationBackend& backend,
-                                                                    std::vector<Request> requests,
-                                                                    const std::function<void()>& wake) {
+absl::StatusOr<std::unique_ptr<GenerationRun>> GenerationRun::Start(
+    GenerationBackend& backend, std::vector<Request> requests, const std::function<void()>& wake) {
   std::unique_ptr<GenerationRun> run(new GenerationRun(backend));
   run->entries_.reserve(requests.size());
   for (Request& request : requests) {

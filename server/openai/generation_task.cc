@@ -19,7 +19,10 @@ constexpr std::size_t kMaxBodyBytes = std::size_t{32} << 10;
 
 GenerationTask::GenerationTask(ResponsePlan plan, const ResponseFormat& format,
                                std::unique_ptr<GenerationRun> run, std::string request_id)
-    : plan_(std::move(plan)), format_(format), run_(std::move(run)), request_id_(std::move(request_id)) {
+    : plan_(std::move(plan)),
+      format_(format),
+      run_(std::move(run)),
+      request_id_(std::move(request_id)) {
   const auto per_prompt = static_cast<std::size_t>(plan_.choices_per_prompt);
   choices_.resize(plan_.prompts.size() * per_prompt);
   for (std::size_t i = 0; i < choices_.size(); ++i) {

@@ -16,8 +16,8 @@ namespace spin {
 class GenerationTask final : public HttpTask {
  public:
   // `format` outlives the task. `request_id` names the request in the text of a server error.
-  GenerationTask(ResponsePlan plan, const ResponseFormat& format, std::unique_ptr<GenerationRun> run,
-                 std::string request_id);
+  GenerationTask(ResponsePlan plan, const ResponseFormat& format,
+                 std::unique_ptr<GenerationRun> run, std::string request_id);
 
   // A stream's head goes out with the first output, so that a request that fails before it still gets a proper status;
   // or after the first idle period, so that proxies see the connection alive.

@@ -25,8 +25,8 @@ absl::Status CheckShape(std::string_view text) {
     if (c == '[' || c == '{') {
       members.push_back(0);
       if (members.size() > kMaxJsonDepth) {
-        return InvalidArgument("The JSON is nested deeper than %d levels (at byte %d).", kMaxJsonDepth,
-                               i + 1);
+        return InvalidArgument("The JSON is nested deeper than %d levels (at byte %d).",
+                               kMaxJsonDepth, i + 1);
       }
     }
     if ((c == ']' || c == '}') && !members.empty()) members.pop_back();
@@ -72,7 +72,12 @@ std::string DumpJson(const Json& value) {
 bool IsUtf8(std::string_view text) {
   for (std::size_t i = 0; i < text.size();) {
     const auto lead = static_cast<unsigned char>(text[i]);
-    const int length = lead < 0x80 ? 1 : lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF5 ? 4 : 0;
+    const int length = lead < 0x80   ? 1
+                       : lead < 0xC2 ? 0
+                       : lead < 0xE0 ? 2
+                       : lead < 0xF0 ? 3
+                       : lead < 0xF5 ? 4
+                                     : 0;
     if (length == 0 || i + static_cast<std::size_t>(length) > text.size()) return false;
     for (int k = 1; k < length; ++k) {
       const auto c = static_cast<unsigned char>(text[i + static_cast<std::size_t>(k)]);

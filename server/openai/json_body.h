@@ -15,8 +15,9 @@ using Json = nlohmann::ordered_json;
 
 inline constexpr int kMaxJsonDepth = 100;
 
-// A JSON object. InvalidArgument says where the text is wrong (line and column). Nesting is bounded by kMaxJsonDepth, and
-// so is the work that objects with very many members make (their order costs a linear search a member).
+// A JSON object. InvalidArgument says where the text is wrong (line and column). Nesting is bounded by
+// kMaxJsonDepth, and so is the work that objects with very many members make (their order costs a linear search a
+// member).
 absl::StatusOr<Json> ParseJsonBody(std::string_view text);
 
 // Any JSON value, likewise.

@@ -9,7 +9,9 @@
 namespace spin {
 namespace {
 
-double Finite(float logprob) { return std::isfinite(logprob) ? static_cast<double>(logprob) : -9999.0; }
+double Finite(float logprob) {
+  return std::isfinite(logprob) ? static_cast<double>(logprob) : -9999.0;
+}
 
 Json BytesOf(const Tokenizer* tokenizer, int32_t token) {
   if (tokenizer == nullptr) return nullptr;
@@ -18,7 +20,9 @@ Json BytesOf(const Tokenizer* tokenizer, int32_t token) {
   return bytes;
 }
 
-int NumTop(const SampledToken& token, int32_t wanted) { return std::min(token.num_top, wanted); }
+int NumTop(const SampledToken& token, int32_t wanted) {
+  return std::min(token.num_top, wanted);
+}
 
 // Most probable first; the chosen token last where it is none of them.
 Json TopLogprobs(const ResponsePlan& plan, const SampledToken& token) {

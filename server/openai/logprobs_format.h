@@ -17,8 +17,8 @@ std::string TokenText(const Tokenizer* tokenizer, int32_t token);
 // Characters that `token` begins in the text of an answer (special tokens that are left out: none).
 int64_t TokenCharacters(const ResponsePlan& plan, int32_t token);
 
-// {"text_offset","token_logprobs","tokens","top_logprobs"}. `prompt` (may be null) comes first: its first token has null.
-// `offset` moves on by the characters of what was written.
+// {"text_offset","token_logprobs","tokens","top_logprobs"}. `prompt` (may be null) comes first: its first token has
+// null. `offset` moves on by the characters of what was written.
 Json FormatCompletionLogprobs(const ResponsePlan& plan, const PromptInfo* prompt,
                               std::span<const SampledToken> tokens, int64_t& offset);
 

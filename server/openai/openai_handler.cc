@@ -72,20 +72,25 @@ class OpenAiHandler final : public HttpHandler {
   Router router_;
 };
 
-void OpenAiHandler::AddJsonRoute(const std::string& path, absl::Status (OpenAiHandler::*check)() const,
+void OpenAiHandler::AddJsonRoute(const std::string& path,
+                                 absl::Status (OpenAiHandler::*check)() const,
                                  Router::Function function) {
-  router_.Add("POST", path, [this, check, function = std::move(function)](HttpRequest& request, Waker wake) {
-    const absl::Status status = (this->*check)();
-    if (!status.ok()) return Ready(ErrorResponse(status, request.id));
-    if (!IsJsonType(request.Header("Content-Type"))) {
-      return Ready(ProtocolError(415, "Unsupported media type: the Content-Type must be application/json."));
-    }
-    return function(request, std::move(wake));
-  });
+  router_.Add("POST", path,
+              [this, check, function = std::move(function)](HttpRequest& request, Waker wake) {
+                const absl::Status status = (this->*check)();
+                if (!status.ok()) return Ready(ErrorResponse(status, request.id));
+                if (!IsJsonType(request.Header("Content-Type"))) {
+                  return Ready(ProtocolError(
+                      415, "Unsupported media type: the Content-Type must be application/json."));
+                }
+                return function(request, std::move(wake));
+              });
 }
 
 void OpenAiHandler::AddSystemRoutes() {
-  const auto alive = [](HttpRequest&, const Waker&) { return Ready(JsonResponse({{"status", "ok"}})); };
+  const auto alive = [](HttpRequest&, const Waker&) {
+    return Ready(JsonResponse({{"status", "ok"}}));
+  };
   const auto ready = [this](HttpRequest& request, const Waker&) {
     const absl::Status status = CheckAdmitting();
     if (!status.ok()) return Ready(ErrorResponse(status, request.id));
@@ -117,20 +122,22 @@ void OpenAiHandler::AddModelRoutes() {
   add("/v1/models/*",
       [this](const HttpRequest& request) { return GetModel(context_.model, request.path_tail); });
   const auto add_text = [this](const std::string& path, auto handle) {
-    AddJsonRoute(path, &OpenAiHandler::CheckLoaded, [this, handle](HttpRequest& request, const Waker&) {
-      absl::StatusOr<HttpResponse> response = handle(context_, request.body);
-      if (!response.ok()) return Ready(ErrorResponse(response.status(), request.id));
-      return Ready(*std::move(response));
-    });
+    AddJsonRoute(path, &OpenAiHandler::CheckLoaded,
+                 [this, handle](HttpRequest& request, const Waker&) {
+                   absl::StatusOr<HttpResponse> response = handle(context_, request.body);
+                   if (!response.ok()) return Ready(ErrorResponse(response.status(), request.id));
+                   return Ready(*std::move(response));
+                 });
   };
   add_text("/tokenize", HandleTokenize);
   add_text("/detokenize", HandleDetokenize);
 }
 
 void OpenAiHandler::AddGenerationRoutes() {
-  AddJsonRoute("/v1/completions", &OpenAiHandler::CheckAdmitting, [this](HttpRequest& request, Waker wake) {
-    return HandleCompletions(context_, request, std::move(wake));
-  });
+  AddJsonRoute("/v1/completions", &OpenAiHandler::CheckAdmitting,
+               [this](HttpRequest& request, Waker wake) {
+                 return HandleCompletions(context_, request, std::move(wake));
+               });
   AddJsonRoute("/v1/chat/completions", &OpenAiHandler::CheckAdmitting,
                [this](HttpRequest& request, Waker wake) {
                  return HandleChatCompletions(context_, request, std::move(wake));

@@ -3,8 +3,8 @@
 //   POST /v1/completions  /v1/chat/completions  /tokenize  /detokenize
 //   GET  /v1/models  /v1/models/{id}  /health  /health/live  /health/ready  /metrics  /version
 //
-// While the model loads, everything but /health/live, /metrics and /version answers 503 with Retry-After; while the server
-// drains, so do new generations and the readiness probes.
+// While the model loads, everything but /health/live, /metrics and /version answers 503 with Retry-After; while the
+// server drains, so do new generations and the readiness probes.
 #pragma once
 
 #include <memory>

@@ -56,7 +56,8 @@ absl::Status ReadInt(const Json& object, std::string_view name, int64_t min, int
   const std::optional<int64_t> value = IntegerOf(*member);
   if (!value.has_value()) return WrongType(name, "an integer", *member);
   if (*value < min || *value > max) {
-    return BadParam(name, "Invalid '%s': %d is outside the range %d to %d.", name, *value, min, max);
+    return BadParam(name, "Invalid '%s': %d is outside the range %d to %d.", name, *value, min,
+                    max);
   }
   out = value;
   return absl::OkStatus();
@@ -87,8 +88,8 @@ absl::Status ReadTokenIds(const Json& list, std::string_view param, int32_t voca
     const std::optional<int64_t> id = IntegerOf(item);
     if (!id.has_value()) return WrongType(param, "a list of token ids", item);
     if (*id < 0 || *id >= vocab_size) {
-      return BadParam(param, "Invalid '%s': token id %d is outside the vocabulary (0 to %d).", param,
-                      *id, vocab_size - 1);
+      return BadParam(param, "Invalid '%s': token id %d is outside the vocabulary (0 to %d).",
+                      param, *id, vocab_size - 1);
     }
     out.push_back(static_cast<int32_t>(*id));
   }
@@ -99,7 +100,8 @@ absl::Status RefuseMembers(const Json& object, std::initializer_list<std::string
   for (const std::string_view name : names) {
     if (FindMember(object, name) == nullptr) continue;
     return UnsupportedParam(
-        name, absl::StrFormat("Unsupported parameter: '%s' is not supported by this server.", name));
+        name,
+        absl::StrFormat("Unsupported parameter: '%s' is not supported by this server.", name));
   }
   return absl::OkStatus();
 }

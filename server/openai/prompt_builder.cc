@@ -22,9 +22,10 @@ absl::Status CutAfterFinalMessage(const std::string& message, std::string& text)
   const std::string_view bare = StripRight(StripLeft(message));
   const std::size_t place = text.rfind(bare);
   if (place == std::string::npos) {
-    return BadParam("continue_final_message",
-                    "The final message does not appear in the chat after the template was applied, so it "
-                    "cannot be continued.");
+    return BadParam(
+        "continue_final_message",
+        "The final message does not appear in the chat after the template was applied, so it "
+        "cannot be continued.");
   }
   const std::string_view whole = StripLeft(message);
   const bool kept_spaces = std::string_view(text).substr(place, whole.size()) == whole;
@@ -34,25 +35,29 @@ absl::Status CutAfterFinalMessage(const std::string& message, std::string& text)
 
 }  // namespace
 
-absl::StatusOr<std::vector<int32_t>> TokenizeText(const ServingContext& context, std::string_view text,
-                                                  bool add_special_tokens, std::string_view param) {
+absl::StatusOr<std::vector<int32_t>> TokenizeText(const ServingContext& context,
+                                                  std::string_view text, bool add_special_tokens,
+                                                  std::string_view param) {
   if (context.tokenizer == nullptr) {
     return BadParam(param, "This model has no tokenizer: send the prompt as token ids.");
   }
   return context.tokenizer->Encode(text, add_special_tokens);
 }
 
-absl::StatusOr<std::vector<int32_t>> TokenizeChat(const ServingContext& context, const ChatPrompt& prompt) {
+absl::StatusOr<std::vector<int32_t>> TokenizeChat(const ServingContext& context,
+                                                  const ChatPrompt& prompt) {
   if (context.tokenizer == nullptr) {
-    return BadParam("messages",
-                    "This model has no tokenizer, so it cannot chat: use /v1/completions with token ids.");
+    return BadParam(
+        "messages",
+        "This model has no tokenizer, so it cannot chat: use /v1/completions with token ids.");
   }
   if (context.chat_template == nullptr) {
     return BadParam("messages", "This model has no chat template: use /v1/completions.");
   }
   absl::StatusOr<std::string> text = context.chat_template->Render(prompt.variables);
   if (!text.ok()) {
-    return BadParam("messages", "The chat template refused the request: %s", MessageOf(text.status()));
+    return BadParam("messages", "The chat template refused the request: %s",
+                    MessageOf(text.status()));
   }
   if (prompt.continue_final_message) {
     SPIN_RETURN_IF_ERROR(CutAfterFinalMessage(prompt.final_message, *text));
@@ -65,23 +70,27 @@ void TruncatePrompt(std::optional<int32_t> truncate_prompt_tokens, int32_t max_m
   if (!truncate_prompt_tokens.has_value()) return;
   const int32_t limit = *truncate_prompt_tokens < 0 ? max_model_len - 1 : *truncate_prompt_tokens;
   const auto keep = static_cast<std::size_t>(limit);
-  if (tokens.size() > keep) tokens.erase(tokens.begin(), tokens.end() - static_cast<std::ptrdiff_t>(keep));
+  if (tokens.size() > keep)
+    tokens.erase(tokens.begin(), tokens.end() - static_cast<std::ptrdiff_t>(keep));
 }
 
-absl::Status CheckContextLength(int64_t prompt_tokens, std::optional<int64_t> max_tokens, int64_t max_model_len,
-                                std::string_view param) {
+absl::Status CheckContextLength(int64_t prompt_tokens, std::optional<int64_t> max_tokens,
+                                int64_t max_model_len, std::string_view param) {
   if (prompt_tokens == 0) return BadParam(param, "Invalid '%s': the prompt is empty.", param);
   const int64_t completion = max_tokens.value_or(1);
   if (prompt_tokens + completion <= max_model_len) return absl::OkStatus();
   const absl::Status status =
       prompt_tokens >= max_model_len || !max_tokens.has_value()
-          ? OutOfRange("This model's maximum context length is %d tokens. However, your %s resulted in %d "
-                       "tokens. Please reduce the length of the %s.",
-                       max_model_len, param, prompt_tokens, param)
-          : OutOfRange("This model's maximum context length is %d tokens. However, you requested %d tokens "
-                       "(%d in the %s, %d in the completion). Please reduce the length of the %s or "
-                       "completion.",
-                       max_model_len, prompt_tokens + completion, prompt_tokens, param, completion, param);
+          ? OutOfRange(
+                "This model's maximum context length is %d tokens. However, your %s resulted in %d "
+                "tokens. Please reduce the length of the %s.",
+                max_model_len, param, prompt_tokens, param)
+          : OutOfRange(
+                "This model's maximum context length is %d tokens. However, you requested %d "
+                "tokens "
+                "(%d in the %s, %d in the completion). Please reduce the length of the %s or "
+                "completion.",
+                max_model_len, prompt_tokens + completion, prompt_tokens, param, completion, param);
   return WithParam(status, param, kCodeContextLength);
 }
 

@@ -13,12 +13,14 @@
 namespace spin {
 
 // InvalidArgument (param `param`) where the model has no tokenizer.
-absl::StatusOr<std::vector<int32_t>> TokenizeText(const ServingContext& context, std::string_view text,
-                                                  bool add_special_tokens, std::string_view param);
+absl::StatusOr<std::vector<int32_t>> TokenizeText(const ServingContext& context,
+                                                  std::string_view text, bool add_special_tokens,
+                                                  std::string_view param);
 
 // Renders the chat template and tokenises. InvalidArgument where the model has no template or tokenizer, or where the
 // template refuses the messages.
-absl::StatusOr<std::vector<int32_t>> TokenizeChat(const ServingContext& context, const ChatPrompt& prompt);
+absl::StatusOr<std::vector<int32_t>> TokenizeChat(const ServingContext& context,
+                                                  const ChatPrompt& prompt);
 
 // Cuts a prompt to its last tokens as truncate_prompt_tokens asks.
 void TruncatePrompt(std::optional<int32_t> truncate_prompt_tokens, int32_t max_model_len,
@@ -27,7 +29,7 @@ void TruncatePrompt(std::optional<int32_t> truncate_prompt_tokens, int32_t max_m
 // OutOfRange (400, context_length_exceeded) where prompt and completion do not fit, with the sentence that OpenAI's
 // clients look for. `param`: "prompt" or "messages". `max_tokens`: what the client asked for; absent: room for one is
 // enough.
-absl::Status CheckContextLength(int64_t prompt_tokens, std::optional<int64_t> max_tokens, int64_t max_model_len,
-                                std::string_view param);
+absl::Status CheckContextLength(int64_t prompt_tokens, std::optional<int64_t> max_tokens,
+                                int64_t max_model_len, std::string_view param);
 
 }  // namespace spin

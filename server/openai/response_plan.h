@@ -15,7 +15,8 @@ struct PromptInfo {
   int64_t num_tokens = 0;
   std::vector<int32_t> tokens;  // kept only where the answer shows them
   std::string text;             // echo
-  std::vector<SampledToken> logprobs;  // when asked, with the first output: entry i belongs to token i + 1
+  std::vector<SampledToken>
+      logprobs;  // when asked, with the first output: entry i belongs to token i + 1
   int32_t cached_tokens = 0;
 };
 
@@ -28,16 +29,18 @@ struct ResponsePlan {
   const Tokenizer* tokenizer = nullptr;
   std::vector<PromptInfo> prompts;
   int32_t choices_per_prompt = 1;
-  bool one_sequence = false;  // greedy: the engine computes one sequence a prompt, every choice shows it
+  bool one_sequence =
+      false;  // greedy: the engine computes one sequence a prompt, every choice shows it
 
   bool stream = false;
   bool include_usage = false;
   bool continuous_usage_stats = false;
   bool return_token_ids = false;
   bool skip_special_tokens = true;
-  std::optional<int32_t> logprobs;         // alternatives of each generated token
-  std::optional<int32_t> prompt_logprobs;  // the client's own wish; echo with logprobs asks for them as well
-  bool echo = false;                       // completions
+  std::optional<int32_t> logprobs;  // alternatives of each generated token
+  std::optional<int32_t>
+      prompt_logprobs;  // the client's own wish; echo with logprobs asks for them as well
+  bool echo = false;    // completions
 
   bool keeps_tokens() const { return logprobs.has_value() || return_token_ids; }
 };

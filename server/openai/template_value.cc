@@ -13,7 +13,8 @@ jinja::Value ToTemplateValue(const Json& json) {
       return jinja::Value::Bool(json.get<bool>());
     case Json::value_t::number_integer:
     case Json::value_t::number_unsigned:
-      if (const auto integer = IntegerOf(json); integer.has_value()) return jinja::Value::Int(*integer);
+      if (const auto integer = IntegerOf(json); integer.has_value())
+        return jinja::Value::Int(*integer);
       return jinja::Value::Double(json.get<double>());
     case Json::value_t::number_float:
       return jinja::Value::Double(json.get<double>());

@@ -61,7 +61,8 @@ absl::StatusOr<HttpResponse> HandleTokenize(const ServingContext& context, std::
   return JsonResponse(result);
 }
 
-absl::StatusOr<HttpResponse> HandleDetokenize(const ServingContext& context, std::string_view body) {
+absl::StatusOr<HttpResponse> HandleDetokenize(const ServingContext& context,
+                                              std::string_view body) {
   SPIN_ASSIGN_OR_RETURN(const Json json, ParseBody(context, body));
   const Json* list = FindMember(json, "tokens");
   if (list == nullptr) return MissingParam("tokens");

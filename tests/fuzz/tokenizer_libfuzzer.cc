@@ -1,4 +1,4 @@
-// clang++ -fsanitize=fuzzer,address entry; see tests/fuzz/BUILD.bazel.
+// The libFuzzer entry; tests/fuzz/BUILD.bazel says how to build it.
 #include <cstddef>
 #include <cstdint>
 

@@ -23,7 +23,9 @@ HttpClient::HttpClient(uint16_t port) {
   if (::connect(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) Close();
 }
 
-HttpClient::~HttpClient() { Close(); }
+HttpClient::~HttpClient() {
+  Close();
+}
 
 void HttpClient::Close() {
   if (socket_ >= 0) ::close(socket_);
@@ -99,9 +101,11 @@ bool HttpClient::AtEnd() {
   return rest_.empty() && ::recv(socket_, &byte, 1, 0) == 0;
 }
 
-std::string HttpClient::PostText(std::string_view path, std::string_view json, std::string_view headers) {
+std::string HttpClient::PostText(std::string_view path, std::string_view json,
+                                 std::string_view headers) {
   return absl::StrFormat(
-      "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s",
+      "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n%sContent-Length: "
+      "%d\r\n\r\n%s",
       path, headers, json.size(), json);
 }
 

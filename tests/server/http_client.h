@@ -19,7 +19,8 @@ class HttpClient {
   bool Send(std::string_view bytes);
   void Close();
 
-  // Reads until `marker` has come (the text up to and with it), or the connection ends or three seconds pass (what came).
+  // Reads until `marker` has come (the text up to and with it), or the connection ends or three seconds pass (what
+  // came).
   std::string ReadUntil(std::string_view marker);
   // One answer: head, and the body by Content-Length or chunks (decoded).
   struct Response {
@@ -33,7 +34,8 @@ class HttpClient {
 
   Response Post(std::string_view path, std::string_view json);
   Response Get(std::string_view path, std::string_view method = "GET");
-  static std::string PostText(std::string_view path, std::string_view json, std::string_view headers = "");
+  static std::string PostText(std::string_view path, std::string_view json,
+                              std::string_view headers = "");
 
  private:
   bool Fill();  // more bytes into rest_; false at the end

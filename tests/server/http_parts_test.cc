@@ -70,7 +70,8 @@ TEST_CASE("ids do not repeat, and only sane ones are taken from clients") {
   CHECK(ids.size() == 10'000);
   CHECK(ids.begin()->size() == 37);
   CHECK(RequestIdFor("Abc-1_2.3:4") == "Abc-1_2.3:4");
-  for (const std::string& bad : {std::string(), std::string("a b"), std::string("a\r\nX: y"), std::string(129, 'a')}) {
+  for (const std::string& bad :
+       {std::string(), std::string("a b"), std::string("a\r\nX: y"), std::string(129, 'a')}) {
     CHECK(RequestIdFor(bad).starts_with("req-"));
   }
 }

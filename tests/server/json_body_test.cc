@@ -11,7 +11,8 @@ TEST_CASE("errors say where") {
   const auto parsed = ParseJsonBody("{\"a\": 1,\n \"b\": tru}");
   REQUIRE_FALSE(parsed.ok());
   CHECK(MessageOf(parsed.status()).find("line 2, column 10") != std::string::npos);
-  for (const char* bad : {"", " ", "{", "}", "[", "nul", "{\"a\"}", "{\"a\":1}}", "\"\xFF\"", "{\"a\":\"\\ud800\"}", "1e999"}) {
+  for (const char* bad : {"", " ", "{", "}", "[", "nul", "{\"a\"}", "{\"a\":1}}", "\"\xFF\"",
+                          "{\"a\":\"\\ud800\"}", "1e999"}) {
     INFO(bad);
     CHECK(ParseJsonBody(bad).status().code() == absl::StatusCode::kInvalidArgument);
   }
@@ -46,11 +47,13 @@ TEST_CASE("invalid UTF-8 is replaced when written") {
 }
 
 TEST_CASE("UTF-8 is recognised exactly") {
-  for (const char* good : {"", "a", "\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x98\x80", "\xEF\xBF\xBD", "\xF4\x8F\xBF\xBF"}) {
+  for (const char* good : {"", "a", "\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x98\x80", "\xEF\xBF\xBD",
+                           "\xF4\x8F\xBF\xBF"}) {
     CHECK(IsUtf8(good));
   }
-  for (const char* bad : {"\x80", "\xC3", "\xC0\x80", "\xE0\x80\x80", "\xED\xA0\x80", "\xF0\x80\x80\x80", "\xF4\x90\x80\x80",
-                          "\xF5\x80\x80\x80", "\xE2\x82", "a\xFF"}) {
+  for (const char* bad :
+       {"\x80", "\xC3", "\xC0\x80", "\xE0\x80\x80", "\xED\xA0\x80", "\xF0\x80\x80\x80",
+        "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xE2\x82", "a\xFF"}) {
     CHECK_FALSE(IsUtf8(bad));
   }
 }

@@ -1,5 +1,5 @@
-// Seeded mutations of good bodies: whatever comes, the handler answers with JSON, an error with its four keys, and never
-// crashes.
+// Seeded mutations of good bodies: whatever comes, the handler answers with JSON, an error with its four keys, and
+// never crashes.
 #include <catch2/catch.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -20,23 +20,25 @@ const std::vector<std::pair<std::string, std::string>>& Seeds() {
       {"/v1/completions",
        R"({"model":"tiny","prompt":["Hi",""],"max_tokens":5,"temperature":0.5,"top_p":0.9,"n":2,"logprobs":2,)"
        R"("echo":true,"stop":["a","b"],"logit_bias":{"5":1.5},"seed":7,"stream":false,"truncate_prompt_tokens":4})"},
-      {"/v1/completions", R"({"prompt":[[1,2,3],[4]],"stream":true,"stream_options":{"include_usage":true}})"},
+      {"/v1/completions",
+       R"({"prompt":[[1,2,3],[4]],"stream":true,"stream_options":{"include_usage":true}})"},
       {"/v1/chat/completions",
        R"({"messages":[{"role":"system","content":"s"},{"role":"user","content":[{"type":"text","text":"\u00e9"}]},)"
        R"({"role":"assistant","tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]},)"
        R"({"role":"tool","content":"x"}],"tools":[{"type":"function","function":{"name":"f","parameters":{"a":[1]}}}],)"
        R"("tool_choice":"auto","logprobs":true,"top_logprobs":3,"chat_template_kwargs":{"k":null},"stream":true})"},
       {"/v1/chat/completions",
-       R"({"messages":[{"role":"assistant","content":"ab "}],"continue_final_message":true,"max_completion_tokens":9})"},
+       R"({"messages":[{"role":"assistant","content":"ab "}],"continue_final_message":true,"max_tokens":9})"},
       {"/tokenize", R"({"prompt":"Hi","add_special_tokens":true,"return_token_strs":true})"},
       {"/detokenize", R"({"tokens":[1,2,257]})"},
   };
   return seeds;
 }
 
-constexpr const char* kPieces[] = {"null", "true",  "-1",   "1e308",  "0.5",        "\"\"",     "[]",   "{}",  "[[",
-                                   "\\u",  "\xFF",  "\"",   ",",      "99999999999", "{\"a\":", "[1,2", "\n",  ":",
-                                   "1.0",  "\"x\"", "[-5]", "\\ud800", "1e-400",     "[null]",  "2147483648"};
+constexpr const char* kPieces[] = {
+    "null", "true",  "-1",   "1e308",   "0.5",         "\"\"",    "[]",        "{}", "[[",
+    "\\u",  "\xFF",  "\"",   ",",       "99999999999", "{\"a\":", "[1,2",      "\n", ":",
+    "1.0",  "\"x\"", "[-5]", "\\ud800", "1e-400",      "[null]",  "2147483648"};
 
 std::string Mutate(std::string text, Random& random) {
   const int changes = static_cast<int>(random.Below(4)) + 1;
@@ -107,7 +109,8 @@ TEST_CASE("mutated bodies never crash and always get a well-formed answer") {
     INFO("seed " << kSeed << ", case " << i << ": " << request.body);
     const std::size_t before = serving.backend.num_requests();
     const auto task = handler->Handle(request, nullptr);
-    for (std::size_t k = before; k < serving.backend.num_requests(); ++k) serving.backend.Finish(k, "ok");
+    for (std::size_t k = before; k < serving.backend.num_requests(); ++k)
+      serving.backend.Finish(k, "ok");
     CheckAnswer(*task, path);
     accepted += serving.backend.num_requests() > before ? 1 : 0;
   }

@@ -116,8 +116,8 @@ bool ScriptedBackend::SendOutput(std::size_t index, RequestOutput output) {
   return request(index).sink->OnOutput(std::move(output));
 }
 
-bool ScriptedBackend::Send(std::size_t index, std::string_view text, FinishReason finish, bool finished,
-                           int32_t sequence) {
+bool ScriptedBackend::Send(std::size_t index, std::string_view text, FinishReason finish,
+                           bool finished, int32_t sequence) {
   RequestOutput output;
   output.deltas.push_back(DeltaOf(text, finish, sequence));
   output.finished = finished;

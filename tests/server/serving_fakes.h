@@ -76,7 +76,8 @@ class ScriptedBackend final : public GenerationBackend {
 };
 
 // A delta that says `text`, one token a byte, log-probability -1 and the next byte as the other alternative.
-SequenceDelta DeltaOf(std::string_view text, FinishReason finish = FinishReason::kNone, int32_t sequence = 0);
+SequenceDelta DeltaOf(std::string_view text, FinishReason finish = FinishReason::kNone,
+                      int32_t sequence = 0);
 SampledToken SampledOf(int32_t token);
 
 // A ready context over the fakes: model "tiny" (also "tiny-alias"), context of 128 tokens.

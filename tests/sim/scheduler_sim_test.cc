@@ -234,7 +234,7 @@ TEST_CASE("1e5 seeded steps: every output is right, every wait is bounded, nothi
     INFO(world.name << ", seed " << seed);
     Simulation simulation(world, seed++);
     simulation.Run(kSteps / kNumWorlds);
-    WARN(world.name << ": " << simulation.finished << " finished, " << simulation.cancelled
+    INFO(world.name << ": " << simulation.finished << " finished, " << simulation.cancelled
                     << " cancelled, " << simulation.refused << " refused, " << simulation.exhausted
                     << " at the end of memory, " << simulation.preemptions()
                     << " preemptions, longest " << simulation.longest << " steps");

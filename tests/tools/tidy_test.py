@@ -63,6 +63,12 @@ class TidyTest(unittest.TestCase):
     def test_missing_test(self):
         self.assert_found("no a_test.cc", {"memory/a.cc": "int x;\n" * 61})
 
+    def test_a_test_by_name_or_by_header_is_enough(self):
+        source = "int x;\n" * 61
+        self.assertEqual(self.tidy({"memory/a.cc": source, "tests/memory/a_test.cc": "int x;\n"})[0], 0)
+        self.assert_found("no b_test.cc", {"memory/b.cc": source})
+        self.assertEqual(self.tidy({"tests/memory/c_test.cc": '#include "memory/b.h"\n'})[0], 0)
+
 
 if __name__ == "__main__":
     unittest.main()

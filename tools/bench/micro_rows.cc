@@ -209,6 +209,72 @@ MicroRow StoreRow(const std::string& name, int32_t n, ThreadPool& pool) {
           }};
 }
 
+// One pass of `m` tokens through all layers and the logits, attention left out: what the kernels cost back to back,
+// with the waits between them.
+MicroRow StepRow(const std::string& name, int32_t m, ThreadPool& pool) {
+  constexpr int kLayers = 30;
+  struct Linear {
+    Bf16s weight;
+    int32_t n, k;
+  };
+  struct Data {
+    std::vector<Linear> linears;
+    Bf16s act;
+    std::vector<float> residual, norm, wide;
+  };
+  auto data = std::make_shared<Data>();
+  double bytes = 0;
+  const auto add = [&](int32_t n, int32_t k) {
+    const int64_t size = cpu::PackedWeightBytes(n, k, DType::kBf16);
+    data->linears.push_back({Bf16s(size_t(size / 2), 0x3c00), n, k});
+    bytes += double(size);
+  };
+  for (int layer = 0; layer < kLayers; ++layer) {
+    add(kQkv, kHidden);
+    add(kHidden, kHidden);
+    add(2 * kIntermediate, kHidden);
+    add(kHidden, kIntermediate);
+  }
+  add(kVocab, kHidden);
+  data->act.resize(size_t(m) * 2 * kIntermediate);
+  data->residual.resize(size_t(m) * kHidden, 1.0f);
+  data->norm.resize(kHidden, 0.01f);
+  data->wide.resize(size_t(m) * kVocab);
+  return {name, bytes, bytes * m, [=, &pool](int64_t) {
+            for (const Linear& linear : data->linears) {
+              const bool to_residual = linear.n == kHidden;
+              if (!to_residual) {
+                RmsNormParams norm;
+                norm.in = data->residual.data();
+                norm.weight = data->norm.data();
+                norm.eps = 1e-5f;
+                norm.n = m;
+                norm.hidden = kHidden;
+                norm.out = data->act.data();
+                cpu::RmsNorm(norm, pool);
+              }
+              GemmParams p;
+              p.a = data->act.data();
+              p.lda = linear.k;
+              p.w = {linear.weight.data(), linear.n, linear.k, DType::kBf16};
+              p.m = m;
+              p.c = to_residual ? data->residual.data() : data->wide.data();
+              p.ldc = linear.n;
+              p.c_dtype = to_residual || linear.n == kVocab ? DType::kF32 : DType::kBf16;
+              p.accumulate = to_residual;
+              cpu::Gemm(p, pool);
+              if (linear.n == 2 * kIntermediate) {
+                SiluMulParams silu;
+                silu.gate_up = data->wide.data();
+                silu.out = data->act.data();
+                silu.n = m;
+                silu.width = kIntermediate;
+                cpu::SiluMul(silu, pool);
+              }
+            }
+          }};
+}
+
 }  // namespace
 
 std::vector<MicroRowMaker> MicroRows() {
@@ -222,6 +288,9 @@ std::vector<MicroRowMaker> MicroRows() {
                                                        [](int64_t, int64_t) {});
                                     }};
                   }});
+  for (const int32_t m : {1, 16}) {
+    add(absl::StrFormat("decode step without attention, batch %d", m), StepRow, m);
+  }
   struct Linear {
     const char* name;
     int32_t n, k;

@@ -18,7 +18,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "../tokenizer"))
 
 from diverse_texts import diverse_texts  # noqa: E402
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers  # noqa: E402
+from tokenizers import (Regex, Tokenizer, decoders, models, normalizers,  # noqa: E402
+                        pre_tokenizers, processors, trainers)
 
 VOCAB = 2000
 SEED = 20240607
@@ -102,8 +103,10 @@ def smollm2():
 
 
 def texts(added):
-    extra = ["Sphinx of black quartz, judge my vow 敏捷", "to the left of a word, words, sword word", " left  \n right \t x",
-             "two words été \u0065\u0301t\u0065\u0301 A\u030angstro\u0308m \u00c5ngstr\u00f6m", "<|im<|im_start|><|im_start<|im_end|>"]
+    extra = ["Sphinx of black quartz, judge my vow 敏捷", "to the left of a word, words, sword word",
+        " left  \n right \t x",
+             "two words été \u0065\u0301t\u0065\u0301 A\u030angstro\u0308m \u00c5ngstr\u00f6m",
+             "<|im<|im_start|><|im_start<|im_end|>"]
     return extra + [text for text in diverse_texts(430, SEED + 1, added) if len(text) <= 400]
 
 

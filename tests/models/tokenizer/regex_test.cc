@@ -5,7 +5,7 @@
 #include <catch2/catch.hpp>
 #include <string>
 
-#include "models/tokenizer/oniguruma_pattern.h"
+#include "common/status.h"
 
 namespace spin {
 namespace {
@@ -18,15 +18,6 @@ std::string FirstMatch(std::string_view pattern, std::string_view subject) {
   const auto match = matcher.Find(subject, 0);
   return match.has_value() ? std::to_string(match->begin) + "-" + std::to_string(match->end)
                            : "none";
-}
-
-TEST_CASE("What PCRE2 reads differently is rewritten") {
-  CHECK(*TranslateOnigurumaPattern(R"(\s+(?!\S)|[^\s\p{L}])") ==
-        R"(\p{White_Space}+(?!\P{White_Space})|[^\p{White_Space}\p{L}])");
-  CHECK(*TranslateOnigurumaPattern(R"(\u00e9\x{1F600}\x41\v)") ==
-        R"(\x{00e9}\x{1F600}\x{41}\x{B})");
-  CHECK(*TranslateOnigurumaPattern(R"([\h]\h\H)") == "[0-9a-fA-F][0-9a-fA-F][^0-9a-fA-F]");
-  CHECK(*TranslateOnigurumaPattern(R"(a\.\/\-)") == R"(a\.\/\-)");
 }
 
 TEST_CASE("White space is Unicode's, without the Mongolian vowel separator") {

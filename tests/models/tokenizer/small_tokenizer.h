@@ -50,7 +50,8 @@ inline nlohmann::json SmallTokenizerJson() {
   nlohmann::json post;
   post["type"] = "TemplateProcessing";
   post["single"] = nlohmann::json::parse(
-      R"([{"SpecialToken":{"id":"<s>","type_id":0}},{"Sequence":{"id":"A","type_id":0}},{"SpecialToken":{"id":"</s>","type_id":0}}])");
+      R"([{"SpecialToken":{"id":"<s>","type_id":0}},{"Sequence":{"id":"A","type_id":0}},)"
+      R"({"SpecialToken":{"id":"</s>","type_id":0}}])");
   post["special_tokens"] =
       nlohmann::json::parse(R"({"<s>":{"id":"<s>","ids":[259]},"</s>":{"id":"</s>","ids":[260]}})");
   file["post_processor"] = post;
