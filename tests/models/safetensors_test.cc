@@ -64,7 +64,7 @@ TEST_CASE("A header that does not fit the file is refused") {
     CHECK_THAT(ErrorOf(huge), Contains("does not fit"));
   }
   CHECK_THAT(ErrorOf(SafetensorsBytes("{\"a\": ", "")), Contains("not valid JSON"));
-  CHECK_THAT(ErrorOf(SafetensorsBytes("[1]", "")), Contains("not a JSON object"));
+  CHECK_THAT(ErrorOf(SafetensorsBytes("[1]", "")), Contains("not an object"));
   CHECK_THAT(ErrorOf(SafetensorsBytes("", "")), Contains("not valid JSON"));
   CHECK_THAT(ErrorOf(SafetensorsBytes("{\"a\":" + std::string(100000, '['), "")),
              Contains("JSON") || Contains("nested"));
