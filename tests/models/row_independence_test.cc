@@ -146,7 +146,7 @@ TEST_CASE("Forks of one prompt generate what a single sequence does") {
   CHECK(Difference(out, {single, single}) == "");
 }
 
-TEST_CASE("Forks that sample draw apart, and each as it would alone") {
+TEST_CASE("What a row draws is a function of its seed") {
   ModelRunnerOptions options = SmallRunner(kLlama);
   options.sparse = Quest(128);
   ModelRunner runner(options);
