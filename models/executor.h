@@ -63,7 +63,8 @@ class Executor {
   virtual void StartRow(RowId row, const SamplingRow& sampling, std::span<const int32_t> prompt,
                         std::span<const int32_t> generated) = 0;
 
-  // Makes `items` the active prefill batch. REQUIRES: none active; tokens within limits; rows admitted.
+  // Makes `items` the active prefill batch; at most once a pass. REQUIRES: none active; tokens within limits; rows
+  // admitted.
   virtual void BeginPrefill(std::vector<PrefillItem> items) = 0;
   virtual bool prefill_active() const = 0;
   // Drops the active batch (all its requests were cancelled).

@@ -280,7 +280,9 @@ void ModelExecutor::StartRow(RowId row, const SamplingRow& sampling,
 }
 
 void ModelExecutor::BeginPrefill(std::vector<PrefillItem> items) {
-  impl_->Current();
+  Pass& pass = impl_->Current();
+  SPIN_CHECK(!pass.begins_prefill);  // the prefill's uploads are double-buffered by pass
+  pass.begins_prefill = true;
   impl_->prefill->Begin(std::move(items), *impl_->compute);
 }
 

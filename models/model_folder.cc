@@ -84,6 +84,12 @@ absl::StatusOr<ModelFolder> ReadModelFolder(const std::string& path) {
     SPIN_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(generation_path));
     SPIN_ASSIGN_OR_RETURN(folder.generation, ParseGenerationConfig(text));
   }
+  for (const int32_t id : folder.eos_token_ids()) {
+    if (id >= folder.config.vocab_size) {
+      return InvalidArgument("%s: key 'eos_token_id' is %d, outside of the vocabulary of %d tokens",
+                             path, id, folder.config.vocab_size);
+    }
+  }
   SPIN_RETURN_IF_ERROR(ReadText(folder));
   return folder;
 }

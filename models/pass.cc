@@ -23,6 +23,7 @@ void Pass::Reset() {
   prefill_rows.clear();
   decode_rows.clear();
   logprob_ranges.clear();
+  begins_prefill = false;
   has_prefill = false;
 }
 

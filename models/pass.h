@@ -47,7 +47,8 @@ struct Pass {
   // Where the log-probabilities of a finished batch are: (first entry, count) an item, pinned.
   std::vector<std::pair<const SampledToken*, int32_t>> logprob_ranges;
   std::unique_ptr<Event> begin, prefill_begin, prefill_end, decode_end;
-  bool has_prefill = false;
+  bool begins_prefill = false;  // BeginPrefill was called
+  bool has_prefill = false;     // tiles were enqueued
 
   static absl::Status Allocate(Device& device, int64_t arena_bytes, int32_t max_rows,
                                int32_t max_batch, Pass& pass);

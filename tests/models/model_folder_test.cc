@@ -71,6 +71,12 @@ TEST_CASE("A tokenizer with more tokens than the model is refused") {
              Contains("tokenizer.json") && Contains("vocab_size"));
 }
 
+TEST_CASE("An end-of-sequence token outside of the vocabulary is refused") {
+  const std::string path = Folder();
+  WriteFile(path + "/generation_config.json", R"({"eos_token_id": 100000000})");
+  CHECK_THAT(MessageOf(ReadModelFolder(path).status()), Contains("eos_token_id"));
+}
+
 TEST_CASE("No folder, or no config.json, is an error that says so") {
   const std::string path = Folder();
   CHECK_THAT(MessageOf(ReadModelFolder(path + "/none").status()), Contains("not a folder"));
