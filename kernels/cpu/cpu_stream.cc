@@ -10,7 +10,8 @@ namespace {
 
 // A stream that has just run dry is mostly given more at once; longer, and it would take a core
 // from the others.
-constexpr int kSpins = 300;
+constexpr int kSpins = 64;
+constexpr int kYields = 32;
 
 void Pause() {
 #if defined(__x86_64__)
@@ -83,6 +84,10 @@ bool ThreadStream::WaitForTask(uint64_t index) {
   for (int i = 0; i < kSpins; ++i) {
     if (enqueued_.load(std::memory_order_acquire) > index) return true;
     Pause();
+  }
+  for (int i = 0; i < kYields; ++i) {
+    if (enqueued_.load(std::memory_order_acquire) > index) return true;
+    std::this_thread::yield();
   }
   std::unique_lock<std::mutex> lock(mutex_);
   consumer_sleeps_.store(true, std::memory_order_seq_cst);

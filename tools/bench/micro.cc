@@ -27,8 +27,9 @@ double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// Median seconds of a call: samples of at least 2 ms each, for half a second.
-double MedianSeconds(const std::function<void(int64_t)>& call) {
+// Seconds of a call at a quantile (0: best, 0.5: median): samples of at least 2 ms each, for half a
+// second.
+double SecondsAt(double quantile, const std::function<void(int64_t)>& call) {
   int64_t i = 0;
   const double warm_begin = Now();
   while (i < 3 || Now() - warm_begin < 0.05) call(i++);
@@ -41,18 +42,20 @@ double MedianSeconds(const std::function<void(int64_t)>& call) {
     for (int64_t j = 0; j < calls; ++j) call(i++);
     samples.push_back((Now() - t) / double(calls));
   }
-  std::nth_element(samples.begin(), samples.begin() + samples.size() / 2, samples.end());
-  return samples[samples.size() / 2];
+  std::sort(samples.begin(), samples.end());
+  return samples[size_t(quantile * double(samples.size() - 1))];
 }
 
-// Bytes a second that all threads together read from memory.
+// Bytes a second that all threads together read from memory, at best. Asks 4 KiB ahead, since the
+// hardware stops at every page.
 double ReadBandwidth(ThreadPool& pool) {
   const std::vector<uint64_t> data(size_t{256} << 17, 1);
   std::atomic<uint64_t> total{0};
-  const double seconds = MedianSeconds([&](int64_t) {
+  const double seconds = SecondsAt(0, [&](int64_t) {
     pool.ParallelFor(int64_t(data.size()), 1 << 12, [&](int64_t begin, int64_t end) {
       uint64_t sums[8] = {};
       for (int64_t i = begin; i + 8 <= end; i += 8) {
+        __builtin_prefetch(data.data() + i + 512);
         for (int j = 0; j < 8; ++j) sums[j] += data[size_t(i + j)];
       }
       for (const uint64_t sum : sums) total += sum;
@@ -63,14 +66,13 @@ double ReadBandwidth(ThreadPool& pool) {
 
 // bf16 multiply and add operations a second of all threads together.
 double DotPeak(ThreadPool& pool) {
-  std::atomic<int64_t> flops{0};
-  int64_t calls = 0;
-  const double seconds = MedianSeconds([&](int64_t) {
-    ++calls;
+  std::atomic<int64_t> flops{0};  // of one call
+  const double seconds = SecondsAt(0, [&](int64_t) {
+    flops = 0;
     pool.ParallelFor(pool.num_threads(), 1,
                      [&](int64_t, int64_t) { flops += cpu::Kernels().bf16_dots(100000); });
   });
-  return double(flops) / double(calls) / seconds;
+  return double(flops) / seconds;
 }
 
 bool Parse(std::span<const std::string> args, Options& options) {
@@ -123,7 +125,7 @@ int RunMicro(std::span<const std::string> args) {
   for (const MicroRowMaker& maker : MicroRows()) {
     if (maker.name.find(options.filter) == std::string::npos) continue;
     const MicroRow row = maker.make(pool);
-    const double seconds = MedianSeconds(row.call);
+    const double seconds = SecondsAt(0.5, row.call);
     const double floor = std::max(row.bytes / bandwidth, row.flops / peak);
     std::printf("%-40s %10.2f %8.1f %9.1f %10.2f %7.1f\n", row.name.c_str(), seconds * 1e6,
                 row.bytes / seconds / 1e9, row.flops / seconds / 1e9, floor * 1e6,
