@@ -16,8 +16,7 @@ namespace {
 using Body = absl::FunctionRef<void(int64_t, int64_t)>;
 
 // First about 1 us of spinning, which covers a balanced loop; then about 20 us of offering the core
-// to whoever waits for it (on a busy machine often the very thread that is waited for: measured, a
-// decode step beside one busy process went from 14.8 to 10.0 ms); then sleep.
+// to whoever waits for it (on a busy machine often the very thread that is waited for); then sleep.
 constexpr int kSpins = 64;
 constexpr int kYields = 64;
 
