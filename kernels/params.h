@@ -324,11 +324,11 @@ struct TokenLogprobsParams {
 enum class TableCommandKind : int32_t {
   kSetPlacement,  // placement[row] = value
   kSetSlotExtent,  // slot_dir[row][layer][index] = value; owners of the extent's slots become kAbsent, ages 0
-  kSetHostExtent,      // host_dir[row][layer][index] = value
-  kSetSummaryExtent,   // summary_dir[row][layer][index] = value
-  kSetMetaSegment,     // meta_dir[row][layer][index] = value; the segment's entries become kAbsent
-  kSetNumSlots,        // num_slots[row][layer] = value; in a Tiered row what was in local slots from `value` on is
-                       // evicted
+  kSetHostExtent,     // host_dir[row][layer][index] = value
+  kSetSummaryExtent,  // summary_dir[row][layer][index] = value
+  kSetMetaSegment,    // meta_dir[row][layer][index] = value; the segment's entries become kAbsent
+  kSetNumSlots,  // num_slots[row][layer] = value; in a Tiered row what was in local slots from `value` on is
+                 // evicted
   kShareSlotExtent,    // slot_dir[row][layer][index] = value, contents kept (a forked sequence)
   kCopySlotExtent,     // slots: extent `index` = extent `value`, all bytes
   kCopyHostExtent,     // host pages: likewise
