@@ -45,7 +45,7 @@ void CheckGreedy(const Case& c, const std::vector<int32_t>& tokens, float tolera
   for (std::size_t i = 0; i < c.greedy.size(); ++i) {
     if (tokens[i] == c.greedy[i]) continue;
     INFO("token " << i);
-    CHECK(c.gaps[i] <= 2 * tolerance);
+    CHECK(c.gaps[i] <= tolerance);
     return;
   }
 }
