@@ -132,7 +132,6 @@ absl::Status ModelExecutor::Impl::Prepare(ModelWeights weights, const ModelConfi
                                                   .max_rows = limits.max_rows,
                                                   .tile_tokens = options.tile_tokens,
                                                   .max_prefill_tokens = limits.max_prefill_tokens,
-                                                  .max_model_len = limits.max_model_len,
                                                   .max_list = max_list,
                                                   .max_selected = max_selected,
                                                   .geometry = geometry},

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "common/check.h"
+#include "common/hash.h"
 #include "common/math.h"
 #include "common/random.h"
 
@@ -79,8 +80,7 @@ class DummySource final : public Source {
   }
   absl::Status Check(const Part&) const override { return absl::OkStatus(); }
   TensorView Rows(const Part& part, int64_t begin, int64_t rows) const override {
-    uint64_t hash = 1469598103934665603u;
-    for (const char c : part.name) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211u;
+    const uint64_t hash = Fnv1a(part.name);
     const int64_t cols = std::max<int64_t>(part.cols, 1);
     const float scale = part.norm ? 0.1f : 1.0f / std::sqrt(static_cast<float>(cols));
     const float shift = part.norm ? 1.0f : 0.0f;

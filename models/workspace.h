@@ -21,9 +21,8 @@ struct WorkspaceShape {
   int32_t max_rows = 0;            // rows of the tables
   int32_t tile_tokens = 0;         // tokens of a prefill tile
   int32_t max_prefill_tokens = 0;  // tokens of a prefill batch
-  int32_t max_model_len = 0;
-  int32_t max_list = 0;      // pages that one stream may list in a step
-  int32_t max_selected = 0;  // pages that one Select may return
+  int32_t max_list = 0;            // pages that one stream may list in a step
+  int32_t max_selected = 0;        // pages that one Select may return
   KvGeometry geometry;
 };
 

@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "common/hash.h"
 #include "common/logging.h"
 #include "common/metrics.h"
 #include "server/engine_backend.h"
@@ -57,14 +58,11 @@ ModelInfo MakeModelInfo(const ServerConfig& config, const ModelPlan& plan) {
 
 // The same for every process with this build, model and numerics.
 std::string SystemFingerprint(const ServerConfig& config, const ModelInfo& model) {
-  uint64_t hash = 1469598103934665603u;
-  const auto mix = [&](const std::string& text) {
-    for (const char c : text + "\n") hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211u;
-  };
+  uint64_t hash = kFnv1aBasis;
   for (const std::string& text :
        {model.path, model.architecture, model.dtype, config.sparse.algorithm,
         std::to_string(config.sparse.budget_tokens), config.backend.device}) {
-    mix(text);
+    hash = Fnv1a(text + "\n", hash);
   }
   return absl::StrFormat("spin-%s-%08x", kVersion, static_cast<uint32_t>(hash ^ (hash >> 32)));
 }
