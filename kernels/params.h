@@ -115,7 +115,8 @@ struct PrefillSlice {
   int32_t prefix_tokens = 0;  // tokens before them, already in staging (0 without a prefix)
 };
 
-// The KV of one layer of a prefill batch: [Hkv][num_pages] pages.
+// The KV of one layer of a prefill batch: room for [Hkv][num_pages] pages, in an arrangement of the backend's own (CPU:
+// pages; CUDA: a plane of keys and one of values a head). A token's place counts tokens from the head's begin.
 struct Staging {
   void* pages = nullptr;
   int32_t num_pages = 0;  // a head
@@ -130,8 +131,18 @@ struct StoreKvParams {
   Staging staging;
 };
 
+// A run of one sequence's tokens within a tile: queries token_begin .. + num_tokens of the tile; keys kv_begin .. +
+// kv_tokens of staging, the last of which belongs to the last query.
+struct PrefillSegment {
+  int32_t token_begin = 0;
+  int32_t num_tokens = 0;
+  int32_t kv_begin = 0;
+  int32_t kv_tokens = 0;
+};
+
 // Causal attention of n packed tokens: token i attends to staging tokens kv_begin[i] .. kv_index[i], both included.
-// scale = 1 / sqrt(d). Softmax in f32.
+// scale = 1 / sqrt(d). Softmax in f32. `segments` says the same, run by run, for a host that chooses kernels by shape;
+// host memory, read while enqueueing; may be null.
 struct PrefillAttentionParams {
   const void* qkv = nullptr;          // [n][(Hq + 2 Hkv) * d] act
   const int32_t* kv_begin = nullptr;  // [n]
@@ -140,6 +151,8 @@ struct PrefillAttentionParams {
   KvGeometry geometry;
   Staging staging;
   void* out = nullptr;  // [n][Hq * d] act
+  const PrefillSegment* segments = nullptr;  // [num_segments], in order, covering 0 .. n
+  int32_t num_segments = 0;
 };
 
 // Offload at the end of a layer: the slices' pages go where the rows' placement says. Resident: page p to slot p.
@@ -179,6 +192,7 @@ struct QuestScoreParams {
   const void* qkv = nullptr;
   int32_t layer = 0;
   KvTables tables;
+  float* bounds = nullptr;  // scratch [max_batch][Hq][max_pages]; a backend may do without
   float* scores = nullptr;  // [max_batch][Hkv][max_pages]
 };
 
@@ -202,7 +216,7 @@ struct SelectTopKParams {
 // all but the tail, so that every step fetches what it selects. The last two are controls for measurement.
 enum class Eviction : int32_t { kBucketed = 0, kLastStep = 1, kNone = 2 };
 
-// Counters of the Retrieve stage, added to by kernels; in pinned memory, read by the host at any time.
+// Counters of the Retrieve stage, added to by kernels.
 struct RetrieveCounters {
   uint64_t hits = 0;
   uint64_t misses = 0;  // pages fetched from the host
@@ -228,7 +242,7 @@ struct LookupParams {
   int64_t* copy_src = nullptr;           // [max_batch][Hkv][max_list] page index in the host pool
   int32_t* copy_dst = nullptr;           // [max_batch][Hkv][max_list] page index in the slot pool
   int32_t* copy_len = nullptr;           // [max_batch][Hkv]
-  RetrieveCounters* counters = nullptr;  // pinned
+  RetrieveCounters* counters = nullptr;
 };
 
 // Writes k and v of the new token into the slot of its page, and (Tiered) through to the host page.
@@ -247,7 +261,7 @@ struct GatherPagesParams {
   const int32_t* copy_dst = nullptr;
   const int32_t* copy_len = nullptr;
   int32_t max_list = 0;
-  RetrieveCounters* counters = nullptr;  // pinned
+  RetrieveCounters* counters = nullptr;
 };
 
 // ---- Attention ---------------------------------------------------------------------------------------------------

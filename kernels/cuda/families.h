@@ -1,0 +1,48 @@
+// The CUDA launcher of every kernel family: one free function each, defined in the file of its name. They enqueue on
+// the stream and return; params.h says what each computes, kernels/README.md what all of them promise.
+#pragma once
+
+#include <driver_types.h>
+
+#include "kernels/params.h"
+
+namespace spin::cuda {
+
+// Device memory that families share for what a kernel hands itself (partial results, arrival counters). Owned by
+// CudaOps; sized by the constants below, whatever the model. Families of the decode step use it, one stream at a time.
+struct Scratch {
+  float* partials = nullptr;     // [kPartialFloats]
+  uint32_t* tickets = nullptr;   // [kTickets], zero between kernels: who takes one gives it back as zero
+};
+inline constexpr int64_t kPartialFloats = int64_t{8} << 20;
+inline constexpr int64_t kTickets = 65536;
+
+void Embedding(const EmbeddingParams& p, cudaStream_t stream);    // embedding.cu
+void GatherRows(const GatherRowsParams& p, cudaStream_t stream);  // embedding.cu
+void RmsNorm(const RmsNormParams& p, cudaStream_t stream);        // rmsnorm.cu
+void Rope(const RopeParams& p, cudaStream_t stream);              // rope.cu
+void SiluMul(const SiluMulParams& p, cudaStream_t stream);        // activation.cu
+
+void StoreKv(const StoreKvParams& p, cudaStream_t stream);                    // store_kv.cu
+void PrefillAttention(const PrefillAttentionParams& p, cudaStream_t stream);  // prefill_attention.cu
+void Offload(const OffloadParams& p, cudaStream_t stream);                    // offload.cu
+
+void QuestIndexPrefill(const QuestIndexPrefillParams& p, cudaStream_t stream);             // quest_index.cu
+void QuestIndexDecode(const QuestIndexDecodeParams& p, cudaStream_t stream);               // quest_index.cu
+void QuestScore(const QuestScoreParams& p, const Scratch& scratch, cudaStream_t stream);   // quest_score.cu
+void SelectTopK(const SelectTopKParams& p, cudaStream_t stream);                           // select_topk.cu
+
+void Lookup(const LookupParams& p, cudaStream_t stream);            // lookup.cu
+void AppendKv(const AppendKvParams& p, cudaStream_t stream);        // append_kv.cu
+void GatherPages(const GatherPagesParams& p, cudaStream_t stream);  // gather_pages.cu
+void PagedAttention(const PagedAttentionParams& p, const Scratch& scratch,
+                    cudaStream_t stream);  // paged_attention.cu
+
+void Sample(const SampleParams& p, cudaStream_t stream);                // sample.cu
+void TokenLogprobs(const TokenLogprobsParams& p, cudaStream_t stream);  // sample.cu
+
+// `p.commands` is read by the host while it enqueues, too.
+void UpdateTables(const UpdateTablesParams& p, cudaStream_t stream);  // update_tables.cu
+void MarkPrompt(const MarkPromptParams& p, cudaStream_t stream);      // update_tables.cu
+
+}  // namespace spin::cuda

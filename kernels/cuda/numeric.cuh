@@ -1,0 +1,67 @@
+// Small device arithmetic that the kernels share: element conversion, 16-byte access, warp reductions.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+#include <type_traits>
+
+namespace spin::cuda {
+
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+using Bf16 = __nv_bfloat16;
+
+__device__ __forceinline__ float ToFloat(float value) {
+  return value;
+}
+__device__ __forceinline__ float ToFloat(Bf16 value) {
+  return __bfloat162float(value);
+}
+template <typename T>
+__device__ __forceinline__ T FromFloat(float value) {
+  if constexpr (std::is_same_v<T, float>) {
+    return value;
+  } else {
+    return __float2bfloat16_rn(value);
+  }
+}
+
+// The two bf16 of a 32-bit word, as floats.
+__device__ __forceinline__ float LowBf16(uint32_t word) {
+  return __uint_as_float(word << 16);
+}
+__device__ __forceinline__ float HighBf16(uint32_t word) {
+  return __uint_as_float(word & 0xffff0000u);
+}
+__device__ __forceinline__ uint32_t PackBf16(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return reinterpret_cast<const uint32_t&>(pair);
+}
+
+// Streaming 16-byte access: data that is read or written once and should not push weights out of the cache.
+__device__ __forceinline__ uint4 LoadStreaming(const void* from) {
+  return __ldcs(static_cast<const uint4*>(from));
+}
+__device__ __forceinline__ void StoreStreaming(void* to, uint4 value) {
+  __stcs(static_cast<uint4*>(to), value);
+}
+
+template <typename T>
+__device__ __forceinline__ T WarpSum(T value) {
+#pragma unroll
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+    value += __shfl_xor_sync(kAllLanes, value, offset);
+  }
+  return value;
+}
+__device__ __forceinline__ float WarpMax(float value) {
+#pragma unroll
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+    value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, offset));
+  }
+  return value;
+}
+
+}  // namespace spin::cuda
