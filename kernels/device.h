@@ -70,7 +70,10 @@ class Event {
 struct DeviceInfo {
   std::string name;             // "NVIDIA H100 80GB HBM3", "AMD EPYC (2 threads, avx512_bf16)"
   bool captures_steps = false;  // Replay captures: callers round batch sizes up to a few buckets
-  int64_t device_bytes = 0;     // HBM in all; on the CPU device the memory that the process may use
+  bool shares_host_memory = false;    // "HBM" is a part of the host's memory
+  int32_t prefill_tile_tokens = 512;  // tokens of a prefill tile that keep the device busy
+  // HBM that was free at start; on the CPU device the memory that the process may use.
+  int64_t device_bytes = 0;
   int64_t host_bytes =
       0;  // host memory that the process may use (the cgroup's limit where there is one)
 };

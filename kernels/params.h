@@ -150,7 +150,7 @@ struct PrefillAttentionParams {
   int32_t n = 0;
   KvGeometry geometry;
   Staging staging;
-  void* out = nullptr;  // [n][Hq * d] act
+  void* out = nullptr;                       // [n][Hq * d] act
   const PrefillSegment* segments = nullptr;  // [num_segments], in order, covering 0 .. n
   int32_t num_segments = 0;
 };
@@ -239,9 +239,9 @@ struct LookupParams {
       nullptr;  // [max_batch][Hkv][max_list] slot (page index in the slot pool), ids' order
   int32_t* list_len = nullptr;  // [max_batch][Hkv]
   int32_t max_list = 0;
-  int64_t* copy_src = nullptr;           // [max_batch][Hkv][max_list] page index in the host pool
-  int32_t* copy_dst = nullptr;           // [max_batch][Hkv][max_list] page index in the slot pool
-  int32_t* copy_len = nullptr;           // [max_batch][Hkv]
+  int64_t* copy_src = nullptr;  // [max_batch][Hkv][max_list] page index in the host pool
+  int32_t* copy_dst = nullptr;  // [max_batch][Hkv][max_list] page index in the slot pool
+  int32_t* copy_len = nullptr;  // [max_batch][Hkv]
   RetrieveCounters* counters = nullptr;
 };
 

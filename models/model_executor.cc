@@ -1,6 +1,7 @@
 #include "models/model_executor.h"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cstring>
 #include <utility>
@@ -41,6 +42,23 @@ std::pair<int32_t, int32_t> ListLimits(const SparseAlgorithm& algorithm,
   return {list, selected};
 }
 
+// A prompt of the whole context is prefilled in one batch.
+int32_t MaxPrefillTokens(const ModelExecutorOptions& options) {
+  return std::max(options.max_prefill_tokens, options.max_model_len);
+}
+
+WorkspaceShape ShapeOf(const ModelExecutorOptions& options, const SparseAlgorithm& algorithm,
+                       const KvGeometry& geometry) {
+  const auto [max_list, max_selected] = ListLimits(algorithm, geometry);
+  return {.max_batch = options.max_batch,
+          .max_rows = geometry.max_rows,
+          .tile_tokens = options.tile_tokens,
+          .max_prefill_tokens = MaxPrefillTokens(options),
+          .max_list = max_list,
+          .max_selected = max_selected,
+          .geometry = geometry};
+}
+
 }  // namespace
 
 struct ModelExecutor::Impl {
@@ -54,7 +72,8 @@ struct ModelExecutor::Impl {
   Workspace workspace;
   std::unique_ptr<Stream> compute, copy;
   std::unique_ptr<PrefillRun> prefill;
-  Buffer counters;  // pinned RetrieveCounters
+  Buffer counters;  // RetrieveCounters, on the device
+  std::atomic<uint64_t> hits = 0, misses = 0, evictions = 0, bytes = 0;  // of the collected passes
 
   Pass passes[kMaxPassesInFlight];
   int64_t submitted = 0;
@@ -72,6 +91,7 @@ struct ModelExecutor::Impl {
   void UploadRows(std::span<const RowId> rows);
   void EnqueueStep(const DecodeRows& decode, SampledToken* out);
   void MarkTokens(RowId row, std::span<const int32_t> tokens, bool generated);
+  void Publish(const RetrieveCounters& counted);
 };
 
 // The pass that work is enqueued into; begins it when there is none.
@@ -127,23 +147,16 @@ absl::Status ModelExecutor::Impl::Prepare(ModelWeights weights, const ModelConfi
   }
   model.rope_table = rope_table.as<float>();
 
-  const auto [max_list, max_selected] = ListLimits(*algorithm, geometry);
-  SPIN_ASSIGN_OR_RETURN(workspace, MakeWorkspace({.max_batch = limits.max_batch,
-                                                  .max_rows = limits.max_rows,
-                                                  .tile_tokens = options.tile_tokens,
-                                                  .max_prefill_tokens = limits.max_prefill_tokens,
-                                                  .max_list = max_list,
-                                                  .max_selected = max_selected,
-                                                  .geometry = geometry},
-                                                 config, model.weights.dtype, device));
+  SPIN_ASSIGN_OR_RETURN(workspace, MakeWorkspace(ShapeOf(options, *algorithm, geometry), config,
+                                                 model.weights.dtype, device));
   SPIN_ASSIGN_OR_RETURN(prefill,
                         PrefillRun::Create(model, workspace,
                                            {.tile_tokens = options.tile_tokens,
                                             .max_prefill_tokens = limits.max_prefill_tokens,
                                             .max_rows = limits.max_rows,
                                             .max_batch = limits.max_batch}));
-  SPIN_ASSIGN_OR_RETURN(counters, device.Allocate(MemoryKind::kPinned, sizeof(RetrieveCounters)));
-  *counters.as<RetrieveCounters>() = {};
+  SPIN_ASSIGN_OR_RETURN(counters, device.Allocate(MemoryKind::kDevice, sizeof(RetrieveCounters)));
+  device.Fill(counters.data(), 0, sizeof(RetrieveCounters), *compute);
   const int64_t arena_bytes =
       kMaxCommandsPerLaunch * static_cast<int64_t>(sizeof(TableCommand)) + kMaxMarkTokens * 4 +
       int64_t{limits.max_rows} * static_cast<int64_t>(sizeof(SamplingRow)) + (1 << 20);
@@ -214,6 +227,13 @@ void ModelExecutor::Impl::MarkTokens(RowId row, std::span<const int32_t> tokens,
   }
 }
 
+void ModelExecutor::Impl::Publish(const RetrieveCounters& counted) {
+  hits.store(counted.hits, std::memory_order_relaxed);
+  misses.store(counted.misses, std::memory_order_relaxed);
+  evictions.store(counted.evictions, std::memory_order_relaxed);
+  bytes.store(counted.bytes, std::memory_order_relaxed);
+}
+
 ModelExecutor::ModelExecutor(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 ModelExecutor::~ModelExecutor() {
@@ -235,12 +255,20 @@ absl::StatusOr<std::unique_ptr<ModelExecutor>> ModelExecutor::Create(
   impl->options = options;
   impl->limits = {.max_rows = geometry.max_rows,
                   .max_batch = options.max_batch,
-                  .max_prefill_tokens = std::max(options.max_prefill_tokens, options.max_model_len),
+                  .max_prefill_tokens = MaxPrefillTokens(options),
                   .max_model_len = options.max_model_len,
                   .vocab_size = config.vocab_size,
                   .page_tokens = geometry.page_tokens};
   SPIN_RETURN_IF_ERROR(impl->Prepare(std::move(weights), config, store));
   return std::unique_ptr<ModelExecutor>(new ModelExecutor(std::move(impl)));
+}
+
+int64_t ModelExecutor::DeviceBytes(const ModelExecutorOptions& options, const ModelConfig& config,
+                                   const SparseAlgorithm& algorithm, const KvGeometry& geometry,
+                                   DType dtype) {
+  const int64_t rope_table = int64_t{options.max_model_len} * config.head_dim * 4;
+  return WorkspaceBytes(ShapeOf(options, algorithm, geometry), config, dtype) + rope_table +
+         PrefillRun::DeviceBytes(MaxPrefillTokens(options), geometry.max_rows);
 }
 
 const ExecutorLimits& ModelExecutor::limits() const {
@@ -344,6 +372,10 @@ void ModelExecutor::EnqueueDecode(std::span<const RowId> rows) {
 
 void ModelExecutor::Submit() {
   Pass& pass = impl_->Current();
+  if (!pass.decode_rows.empty()) {
+    impl_->device().Copy(pass.counters.data(), impl_->counters.data(), sizeof(RetrieveCounters),
+                         *impl_->compute);
+  }
   impl_->device().Record(*pass.decode_end, *impl_->compute);
   impl_->open = false;
   ++impl_->submitted;
@@ -362,13 +394,21 @@ PassResult ModelExecutor::Collect() {
   Event& decode_begin = pass.has_prefill ? *pass.prefill_end : *pass.begin;
   if (pass.has_prefill)
     result.prefill_ns = impl.device().ElapsedNs(*pass.prefill_begin, *pass.prefill_end);
-  if (!pass.decode_rows.empty())
+  if (!pass.decode_rows.empty()) {
     result.decode_ns = impl.device().ElapsedNs(decode_begin, *pass.decode_end);
+    impl.Publish(*pass.counters.as<RetrieveCounters>());
+  }
   return result;
 }
 
-const RetrieveCounters& ModelExecutor::retrieve_counters() const {
-  return *impl_->counters.as<RetrieveCounters>();
+RetrieveCounters ModelExecutor::retrieve_counters() const {
+  const auto read = [](const std::atomic<uint64_t>& value) {
+    return value.load(std::memory_order_relaxed);
+  };
+  return {.hits = read(impl_->hits),
+          .misses = read(impl_->misses),
+          .evictions = read(impl_->evictions),
+          .bytes = read(impl_->bytes)};
 }
 
 int64_t ModelExecutor::workspace_bytes() const {

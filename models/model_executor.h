@@ -36,6 +36,11 @@ class ModelExecutor final : public Executor {
       std::unique_ptr<SparseAlgorithm> algorithm, Device& device, Ops& ops, KvStore& store);
   ~ModelExecutor() override;
 
+  // Device memory that an executor takes beside the weights and the KV store.
+  static int64_t DeviceBytes(const ModelExecutorOptions& options, const ModelConfig& config,
+                             const SparseAlgorithm& algorithm, const KvGeometry& geometry,
+                             DType dtype);
+
   const ExecutorLimits& limits() const override;
   void ApplyTables(std::span<const TableCommand> commands) override;
   void StartRow(RowId row, const SamplingRow& sampling, std::span<const int32_t> prompt,
@@ -49,8 +54,8 @@ class ModelExecutor final : public Executor {
   void Submit() override;
   PassResult Collect() override;
 
-  // Counted by the kernels; read at any time.
-  const RetrieveCounters& retrieve_counters() const;
+  // What the kernels counted, up to the last collected pass.
+  RetrieveCounters retrieve_counters() const;
   int64_t workspace_bytes() const;
 
  private:

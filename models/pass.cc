@@ -9,6 +9,8 @@ absl::Status Pass::Allocate(Device& device, int64_t arena_bytes, int32_t max_row
   const int64_t outputs =
       (int64_t{max_rows} + max_batch) * static_cast<int64_t>(sizeof(SampledToken));
   SPIN_ASSIGN_OR_RETURN(pass.outputs, device.Allocate(MemoryKind::kPinned, outputs));
+  SPIN_ASSIGN_OR_RETURN(pass.counters,
+                        device.Allocate(MemoryKind::kPinned, sizeof(RetrieveCounters)));
   for (auto* event : {&pass.begin, &pass.prefill_begin, &pass.prefill_end, &pass.decode_end}) {
     *event = device.CreateEvent();
   }

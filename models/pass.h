@@ -40,6 +40,7 @@ class PinnedArena {
 struct Pass {
   PinnedArena arena;
   Buffer outputs;                   // SampledToken[max_rows + max_batch]: prefilled, then decoded
+  Buffer counters;                  // RetrieveCounters as they stood after the pass's decode step
   std::vector<RowId> prefill_rows;  // rows that `outputs` begins with
   std::vector<RowId> decode_rows;
   std::vector<PassResult::Sampled> sampled;  // what Collect hands out

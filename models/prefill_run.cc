@@ -33,6 +33,7 @@ absl::Status PrefillRun::Allocate() {
   };
   const int64_t tokens = limits_.max_prefill_tokens;
   const int64_t rows = limits_.max_rows;
+  segments_.reserve(static_cast<std::size_t>(rows));
   const auto take_all = [&](Upload& upload, MemoryKind kind) {
     for (int32_t** array :
          {&upload.ids, &upload.positions, &upload.kv_begin, &upload.kv_index, &upload.targets}) {
@@ -166,6 +167,20 @@ void PrefillRun::EnqueueTile(int64_t tile, Stream& compute, Stream& copy, Sample
   }
 }
 
+// The sequences that the tile of tokens [begin, begin + n) of the batch cuts, each with its keys so far.
+void PrefillRun::FindSegments(int32_t begin, int32_t n) {
+  segments_.clear();
+  for (const PrefillSlice& slice : slices()) {
+    const int32_t first = std::max(begin, slice.token_begin);
+    const int32_t end = std::min(begin + n, slice.token_begin + slice.num_tokens);
+    if (first >= end) continue;
+    segments_.push_back({.token_begin = first - begin,
+                         .num_tokens = end - first,
+                         .kv_begin = slice.page_begin * model_.tables.geometry.page_tokens,
+                         .kv_tokens = slice.prefix_tokens + end - slice.token_begin});
+  }
+}
+
 void PrefillRun::EnqueueLayerTile(int32_t layer, int32_t tile, Stream& compute) {
   const int32_t begin = tile * limits_.tile_tokens;
   const int32_t n = std::min(limits_.tile_tokens, num_tokens_ - begin);
@@ -195,13 +210,16 @@ void PrefillRun::EnqueueLayerTile(int32_t layer, int32_t tile, Stream& compute) 
                        .geometry = model_.tables.geometry,
                        .staging = staging},
                       compute);
+  FindSegments(begin, n);
   model_.ops->PrefillAttention({.qkv = workspace_.qkv,
                                 .kv_begin = device_.kv_begin + begin,
                                 .kv_index = device_.kv_index + begin,
                                 .n = n,
                                 .geometry = model_.tables.geometry,
                                 .staging = staging,
-                                .out = workspace_.attention},
+                                .out = workspace_.attention,
+                                .segments = segments_.data(),
+                                .num_segments = static_cast<int32_t>(segments_.size())},
                                compute);
   EnqueueOutputAndMlp(model_, layer, tokens, workspace_, compute);
 }

@@ -34,6 +34,11 @@ class PrefillRun {
                                                             Workspace& workspace,
                                                             const Limits& limits);
 
+  // Device memory that a run takes.
+  static int64_t DeviceBytes(int64_t max_prefill_tokens, int64_t max_rows) {
+    return 5 * 4 * max_prefill_tokens + (4 * 4 + int64_t{sizeof(PrefillSlice)}) * max_rows;
+  }
+
   // REQUIRES: not active, the tokens fit. Uploads on `compute`.
   void Begin(std::vector<PrefillItem> items, Stream& compute);
 
@@ -87,6 +92,7 @@ class PrefillRun {
   int64_t total_tiles() const;
   void EnqueueTile(int64_t tile, Stream& compute, Stream& copy, SampledToken* sampled);
   void EnqueueLayerTile(int32_t layer, int32_t tile, Stream& compute);
+  void FindSegments(int32_t begin, int32_t n);
   void EnqueueLayerEnd(int32_t layer, Stream& compute, Stream& copy);
   void EnqueueLogprobs(const LogprobChunk& chunk, Stream& compute);
   void EnqueueSample(Stream& compute, SampledToken* sampled);
@@ -105,6 +111,7 @@ class PrefillRun {
 
   std::vector<PrefillItem> items_;
   std::vector<LogprobChunk> logprob_chunks_;
+  std::vector<PrefillSegment> segments_;  // of the tile being enqueued
   int32_t num_tokens_ = 0;
   int32_t num_samples_ = 0;
   int32_t tiles_per_layer_ = 0;

@@ -88,8 +88,12 @@ class DummySource final : public Source {
     thread_local std::vector<float> scratch;
     scratch.resize(static_cast<std::size_t>(rows * cols));
     const float* from = values_.data() + hash % kSpread;
-    for (int64_t i = 0; i < rows * cols; ++i)
-      scratch[i] = from[(begin * cols + i) % block] * scale + shift;
+    for (int64_t i = 0; i < rows * cols;) {
+      const int64_t at = (begin * cols + i) % block;
+      const int64_t run = std::min(block - at, rows * cols - i);
+      for (int64_t k = 0; k < run; ++k) scratch[i + k] = from[at + k] * scale + shift;
+      i += run;
+    }
     return TensorView{DType::kF32,
                       {rows, cols},
                       std::as_bytes(std::span<const float>(scratch.data(), scratch.size()))};
@@ -323,6 +327,12 @@ absl::StatusOr<ModelWeights> Load(const ModelConfig& config, const Source& sourc
 }
 
 }  // namespace
+
+int64_t WeightBytes(const ModelConfig& config, DType dtype) {
+  // A tied embedding is stored twice: as a table of rows, and in the layout of a linear layer.
+  const int64_t table = int64_t{config.vocab_size} * config.hidden;
+  return (config.num_parameters() + (config.tied_embeddings ? table : 0)) * SizeOf(dtype);
+}
 
 absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const Checkpoint& checkpoint,
                                          DType dtype, Device& device, Ops& ops,

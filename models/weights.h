@@ -41,6 +41,9 @@ struct ModelWeights {
   std::vector<Buffer> buffers;        // what the pointers point into
 };
 
+// Device memory that the linear layers and the embedding take, norms left out.
+int64_t WeightBytes(const ModelConfig& config, DType dtype);
+
 // done and total bytes of the checkpoint, now and then; any loader thread, one at a time.
 using LoadProgress = absl::FunctionRef<void(int64_t done_bytes, int64_t total_bytes)>;
 

@@ -10,21 +10,22 @@ namespace {
 // Prompt log-probabilities take their logits this many positions at a time, at least.
 constexpr int32_t kMinLogitsRows = 16;
 
-// Allocates typed buffers into a workspace, remembering the first error.
+// Allocates typed buffers into a workspace, remembering the first error; without a device it only counts.
 class Allocator {
  public:
-  Allocator(Workspace& workspace, Device& device) : workspace_(workspace), device_(device) {}
+  Allocator(Workspace& workspace, Device* device) : workspace_(workspace), device_(device) {}
 
   template <typename T>
   void Take(T*& pointer, int64_t bytes) {
     if (!status_.ok()) return;
-    auto buffer = device_.Allocate(MemoryKind::kDevice, std::max<int64_t>(bytes, 1));
+    workspace_.bytes += bytes;
+    if (device_ == nullptr) return;
+    auto buffer = device_->Allocate(MemoryKind::kDevice, std::max<int64_t>(bytes, 1));
     if (!buffer.ok()) {
       status_ = buffer.status();
       return;
     }
     pointer = static_cast<T*>(buffer->data());
-    workspace_.bytes += bytes;
     workspace_.buffers.push_back(*std::move(buffer));
   }
 
@@ -32,7 +33,7 @@ class Allocator {
 
  private:
   Workspace& workspace_;
-  Device& device_;
+  Device* device_;
   absl::Status status_;
 };
 
@@ -61,7 +62,10 @@ void TakeCacheScratch(const WorkspaceShape& shape, Workspace& w, Allocator& allo
     staging.num_pages = staging_pages;
     allocator.Take(staging.pages, g.num_kv_heads * staging_pages * g.page_bytes());
   }
-  if (g.summary_elements > 0) allocator.Take(w.select.scores, streams * g.max_pages() * 4);
+  if (g.summary_elements > 0) {
+    allocator.Take(w.select.bounds, streams * g.group() * g.max_pages() * 4);
+    allocator.Take(w.select.scores, streams * g.max_pages() * 4);
+  }
   w.select.max_selected = shape.max_selected;
   allocator.Take(w.select.ids, streams * shape.max_selected * 4);
   allocator.Take(w.select.count, streams * 4);
@@ -83,15 +87,27 @@ void TakeRowState(const WorkspaceShape& shape, const ModelConfig& config, Worksp
   allocator.Take(w.history, int64_t{shape.max_rows} * config.vocab_size * 4);
 }
 
+void TakeAll(const WorkspaceShape& shape, const ModelConfig& config, DType dtype, Workspace& w,
+             Allocator& allocator) {
+  TakeActivations(shape, config, dtype, w, allocator);
+  TakeCacheScratch(shape, w, allocator);
+  TakeRowState(shape, config, w, allocator);
+}
+
 }  // namespace
+
+int64_t WorkspaceBytes(const WorkspaceShape& shape, const ModelConfig& config, DType dtype) {
+  Workspace workspace;
+  Allocator counter(workspace, nullptr);
+  TakeAll(shape, config, dtype, workspace, counter);
+  return workspace.bytes;
+}
 
 absl::StatusOr<Workspace> MakeWorkspace(const WorkspaceShape& shape, const ModelConfig& config,
                                         DType dtype, Device& device) {
   Workspace workspace;
-  Allocator allocator(workspace, device);
-  TakeActivations(shape, config, dtype, workspace, allocator);
-  TakeCacheScratch(shape, workspace, allocator);
-  TakeRowState(shape, config, workspace, allocator);
+  Allocator allocator(workspace, &device);
+  TakeAll(shape, config, dtype, workspace, allocator);
   SPIN_RETURN_IF_ERROR(allocator.status());
   return workspace;
 }

@@ -63,6 +63,9 @@ struct Workspace {
   std::vector<Buffer> buffers;  // what the pointers point into
 };
 
+// Device memory that MakeWorkspace takes.
+int64_t WorkspaceBytes(const WorkspaceShape& shape, const ModelConfig& config, DType dtype);
+
 absl::StatusOr<Workspace> MakeWorkspace(const WorkspaceShape& shape, const ModelConfig& config,
                                         DType dtype, Device& device);
 

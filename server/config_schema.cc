@@ -151,8 +151,8 @@ constexpr ConfigKey kServerKeys[] = {
 
 constexpr ConfigKey kMemoryKeys[] = {
     {"memory.hbm_budget", "auto", "bytes (60GiB) or auto",
-     "What the process may hold on the device; on the CPU backend the arena that plays HBM (KV "
-     "cache).",
+     "What the process may hold on the GPU: weights, workspace and KV cache; auto: nearly all that "
+     "is free. On the CPU backend the arena that plays HBM, for the KV cache alone.",
      [](Config& c, const std::string& t) { return ParseSize(t, c.hbm_budget_bytes); }},
     {"memory.host_pool", "auto", "bytes (64GiB), 0 or auto",
      "Host memory for the KV cache of Tiered sequences; 0 switches the tier off.",
@@ -218,10 +218,11 @@ constexpr ConfigKey kSchedulerKeys[] = {
            t, {{{"fcfs", SchedulePolicy::kFcfs}, {"priority", SchedulePolicy::kPriority}}},
            c.engine.policy);
      }},
-    {"scheduler.prefill_tile_tokens", "512", "tokens",
-     "Prompt tokens of one layer computed at a time.",
+    {"scheduler.prefill_tile_tokens", "auto", "tokens or auto",
+     "Prompt tokens of one layer computed at a time; auto: 512 on a CPU, 8192 on a GPU.",
      [](Config& c, const std::string& t) {
-       return ParseInt(t, 16, 1 << 20, c.prefill_tile_tokens);
+       c.prefill_tile_tokens = 0;
+       return t == "auto" ? absl::OkStatus() : ParseInt(t, 16, 1 << 20, c.prefill_tile_tokens);
      }},
 };
 

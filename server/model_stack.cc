@@ -17,12 +17,34 @@ namespace {
 // Sequences may hold memory without running (suspended): rows of the tables beyond those of a step.
 constexpr int32_t kRowsPerSequence = 2;
 
-// "auto" budgets: small shares of the machine, so that a laptop stays usable.
+// On a GPU, what the budget keeps free of weights, workspace and cache: libraries, kernels, captured steps.
+constexpr int64_t kDeviceReserve = 3 * kGiB / 2;
+
+// "auto" budgets. Where the cache shares the host's memory, small shares, so that a laptop stays usable.
 int64_t AutoHbmBudget(const DeviceInfo& info) {
-  return std::min(2 * kGiB, info.device_bytes / 8);
+  if (info.shares_host_memory) return std::min(2 * kGiB, info.device_bytes / 8);
+  return info.device_bytes / 100 * 98;
 }
 int64_t AutoHostPool(const DeviceInfo& info) {
-  return std::min(4 * kGiB, info.host_bytes / 4);
+  return info.shares_host_memory ? std::min(4 * kGiB, info.host_bytes / 4) : info.host_bytes / 2;
+}
+
+// What the KV cache may take of the device.
+absl::StatusOr<int64_t> CacheBudget(const ServerConfig& config, const DeviceInfo& info,
+                                    const ModelPlan& plan) {
+  const int64_t budget = config.hbm_budget_bytes.value_or(AutoHbmBudget(info));
+  if (info.shares_host_memory) return budget;
+  if (budget > info.device_bytes) {
+    return ResourceExhausted("memory.hbm_budget: %s, but only %s are free on the GPU",
+                             FormatBytes(budget), FormatBytes(info.device_bytes));
+  }
+  const int64_t rest = budget - plan.weight_bytes - plan.executor_bytes - kDeviceReserve;
+  if (rest > 0) return rest;
+  return ResourceExhausted(
+      "memory.hbm_budget: %s; weights take %s, the workspace %s (lower model.max_model_len or "
+      "scheduler.prefill_tile_tokens), and %s stay in reserve",
+      FormatBytes(budget), FormatBytes(plan.weight_bytes), FormatBytes(plan.executor_bytes),
+      FormatBytes(kDeviceReserve));
 }
 
 double SecondsSince(std::chrono::steady_clock::time_point begin) {
@@ -58,10 +80,11 @@ std::string ModelPlan::ToText() const {
   const ModelConfig& model = folder.config;
   return absl::StrFormat(
       "model    %s: %s, %.1f M parameters, %d layers, %d query and %d KV heads of %d, context %d\n"
-      "device   %s\n%s",
+      "device   %s; %s of weights, %s of workspace\n%s",
       folder.path, model.architecture, static_cast<double>(model.num_parameters()) / 1e6,
       model.num_layers, model.num_q_heads, model.num_kv_heads, model.head_dim, max_model_len,
-      backend.device->info().name, cache.plan.ToText());
+      backend.device->info().name, FormatBytes(weight_bytes), FormatBytes(executor_bytes),
+      cache.plan.ToText());
 }
 
 absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
@@ -84,9 +107,19 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
       MakeGeometry(model, *plan.algorithm, config.dtype,
                    config.engine.max_num_seqs * kRowsPerSequence, plan.max_model_len);
   const DeviceInfo& info = plan.backend.device->info();
-  SPIN_ASSIGN_OR_RETURN(plan.cache.plan,
-                        PlanMemory(geometry, config.hbm_budget_bytes.value_or(AutoHbmBudget(info)),
-                                   config.host_pool_bytes.value_or(AutoHostPool(info))));
+  plan.executor = {.max_batch = config.engine.max_num_seqs,
+                   .max_prefill_tokens = config.engine.max_batched_tokens,
+                   .max_model_len = plan.max_model_len,
+                   .tile_tokens = config.prefill_tile_tokens > 0 ? config.prefill_tile_tokens
+                                                                 : info.prefill_tile_tokens,
+                   .eviction = config.eviction};
+  plan.weight_bytes = WeightBytes(model, config.dtype);
+  plan.executor_bytes =
+      ModelExecutor::DeviceBytes(plan.executor, model, *plan.algorithm, geometry, config.dtype);
+  SPIN_ASSIGN_OR_RETURN(const int64_t cache_bytes, CacheBudget(config, info, plan));
+  SPIN_ASSIGN_OR_RETURN(
+      plan.cache.plan,
+      PlanMemory(geometry, cache_bytes, config.host_pool_bytes.value_or(AutoHostPool(info))));
   plan.cache.placement = config.placement;
   plan.cache.min_buffer_ratio = config.min_buffer_ratio;
   plan.cache.max_model_len = plan.max_model_len;
@@ -138,14 +171,9 @@ absl::Status ModelStack::Load(const ServerConfig& config) {
   begin = std::chrono::steady_clock::now();
   const std::unique_ptr<Stream> stream = device.CreateStream("start");
   SPIN_ASSIGN_OR_RETURN(store_, KvStore::Create(device, *stream, plan_.cache.plan));
-  SPIN_ASSIGN_OR_RETURN(
-      executor_, ModelExecutor::Create({.max_batch = config.engine.max_num_seqs,
-                                        .max_prefill_tokens = config.engine.max_batched_tokens,
-                                        .max_model_len = plan_.max_model_len,
-                                        .tile_tokens = config.prefill_tile_tokens,
-                                        .eviction = config.eviction},
-                                       model, *std::move(weights), std::move(plan_.algorithm),
-                                       device, ops, *store_));
+  SPIN_ASSIGN_OR_RETURN(executor_,
+                        ModelExecutor::Create(plan_.executor, model, *std::move(weights),
+                                              std::move(plan_.algorithm), device, ops, *store_));
   SPIN_LOG(INFO, "pools    %s on the device, %s on the host, %s workspace in %.1f s",
            FormatBytes(plan_.cache.plan.hbm_bytes()), FormatBytes(plan_.cache.plan.host_bytes),
            FormatBytes(executor_->workspace_bytes()), SecondsSince(begin));
@@ -156,20 +184,19 @@ void ModelStack::RegisterMetrics(MetricsRegistry& metrics) {
   const MemoryPlan& plan = plan_.cache.plan;
   AddCacheConfigInfo(metrics, plan.geometry.page_tokens,
                      plan.resident_tokens() / plan.geometry.page_tokens);
-  const RetrieveCounters* counters = &executor_->retrieve_counters();
-  const auto read = [](const uint64_t& value) {
-    return static_cast<double>(__atomic_load_n(&value, __ATOMIC_RELAXED));
+  const auto counted = [executor = executor_.get()](uint64_t RetrieveCounters::*value) {
+    return [=] { return static_cast<double>(executor->retrieve_counters().*value); };
   };
   metrics.AddCallback("spin:retrieve_hits_total",
                       "Selected pages that were in HBM (Tiered sequences).", true,
-                      [=] { return read(counters->hits); });
+                      counted(&RetrieveCounters::hits));
   metrics.AddCallback("spin:retrieve_misses_total",
                       "Selected pages that were fetched from the host.", true,
-                      [=] { return read(counters->misses); });
+                      counted(&RetrieveCounters::misses));
   metrics.AddCallback("spin:retrieve_bytes_total", "Bytes fetched from the host.", true,
-                      [=] { return read(counters->bytes); });
+                      counted(&RetrieveCounters::bytes));
   metrics.AddCallback("spin:evictions_total", "Pages that lost their slot to a missing one.", true,
-                      [=] { return read(counters->evictions); });
+                      counted(&RetrieveCounters::evictions));
 }
 
 }  // namespace spin

@@ -28,8 +28,11 @@ struct ModelPlan {
   ModelFolder folder;
   Backend backend;
   std::unique_ptr<SparseAlgorithm> algorithm;
+  ModelExecutorOptions executor;
   int32_t max_model_len = 0;
-  KvCacheOptions cache;  // with the memory plan
+  KvCacheOptions cache;        // with the memory plan
+  int64_t weight_bytes = 0;    // on the device
+  int64_t executor_bytes = 0;  // on the device: workspace, tables of the model
 
   std::string ToText() const;  // the boot summary
 };

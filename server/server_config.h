@@ -41,8 +41,8 @@ struct ServerConfig {
   Eviction eviction = Eviction::kBucketed;
 
   SparseOptions sparse;
-  EngineOptions engine;  // eos_token_ids and max_model_len are the model's
-  int32_t prefill_tile_tokens = 0;
+  EngineOptions engine;             // eos_token_ids and max_model_len are the model's
+  int32_t prefill_tile_tokens = 0;  // 0: what suits the device
   BackendOptions backend;
 
   LogLevel log_level = LogLevel::kInfo;

@@ -4,8 +4,10 @@
 #include <string>
 #include <vector>
 
+#include "tools/bench/kernel_bench.h"
 #include "tools/bench/micro.h"
 #include "tools/bench/serve_command.h"
+#include "tools/bench/step_bench.h"
 
 namespace {
 
@@ -19,6 +21,10 @@ constexpr Subcommand kSubcommands[] = {
     {"serve", "latency and throughput of an OpenAI-compatible server under load",
      spin::RunServeCommand},
     {"micro", "the time of each CPU kernel beside its measured floor", spin::bench::RunMicro},
+    {"kernels",
+     "the time of each kernel family at an 8B model's sizes, as a share of what the device can do",
+     spin::bench::RunKernels},
+    {"step", "prefill and decode step times of a model, without a server", spin::bench::RunStep},
 };
 
 void PrintUsage(std::FILE* out) {

@@ -36,7 +36,7 @@ SMALL_FILE_LINES = 60
 # Parts that are tested through their front: path prefix -> the tests that do it.
 TESTED_THROUGH = {
     "engine/": "tests/engine/",
-    "kernels/cpu/host_limits": "tests/kernels/cpu_device_test.cc",
+    "common/host_limits": "tests/kernels/cpu_device_test.cc",
     "memory/row_table_check": "tests/sim/memory_sim_test.cc",
     "kernels/cpu/cpu_ops": "tests/kernels/",
     "kernels/cpu/isa": "tests/kernels/gemm_test.cc",

@@ -8,7 +8,7 @@
 #include "common/math.h"
 #include "common/units.h"
 #include "kernels/cpu/cpu_stream.h"
-#include "kernels/cpu/host_limits.h"
+#include "common/host_limits.h"
 #include "kernels/cpu/isa.h"
 
 namespace spin::cpu {
@@ -53,6 +53,7 @@ void EnqueueWait(CpuEvent& event, Stream& stream) {
 
 CpuDevice::CpuDevice(int threads, bool inline_streams) : inline_streams_(inline_streams) {
   info_.name = absl::StrFormat("%s (%d threads, %s)", CpuModelName(), threads, NameOf(ActiveIsa()));
+  info_.shares_host_memory = true;
   info_.host_bytes = MemoryLimitBytes();
   info_.device_bytes = info_.host_bytes;
 }

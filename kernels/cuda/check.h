@@ -8,11 +8,11 @@
 
 #include "common/check.h"
 
-#define SPIN_CUDA_CHECK(call)                                                            \
-  do {                                                                                   \
-    const cudaError_t spin_error_ = (call);                                              \
-    if (spin_error_ != cudaSuccess) {                                                    \
-      ::spin::internal::CheckFailed(                                                     \
-          __FILE__, __LINE__, std::string(#call ": ") + cudaGetErrorString(spin_error_)); \
-    }                                                                                    \
+#define SPIN_CUDA_CHECK(call)                                                                   \
+  do {                                                                                          \
+    const cudaError_t spin_error_ = (call);                                                     \
+    if (spin_error_ != cudaSuccess) {                                                           \
+      ::spin::internal::CheckFailed(__FILE__, __LINE__,                                         \
+                                    std::string(#call ": ") + cudaGetErrorString(spin_error_)); \
+    }                                                                                           \
   } while (false)

@@ -11,8 +11,9 @@ namespace spin::cuda {
 // Device memory that families share for what a kernel hands itself (partial results, arrival counters). Owned by
 // CudaOps; sized by the constants below, whatever the model. Families of the decode step use it, one stream at a time.
 struct Scratch {
-  float* partials = nullptr;     // [kPartialFloats]
-  uint32_t* tickets = nullptr;   // [kTickets], zero between kernels: who takes one gives it back as zero
+  float* partials = nullptr;  // [kPartialFloats]
+  uint32_t* tickets =
+      nullptr;  // [kTickets], zero between kernels: who takes one gives it back as zero
 };
 inline constexpr int64_t kPartialFloats = int64_t{8} << 20;
 inline constexpr int64_t kTickets = 65536;
@@ -23,14 +24,16 @@ void RmsNorm(const RmsNormParams& p, cudaStream_t stream);        // rmsnorm.cu
 void Rope(const RopeParams& p, cudaStream_t stream);              // rope.cu
 void SiluMul(const SiluMulParams& p, cudaStream_t stream);        // activation.cu
 
-void StoreKv(const StoreKvParams& p, cudaStream_t stream);                    // store_kv.cu
-void PrefillAttention(const PrefillAttentionParams& p, cudaStream_t stream);  // prefill_attention.cu
-void Offload(const OffloadParams& p, cudaStream_t stream);                    // offload.cu
+void StoreKv(const StoreKvParams& p, cudaStream_t stream);  // store_kv.cu
+void PrefillAttention(const PrefillAttentionParams& p,
+                      cudaStream_t stream);                 // prefill_attention.cu
+void Offload(const OffloadParams& p, cudaStream_t stream);  // offload.cu
 
-void QuestIndexPrefill(const QuestIndexPrefillParams& p, cudaStream_t stream);             // quest_index.cu
-void QuestIndexDecode(const QuestIndexDecodeParams& p, cudaStream_t stream);               // quest_index.cu
-void QuestScore(const QuestScoreParams& p, const Scratch& scratch, cudaStream_t stream);   // quest_score.cu
-void SelectTopK(const SelectTopKParams& p, cudaStream_t stream);                           // select_topk.cu
+void QuestIndexPrefill(const QuestIndexPrefillParams& p, cudaStream_t stream);  // quest_index.cu
+void QuestIndexDecode(const QuestIndexDecodeParams& p, cudaStream_t stream);    // quest_index.cu
+void QuestScore(const QuestScoreParams& p, const Scratch& scratch,
+                cudaStream_t stream);                             // quest_score.cu
+void SelectTopK(const SelectTopKParams& p, cudaStream_t stream);  // select_topk.cu
 
 void Lookup(const LookupParams& p, cudaStream_t stream);            // lookup.cu
 void AppendKv(const AppendKvParams& p, cudaStream_t stream);        // append_kv.cu

@@ -14,6 +14,7 @@ namespace spin {
 
 // Scratch of a decode step, sized once (workspace.h).
 struct SelectScratch {
+  float* bounds = nullptr;   // [max_batch][Hq][max_pages]
   float* scores = nullptr;   // [max_batch][Hkv][max_pages]
   int32_t* ids = nullptr;    // [max_batch][Hkv][max_selected]
   int32_t* count = nullptr;  // [max_batch][Hkv]

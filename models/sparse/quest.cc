@@ -47,6 +47,7 @@ Selection QuestAlgorithm::Select(const DecodeStage& stage) const {
                         .qkv = stage.qkv,
                         .layer = stage.layer,
                         .tables = stage.tables,
+                        .bounds = stage.scratch.bounds,
                         .scores = stage.scratch.scores},
                        stage.stream);
   stage.ops.SelectTopK({.decode = stage.decode,

@@ -24,7 +24,7 @@ bool SameTokens(const KvGeometry& g, const std::byte* a, const std::byte* b, int
   return std::memcmp(a, b, bytes) == 0 && std::memcmp(a + values, b + values, bytes) == 0;
 }
 
-// One stream of a row, as the tables have it. CPU tables are plain memory.
+// One stream of a row, as a snapshot of the tables has it.
 struct StreamTables {
   const KvTables& t;
   int32_t row, layer, head;
@@ -51,7 +51,7 @@ int64_t TokensOf(const KvGeometry& g, int64_t length, int32_t page) {
 // Every owned slot holds its host page's bytes, and the meta entries say the same as the owners.
 // Returns the number of slots in use.
 int64_t CheckSlots(ModelRunner& runner, RowId row) {
-  const KvTables& t = runner.tables();
+  const KvTables t = runner.Snapshot();
   const KvGeometry& g = t.geometry;
   const int64_t length = runner.memory().length(row);
   const auto pages = static_cast<int32_t>((length + g.page_tokens - 1) / g.page_tokens);
@@ -85,13 +85,15 @@ int64_t CheckSlots(ModelRunner& runner, RowId row) {
 
 // The host pages of a Tiered row equal the slots of the same sequence, Resident elsewhere.
 void CheckHostHasAll(ModelRunner& tiered, RowId row, ModelRunner& resident, RowId twin) {
-  const KvGeometry& g = tiered.tables().geometry;
+  const KvGeometry& g = tiered.geometry();
+  const KvTables tiered_tables = tiered.Snapshot();
+  const KvTables resident_tables = resident.Snapshot();
   const int64_t length = tiered.memory().length(row);
   REQUIRE(resident.memory().length(twin) == length);
   bool same = true;
   ForEachStream(g, [&](int32_t layer, int32_t head) {
-    const StreamTables a = {tiered.tables(), row.value, layer, head};
-    const StreamTables b = {resident.tables(), twin.value, layer, head};
+    const StreamTables a = {tiered_tables, row.value, layer, head};
+    const StreamTables b = {resident_tables, twin.value, layer, head};
     for (int32_t page = 0; int64_t{page} * g.page_tokens < length; ++page) {
       same = same && SameTokens(g, PageAt(g, a.t.host_pages, a.Page(a.t.host_dir, page)),
                                 PageAt(g, b.t.slots, b.Page(b.t.slot_dir, page)),

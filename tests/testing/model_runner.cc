@@ -1,8 +1,9 @@
 #include "tests/testing/model_runner.h"
 
 #include <algorithm>
-#include <cstring>
+#include <cstdlib>
 #include <limits>
+#include <type_traits>
 #include <utility>
 
 #include "common/check.h"
@@ -21,13 +22,14 @@ T Unwrap(absl::StatusOr<T> value) {
   return std::move(value).value();
 }
 
-void Poison(void* data, int64_t bytes) {
-  std::memset(data, 0xff, static_cast<std::size_t>(bytes));
-}
-
 void NoProgress(int64_t, int64_t) {}
 
 }  // namespace
+
+std::string TestDevice() {
+  const char* device = std::getenv("SPIN_TEST_DEVICE");
+  return device != nullptr ? device : "cpu";
+}
 
 ModelRunner::ModelRunner(const ModelRunnerOptions& options) {
   sampling_.temperature = 0;
@@ -35,8 +37,9 @@ ModelRunner::ModelRunner(const ModelRunnerOptions& options) {
   if (!options.folder.empty()) {
     config = Unwrap(ParseModelConfig(Unwrap(ReadTextFile(options.folder + "/config.json"))));
   }
-  backend_ = Unwrap(CreateBackend(
-      {.device = "cpu", .threads = options.threads, .inline_streams = options.inline_streams}));
+  backend_ = Unwrap(CreateBackend({.device = options.device,
+                                   .threads = options.threads,
+                                   .inline_streams = options.inline_streams}));
   auto algorithm = Unwrap(MakeSparseAlgorithm(options.sparse, {.num_layers = config.num_layers,
                                                                .num_q_heads = config.num_q_heads,
                                                                .num_kv_heads = config.num_kv_heads,
@@ -62,13 +65,7 @@ ModelRunner::ModelRunner(const ModelRunnerOptions& options) {
     store_ = Unwrap(KvStore::Create(device, *stream, cache.plan));
     device.Synchronize(*stream);
   }
-  if (options.poison_free_pages) {
-    Poison(store_->tables().slots, cache.plan.slot_bytes);
-    Poison(store_->tables().host_pages, cache.plan.host_bytes);
-    if (store_->tables().summaries != nullptr) {
-      Poison(store_->tables().summaries, cache.plan.summary_bytes);
-    }
-  }
+  if (options.poison_free_pages) PoisonFreePages();
   executor_ = Unwrap(ModelExecutor::Create({.max_batch = options.max_batch,
                                             .max_prefill_tokens = options.max_model_len,
                                             .max_model_len = options.max_model_len,
@@ -81,6 +78,48 @@ ModelRunner::ModelRunner(const ModelRunnerOptions& options) {
 }
 
 ModelRunner::~ModelRunner() = default;
+
+void ModelRunner::PoisonFreePages() {
+  const MemoryPlan& plan = store_->plan();
+  const auto stream = backend_.device->CreateStream("test");
+  const auto poison = [&](void* data, int64_t bytes) {
+    if (bytes > 0) backend_.device->Fill(data, 0xff, bytes, *stream);
+  };
+  poison(store_->tables().slots, plan.slot_bytes);
+  poison(store_->tables().host_pages, plan.host_bytes);
+  poison(store_->tables().summaries, plan.summary_bytes);
+  backend_.device->Synchronize(*stream);
+}
+
+KvTables ModelRunner::Snapshot() {
+  snapshot_.clear();
+  KvTables tables = store_->tables();
+  const MemoryPlan& plan = store_->plan();
+  const KvGeometry& g = plan.geometry;
+  const auto stream = backend_.device->CreateStream("test");
+  const auto bring = [&](auto*& pointer, int64_t bytes) {
+    if (bytes == 0) return;
+    snapshot_.push_back(Unwrap(backend_.device->Allocate(MemoryKind::kPinned, bytes)));
+    backend_.device->Copy(snapshot_.back().data(), pointer, bytes, *stream);
+    pointer = static_cast<std::remove_reference_t<decltype(pointer)>>(snapshot_.back().data());
+  };
+  const int64_t places = int64_t{g.max_rows} * g.num_layers;
+  for (int32_t** directory :
+       {&tables.slot_dir, &tables.host_dir, &tables.summary_dir, &tables.meta_dir}) {
+    bring(*directory, places * g.max_extents * 4);
+  }
+  bring(tables.placement, int64_t{g.max_rows} * 4);
+  bring(tables.num_slots, places * 4);
+  bring(tables.meta, int64_t{plan.num_meta_segments} * g.meta_segment_bytes());
+  const int64_t slots = int64_t{plan.num_slot_extents} * g.pages_per_extent();
+  bring(tables.slot_owner, slots * 4);
+  bring(tables.slot_age, slots);
+  bring(tables.slots, plan.slot_bytes);
+  bring(tables.host_pages, plan.host_bytes);
+  bring(tables.summaries, plan.summary_bytes);
+  backend_.device->Synchronize(*stream);
+  return tables;
+}
 
 std::vector<RowId> ModelRunner::Admit(const std::vector<int32_t>& prompt, int64_t reserve_tokens,
                                       int32_t num_sequences) {

@@ -15,7 +15,11 @@
 
 namespace spin::testing {
 
+// The device that model tests run on: SPIN_TEST_DEVICE, else the CPU.
+std::string TestDevice();
+
 struct ModelRunnerOptions {
+  std::string device = TestDevice();
   std::string folder;  // a checkpoint; empty: `config` with dummy weights
   ModelConfig config = {};
   DType dtype = DType::kF32;
@@ -63,13 +67,16 @@ class ModelRunner {
   SamplingRow& sampling() { return sampling_; }  // of rows that start from now on; greedy at first
   KvCacheManager& memory() { return *memory_; }
   ModelExecutor& executor() { return *executor_; }
-  const KvTables& tables() const { return store_->tables(); }
+  const KvGeometry& geometry() const { return store_->tables().geometry; }
+  // Tables and pools as they are now, copied to host memory; valid until the next call.
+  KvTables Snapshot();
 
  private:
   std::vector<RowId> Admit(const std::vector<int32_t>& prompt, int64_t reserve_tokens,
                            int32_t num_sequences);
   std::vector<std::vector<SampledToken>> Prefill(std::vector<PrefillItem> items);
   PassResult Finish();
+  void PoisonFreePages();
 
   SamplingRow sampling_;
   Backend backend_;
@@ -77,6 +84,7 @@ class ModelRunner {
   std::unique_ptr<ModelExecutor> executor_;
   std::unique_ptr<KvCacheManager> memory_;
   std::vector<SampledToken> first_tokens_;
+  std::vector<Buffer> snapshot_;
 };
 
 }  // namespace spin::testing

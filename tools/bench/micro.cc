@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "common/thread_pool.h"
-#include "kernels/cpu/host_limits.h"
+#include "common/host_limits.h"
 #include "kernels/cpu/isa.h"
 #include "tools/bench/micro_rows.h"
 
@@ -18,7 +18,7 @@ namespace spin::bench {
 namespace {
 
 struct Options {
-  int threads = cpu::UsableCores();
+  int threads = UsableCores();
   std::string filter;
   bool help = false;
 };
@@ -117,7 +117,7 @@ int RunMicro(std::span<const std::string> args) {
   ThreadPool pool(options.threads);
   const double bandwidth = ReadBandwidth(pool);
   const double peak = DotPeak(pool);
-  std::printf("%s, %d threads, %s\n", cpu::CpuModelName().c_str(), options.threads,
+  std::printf("%s, %d threads, %s\n", CpuModelName().c_str(), options.threads,
               cpu::NameOf(cpu::ActiveIsa()));
   std::printf("ceilings: read %.1f GB/s, bf16 dot %.0f GFLOP/s\n\n", bandwidth / 1e9, peak / 1e9);
   std::printf("%-40s %10s %8s %9s %10s %7s\n", "kernel", "us", "GB/s", "GFLOP/s", "floor us",

@@ -4,11 +4,11 @@
 #include <cstdint>
 #include <string>
 
-namespace spin::cpu {
+namespace spin {
 
 int64_t
 MemoryLimitBytes();  // the least of MemTotal and the memory limits of the process's control groups
 int UsableCores();   // >= 1; by affinity and CPU quota
 std::string CpuModelName();  // "AMD EPYC 9655", or "CPU" where the system does not say
 
-}  // namespace spin::cpu
+}  // namespace spin

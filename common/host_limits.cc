@@ -1,4 +1,4 @@
-#include "kernels/cpu/host_limits.h"
+#include "common/host_limits.h"
 
 #include <sched.h>
 #include <unistd.h>
@@ -7,7 +7,7 @@
 #include <fstream>
 #include <sstream>
 
-namespace spin::cpu {
+namespace spin {
 namespace {
 
 // Path of the process's control group in the unified hierarchy, "" where there is none: the line
@@ -72,4 +72,4 @@ std::string CpuModelName() {
   return "CPU";
 }
 
-}  // namespace spin::cpu
+}  // namespace spin

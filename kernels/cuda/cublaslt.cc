@@ -1,0 +1,59 @@
+#include "kernels/cuda/cublaslt.h"
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+
+namespace spin::cuda {
+namespace {
+
+void* OpenLibrary() {
+  for (const char* name : {static_cast<const char*>(std::getenv("SPIN_CUBLASLT")),
+                           "libcublasLt.so.13", "/usr/local/cuda/lib64/libcublasLt.so.13"}) {
+    if (name == nullptr) continue;
+    if (void* library = dlopen(name, RTLD_NOW | RTLD_LOCAL)) return library;
+  }
+  return nullptr;
+}
+
+template <typename Function>
+bool Find(void* library, const char* name, Function& function) {
+  function = reinterpret_cast<Function>(dlsym(library, name));
+  return function != nullptr;
+}
+
+absl::StatusOr<CublasLt> Load() {
+  void* library = OpenLibrary();
+  if (library == nullptr) {
+    return FailedPrecondition(
+        "libcublasLt.so.13 was not found: put the CUDA 13 toolkit's lib64 on LD_LIBRARY_PATH, or "
+        "set "
+        "SPIN_CUBLASLT to the file");
+  }
+  CublasLt lt;
+  const bool found = Find(library, "cublasLtCreate", lt.create) &&
+                     Find(library, "cublasLtDestroy", lt.destroy) &&
+                     Find(library, "cublasLtMatmul", lt.matmul) &&
+                     Find(library, "cublasLtMatmulAlgoGetHeuristic", lt.get_heuristic) &&
+                     Find(library, "cublasLtMatmulDescCreate", lt.create_desc) &&
+                     Find(library, "cublasLtMatmulDescDestroy", lt.destroy_desc) &&
+                     Find(library, "cublasLtMatmulDescSetAttribute", lt.set_desc) &&
+                     Find(library, "cublasLtMatrixLayoutCreate", lt.create_layout) &&
+                     Find(library, "cublasLtMatrixLayoutDestroy", lt.destroy_layout) &&
+                     Find(library, "cublasLtMatmulPreferenceCreate", lt.create_preference) &&
+                     Find(library, "cublasLtMatmulPreferenceDestroy", lt.destroy_preference) &&
+                     Find(library, "cublasLtMatmulPreferenceSetAttribute", lt.set_preference) &&
+                     Find(library, "cublasLtGetStatusString", lt.status_string);
+  if (!found) return FailedPrecondition("libcublasLt.so.13 lacks a function: %s", dlerror());
+  return lt;
+}
+
+}  // namespace
+
+absl::StatusOr<const CublasLt*> LoadCublasLt() {
+  static const absl::StatusOr<CublasLt> library = Load();
+  if (!library.ok()) return library.status();
+  return &*library;
+}
+
+}  // namespace spin::cuda

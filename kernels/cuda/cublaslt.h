@@ -1,0 +1,30 @@
+// The cuBLASLt functions that the GEMM calls, found in the shared library when the backend is made: one binary starts on
+// machines with and without CUDA.
+#pragma once
+
+#include <cublasLt.h>
+
+#include "common/status.h"
+
+namespace spin::cuda {
+
+struct CublasLt {
+  decltype(&cublasLtCreate) create = nullptr;
+  decltype(&cublasLtDestroy) destroy = nullptr;
+  decltype(&cublasLtMatmul) matmul = nullptr;
+  decltype(&cublasLtMatmulAlgoGetHeuristic) get_heuristic = nullptr;
+  decltype(&cublasLtMatmulDescCreate) create_desc = nullptr;
+  decltype(&cublasLtMatmulDescDestroy) destroy_desc = nullptr;
+  decltype(&cublasLtMatmulDescSetAttribute) set_desc = nullptr;
+  decltype(&cublasLtMatrixLayoutCreate) create_layout = nullptr;
+  decltype(&cublasLtMatrixLayoutDestroy) destroy_layout = nullptr;
+  decltype(&cublasLtMatmulPreferenceCreate) create_preference = nullptr;
+  decltype(&cublasLtMatmulPreferenceDestroy) destroy_preference = nullptr;
+  decltype(&cublasLtMatmulPreferenceSetAttribute) set_preference = nullptr;
+  decltype(&cublasLtGetStatusString) status_string = nullptr;
+};
+
+// The library named by SPIN_CUBLASLT, else where the loader and the toolkit keep it. Loaded once a process.
+absl::StatusOr<const CublasLt*> LoadCublasLt();
+
+}  // namespace spin::cuda

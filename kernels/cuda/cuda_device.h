@@ -1,0 +1,48 @@
+// The CUDA device behind the Device seam: memory, streams, events, captured steps. One GPU, the process's current one.
+//
+// Replay runs a key's work as it is the first time (libraries choose their algorithms then), captures it into a CUDA
+// graph the second time, and launches the graph from there on.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+
+#include "kernels/device.h"
+
+namespace spin::cuda {
+
+// The stream behind the seam's Stream, for the launchers.
+cudaStream_t StreamOf(Stream& stream);
+
+class CudaDevice final : public Device {
+ public:
+  // FailedPrecondition with what is missing when there is no GPU or no driver.
+  static absl::StatusOr<std::unique_ptr<CudaDevice>> Create();
+  ~CudaDevice() override;
+
+  const DeviceInfo& info() const override { return info_; }
+  absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes) override;
+  std::unique_ptr<Stream> CreateStream(const char* name) override;
+  std::unique_ptr<Event> CreateEvent() override;
+  void Copy(void* dst, const void* src, int64_t bytes, Stream& stream) override;
+  void Fill(void* dst, uint8_t value, int64_t bytes, Stream& stream) override;
+  void Record(Event& event, Stream& stream) override;
+  void Wait(Stream& stream, Event& event) override;
+  void Synchronize(Event& event) override;
+  void Synchronize(Stream& stream) override;
+  int64_t ElapsedNs(Event& begin, Event& end) override;
+  void Replay(uint64_t key, Stream& stream, absl::FunctionRef<void()> enqueue) override;
+
+ private:
+  CudaDevice() = default;
+  void Free(MemoryKind kind, void* data, int64_t bytes) noexcept override;
+
+  DeviceInfo info_;
+  // Null after the first call of a key, the graph after the second. As many as there are batch buckets and passes.
+  std::unordered_map<uint64_t, cudaGraphExec_t> steps_;
+};
+
+}  // namespace spin::cuda

@@ -1,0 +1,82 @@
+#include "kernels/cuda/cuda_ops.h"
+
+#include <cuda_runtime.h>
+
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/cuda_device.h"
+#include "kernels/cuda/weight_upload.h"
+
+namespace spin::cuda {
+
+absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Create() {
+  std::unique_ptr<CudaOps> ops(new CudaOps);
+  SPIN_RETURN_IF_ERROR(ops->Prepare());
+  return ops;
+}
+
+absl::Status CudaOps::Prepare() {
+  SPIN_ASSIGN_OR_RETURN(gemm_, cuda::Gemm::Create());
+  const size_t ticket_bytes = kTickets * sizeof(uint32_t);
+  if (cudaMalloc(&scratch_.partials, kPartialFloats * sizeof(float)) != cudaSuccess ||
+      cudaMalloc(&scratch_.tickets, ticket_bytes) != cudaSuccess) {
+    cudaGetLastError();
+    return ResourceExhausted("no GPU memory for the kernels' scratch");
+  }
+  SPIN_CUDA_CHECK(cudaMemset(scratch_.tickets, 0, ticket_bytes));
+  return absl::OkStatus();
+}
+
+CudaOps::~CudaOps() {
+  cudaFree(scratch_.partials);
+  cudaFree(scratch_.tickets);
+}
+
+int64_t CudaOps::PackedWeightBytes(int32_t n, int32_t k, DType dtype) const {
+  return int64_t{n} * k * SizeOf(dtype);
+}
+
+void CudaOps::PackWeight(void* dst, int32_t /*n*/, int32_t k, DType dtype, int32_t row_begin,
+                         int32_t rows, const void* src, DType src_dtype) {
+  char* to = static_cast<char*>(dst) + int64_t{row_begin} * k * SizeOf(dtype);
+  UploadConverted(to, dtype, src, src_dtype, int64_t{rows} * k);
+}
+
+void CudaOps::Gemm(const GemmParams& p, Stream& stream) {
+  gemm_->Run(p, StreamOf(stream));
+}
+
+void CudaOps::QuestScore(const QuestScoreParams& p, Stream& stream) {
+  cuda::QuestScore(p, scratch_, StreamOf(stream));
+}
+
+void CudaOps::PagedAttention(const PagedAttentionParams& p, Stream& stream) {
+  cuda::PagedAttention(p, scratch_, StreamOf(stream));
+}
+
+#define SPIN_ENQUEUE(Family)                                      \
+  void CudaOps::Family(const Family##Params& p, Stream& stream) { \
+    cuda::Family(p, StreamOf(stream));                            \
+  }
+
+SPIN_ENQUEUE(Embedding)
+SPIN_ENQUEUE(RmsNorm)
+SPIN_ENQUEUE(Rope)
+SPIN_ENQUEUE(SiluMul)
+SPIN_ENQUEUE(GatherRows)
+SPIN_ENQUEUE(StoreKv)
+SPIN_ENQUEUE(PrefillAttention)
+SPIN_ENQUEUE(Offload)
+SPIN_ENQUEUE(QuestIndexPrefill)
+SPIN_ENQUEUE(QuestIndexDecode)
+SPIN_ENQUEUE(SelectTopK)
+SPIN_ENQUEUE(Lookup)
+SPIN_ENQUEUE(AppendKv)
+SPIN_ENQUEUE(GatherPages)
+SPIN_ENQUEUE(Sample)
+SPIN_ENQUEUE(TokenLogprobs)
+SPIN_ENQUEUE(UpdateTables)
+SPIN_ENQUEUE(MarkPrompt)
+
+#undef SPIN_ENQUEUE
+
+}  // namespace spin::cuda

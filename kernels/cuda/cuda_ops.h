@@ -1,0 +1,52 @@
+// Ops on the GPU: every method enqueues the launcher of its family (families.h), the GEMM cuBLASLt.
+#pragma once
+
+#include <memory>
+
+#include "kernels/cuda/families.h"
+#include "kernels/cuda/gemm.h"
+#include "kernels/ops.h"
+
+namespace spin::cuda {
+
+class CudaOps final : public Ops {
+ public:
+  static absl::StatusOr<std::unique_ptr<CudaOps>> Create();
+  ~CudaOps() override;
+
+  int64_t PackedWeightBytes(int32_t n, int32_t k, DType dtype) const override;
+  void PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin, int32_t rows,
+                  const void* src, DType src_dtype) override;
+  int32_t WeightRowAlignment() const override { return 1; }
+
+  void Embedding(const EmbeddingParams& p, Stream& stream) override;
+  void RmsNorm(const RmsNormParams& p, Stream& stream) override;
+  void Gemm(const GemmParams& p, Stream& stream) override;
+  void Rope(const RopeParams& p, Stream& stream) override;
+  void SiluMul(const SiluMulParams& p, Stream& stream) override;
+  void GatherRows(const GatherRowsParams& p, Stream& stream) override;
+  void StoreKv(const StoreKvParams& p, Stream& stream) override;
+  void PrefillAttention(const PrefillAttentionParams& p, Stream& stream) override;
+  void Offload(const OffloadParams& p, Stream& stream) override;
+  void QuestIndexPrefill(const QuestIndexPrefillParams& p, Stream& stream) override;
+  void QuestIndexDecode(const QuestIndexDecodeParams& p, Stream& stream) override;
+  void QuestScore(const QuestScoreParams& p, Stream& stream) override;
+  void SelectTopK(const SelectTopKParams& p, Stream& stream) override;
+  void Lookup(const LookupParams& p, Stream& stream) override;
+  void AppendKv(const AppendKvParams& p, Stream& stream) override;
+  void GatherPages(const GatherPagesParams& p, Stream& stream) override;
+  void PagedAttention(const PagedAttentionParams& p, Stream& stream) override;
+  void Sample(const SampleParams& p, Stream& stream) override;
+  void TokenLogprobs(const TokenLogprobsParams& p, Stream& stream) override;
+  void UpdateTables(const UpdateTablesParams& p, Stream& stream) override;
+  void MarkPrompt(const MarkPromptParams& p, Stream& stream) override;
+
+ private:
+  CudaOps() = default;
+  absl::Status Prepare();
+
+  Scratch scratch_;
+  std::unique_ptr<cuda::Gemm> gemm_;
+};
+
+}  // namespace spin::cuda

@@ -1,0 +1,171 @@
+#include "kernels/cuda/gemm.h"
+
+#include <algorithm>
+#include <array>
+
+#include "kernels/cuda/check.h"
+
+namespace spin::cuda {
+namespace {
+
+constexpr int64_t kWorkspaceBytes = int64_t{64} << 20;
+constexpr int64_t kScratchBytes = int64_t{160} << 20;  // more than any L2
+constexpr int kCandidates = 16;
+constexpr int kRepeats = 3;
+constexpr int32_t kTimedRows = 256;       // decode steps: products this small are timed
+constexpr int32_t kTimedTileRows = 1024;  // and full prefill tiles, multiples of this
+constexpr std::size_t kMaxPlans = 4096;   // odd last tiles make plans; all are dropped beyond
+
+cudaDataType_t TypeOf(DType type) {
+  return type == DType::kF32 ? CUDA_R_32F : CUDA_R_16BF;
+}
+
+bool Capturing(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  SPIN_CUDA_CHECK(cudaStreamIsCapturing(stream, &status));
+  return status != cudaStreamCaptureStatusNone;
+}
+
+// Is it worth timing, and is there room for its output?
+bool Timed(const GemmParams& p) {
+  if (p.m > kTimedRows && p.m % kTimedTileRows != 0) return false;
+  return !p.accumulate || int64_t{p.m} * p.ldc * SizeOf(p.c_dtype) <= kScratchBytes;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Gemm>> Gemm::Create(int sm_target) {
+  SPIN_ASSIGN_OR_RETURN(const CublasLt* lt, LoadCublasLt());
+  std::unique_ptr<Gemm> gemm(new Gemm(lt, sm_target));
+  SPIN_RETURN_IF_ERROR(gemm->Allocate());
+  return gemm;
+}
+
+absl::Status Gemm::Allocate() {
+  if (const cublasStatus_t status = lt_->create(&handle_); status != CUBLAS_STATUS_SUCCESS) {
+    return FailedPrecondition("cuBLASLt: %s", lt_->status_string(status));
+  }
+  if (cudaMalloc(&workspace_, kWorkspaceBytes) != cudaSuccess ||
+      cudaMalloc(&scratch_, kScratchBytes) != cudaSuccess) {
+    cudaGetLastError();
+    return ResourceExhausted("no GPU memory for cuBLASLt's workspace");
+  }
+  SPIN_CUDA_CHECK(cudaEventCreate(&begin_));
+  SPIN_CUDA_CHECK(cudaEventCreate(&end_));
+  return absl::OkStatus();
+}
+
+Gemm::~Gemm() {
+  for (auto& [key, plan] : plans_) DestroyPlan(plan);
+  if (handle_ != nullptr) lt_->destroy(handle_);
+  cudaFree(workspace_);
+  cudaFree(scratch_);
+  if (begin_ != nullptr) cudaEventDestroy(begin_);
+  if (end_ != nullptr) cudaEventDestroy(end_);
+}
+
+void Gemm::DestroyPlan(Plan& plan) const {
+  lt_->destroy_desc(plan.desc);
+  for (cublasLtMatrixLayout_t layout : {plan.w, plan.a, plan.c}) lt_->destroy_layout(layout);
+}
+
+void Gemm::Check(cublasStatus_t status, const GemmParams& p) const {
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  internal::CheckFailed(__FILE__, __LINE__,
+                        std::string("cuBLASLt, m ") + std::to_string(p.m) + " n " +
+                            std::to_string(p.w.n) + " k " + std::to_string(p.w.k) + ": " +
+                            lt_->status_string(status));
+}
+
+// cuBLAS is column-major: c^T [n x m] = (w^T)^T a^T, with w stored as [k x n] and a as [k x m].
+Gemm::Plan Gemm::MakePlan(const GemmParams& p) {
+  Plan plan;
+  const cudaDataType_t type = TypeOf(p.w.dtype);
+  Check(lt_->create_desc(&plan.desc, CUBLAS_COMPUTE_32F, CUDA_R_32F), p);
+  const cublasOperation_t transpose = CUBLAS_OP_T;
+  Check(lt_->set_desc(plan.desc, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof(transpose)), p);
+  if (sm_target_ > 0) {
+    const int32_t target = sm_target_;
+    Check(lt_->set_desc(plan.desc, CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET, &target, sizeof(target)),
+          p);
+  }
+  const auto rows = [](int32_t n) { return static_cast<uint64_t>(n); };
+  Check(lt_->create_layout(&plan.w, type, rows(p.w.k), rows(p.w.n), p.w.k), p);
+  Check(lt_->create_layout(&plan.a, type, rows(p.w.k), rows(p.m), p.lda), p);
+  Check(lt_->create_layout(&plan.c, TypeOf(p.c_dtype), rows(p.w.n), rows(p.m), p.ldc), p);
+  return plan;
+}
+
+cublasStatus_t Gemm::Enqueue(const GemmParams& p, const Plan& plan,
+                             const cublasLtMatmulAlgo_t& algo, void* out,
+                             cudaStream_t stream) const {
+  const float alpha = 1;
+  const float beta = p.accumulate ? 1 : 0;
+  return lt_->matmul(handle_, plan.desc, &alpha, p.w.data, plan.w, p.a, plan.a, &beta, p.c, plan.c,
+                     out, plan.c, &algo, workspace_, kWorkspaceBytes, stream);
+}
+
+// Microseconds of one product with the cache full of other data; a great number when it does not run.
+float Gemm::TimeOnce(const GemmParams& p, const Plan& plan, const cublasLtMatmulAlgo_t& algo,
+                     void* out, cudaStream_t stream) {
+  SPIN_CUDA_CHECK(cudaMemsetAsync(scratch_, 0, kScratchBytes, stream));
+  SPIN_CUDA_CHECK(cudaEventRecord(begin_, stream));
+  if (Enqueue(p, plan, algo, out, stream) != CUBLAS_STATUS_SUCCESS) return 1e30f;
+  SPIN_CUDA_CHECK(cudaEventRecord(end_, stream));
+  SPIN_CUDA_CHECK(cudaEventSynchronize(end_));
+  float milliseconds = 0;
+  SPIN_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, begin_, end_));
+  return milliseconds * 1000;
+}
+
+void Gemm::ChooseAlgorithm(const GemmParams& p, bool may_time, cudaStream_t stream, Plan& plan) {
+  cublasLtMatmulPreference_t preference = nullptr;
+  Check(lt_->create_preference(&preference), p);
+  const uint64_t room = kWorkspaceBytes;
+  Check(lt_->set_preference(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &room,
+                            sizeof(room)),
+        p);
+  std::array<cublasLtMatmulHeuristicResult_t, kCandidates> found;
+  int count = 0;
+  const int asked = may_time ? kCandidates : 1;
+  Check(lt_->get_heuristic(handle_, plan.desc, plan.w, plan.a, plan.c, plan.c, preference, asked,
+                           found.data(), &count),
+        p);
+  lt_->destroy_preference(preference);
+  SPIN_CHECK_GT(count, 0);
+  plan.algo = found[0].algo;
+  plan.tuned = may_time;
+  if (!may_time || count == 1) return;
+  // A product that accumulates is timed into scratch: its output must change once only.
+  void* out = p.accumulate ? scratch_ : p.c;
+  float best = 1e30f;
+  for (int i = 0; i < count; ++i) {
+    if (found[i].state != CUBLAS_STATUS_SUCCESS) continue;
+    float time = TimeOnce(p, plan, found[i].algo, out, stream);
+    for (int repeat = 0; repeat < kRepeats && time < 1.2f * best; ++repeat) {
+      time = std::min(time, TimeOnce(p, plan, found[i].algo, out, stream));
+    }
+    if (time >= best) continue;
+    best = time;
+    plan.algo = found[i].algo;
+  }
+}
+
+void Gemm::Run(const GemmParams& p, cudaStream_t stream) {
+  const Key key = {p.m, p.w.n, p.w.k, p.lda, p.ldc, p.w.dtype, p.c_dtype, p.accumulate};
+  auto at = plans_.find(key);
+  const bool may_time = Timed(p) && !Capturing(stream);
+  if (at == plans_.end() || (may_time && !at->second.tuned)) {
+    if (at == plans_.end()) {
+      if (plans_.size() >= kMaxPlans) {
+        for (auto& [old, plan] : plans_) DestroyPlan(plan);
+        plans_.clear();
+      }
+      at = plans_.emplace(key, MakePlan(p)).first;
+    }
+    ChooseAlgorithm(p, may_time, stream, at->second);
+  }
+  Check(Enqueue(p, at->second, at->second.algo, p.c, stream), p);
+}
+
+}  // namespace spin::cuda

@@ -1,0 +1,60 @@
+// Linear layers through cuBLASLt: c = a w^T, or c += a w^T.
+//
+// One plan a shape (m, n, k, types): layouts and an algorithm. Where a decode step's shape is met outside a capture, the
+// library's best candidates are timed on cold weights and the fastest is kept; else its first suggestion serves.
+// Weights are row-major [n][k]. Engine thread.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <tuple>
+
+#include "common/status.h"
+#include "kernels/cuda/cublaslt.h"
+#include "kernels/params.h"
+
+namespace spin::cuda {
+
+class Gemm {
+ public:
+  // `sm_target`: multiprocessors that a product may count on; 0: all.
+  static absl::StatusOr<std::unique_ptr<Gemm>> Create(int sm_target = 0);
+  ~Gemm();
+
+  void Run(const GemmParams& p, cudaStream_t stream);
+
+ private:
+  // m, n, k, lda, ldc, dtype, c_dtype, accumulate
+  using Key = std::tuple<int32_t, int32_t, int32_t, int64_t, int64_t, DType, DType, bool>;
+  struct Plan {
+    cublasLtMatmulDesc_t desc = nullptr;
+    cublasLtMatrixLayout_t w = nullptr, a = nullptr, c = nullptr;
+    cublasLtMatmulAlgo_t algo = {};
+    bool tuned = false;
+  };
+
+  Gemm(const CublasLt* lt, int sm_target) : lt_(lt), sm_target_(sm_target) {}
+  absl::Status Allocate();
+  Plan MakePlan(const GemmParams& p);
+  void ChooseAlgorithm(const GemmParams& p, bool may_time, cudaStream_t stream, Plan& plan);
+  float TimeOnce(const GemmParams& p, const Plan& plan, const cublasLtMatmulAlgo_t& algo, void* out,
+                 cudaStream_t stream);
+  cublasStatus_t Enqueue(const GemmParams& p, const Plan& plan, const cublasLtMatmulAlgo_t& algo,
+                         void* out, cudaStream_t stream) const;
+  void DestroyPlan(Plan& plan) const;
+  void Check(cublasStatus_t status, const GemmParams& p) const;
+
+  const CublasLt* lt_;
+  const int sm_target_;
+  cublasLtHandle_t handle_ = nullptr;
+  void* workspace_ = nullptr;
+  void* scratch_ =
+      nullptr;  // where a timed product that accumulates writes; also flushes the cache
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+  std::map<Key, Plan> plans_;
+};
+
+}  // namespace spin::cuda

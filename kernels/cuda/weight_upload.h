@@ -1,0 +1,13 @@
+// Host weights onto the device, converted on the way, through pinned memory of the calling thread.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/dtype.h"
+
+namespace spin::cuda {
+
+// `elements` of src_dtype at `src` (host) become `dtype` at `dst` (device). Returns when they are there. Any thread.
+void UploadConverted(void* dst, DType dtype, const void* src, DType src_dtype, int64_t elements);
+
+}  // namespace spin::cuda

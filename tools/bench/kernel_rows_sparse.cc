@@ -1,0 +1,230 @@
+// Rows of spin_bench kernels: what a decode step does over the KV cache, at Qwen3-8B's sizes.
+#include <absl/strings/str_format.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "common/math.h"
+#include "common/random.h"
+#include "tools/bench/kernel_bench.h"
+#include "tools/bench/kernel_shapes.h"
+
+namespace spin::bench {
+namespace {
+
+// 0 .. n - 1 in a seeded random order: extents and slots are never handed out in a row for long.
+std::vector<int32_t> Shuffled(int32_t n, uint64_t seed = 1) {
+  std::vector<int32_t> ids(static_cast<size_t>(n));
+  std::iota(ids.begin(), ids.end(), 0);
+  Random random(seed);
+  for (size_t i = ids.size(); i > 1; --i) {
+    std::swap(ids[i - 1], ids[random.Below(static_cast<uint32_t>(i))]);
+  }
+  return ids;
+}
+
+KernelRow AttentionRow(const std::string& name, int32_t batch, int32_t tokens, int32_t page_tokens,
+                       BenchMemory& memory) {
+  const KvGeometry g = Geometry(page_tokens, batch, CeilDiv(tokens, kExtentTokens));
+  const int32_t pages = tokens / page_tokens;
+  const int64_t call_pages = int64_t{batch} * kKvHeads * pages;
+  const int64_t copies = CopiesFor(call_pages * g.page_bytes());
+  void* slots = memory.RandomBf16(copies * call_pages * g.page_elements());
+  std::vector<int32_t> lists;
+  for (int64_t copy = 0; copy < copies; ++copy) {
+    for (const int32_t page : Shuffled(static_cast<int32_t>(call_pages), copy + 1)) {
+      lists.push_back(static_cast<int32_t>(copy * call_pages) + page);
+    }
+  }
+  const int32_t* page_list = memory.Ints(lists);
+  const int32_t* list_len =
+      memory.Ints(std::vector<int32_t>(static_cast<size_t>(batch) * kKvHeads, pages));
+  const uint16_t* qkv = memory.RandomBf16(int64_t{batch} * kQkv);
+  uint16_t* out = memory.RandomBf16(int64_t{batch} * kQHeads * kHeadDim);
+  const DecodeRows decode =
+      MakeDecodeRows(memory, std::vector<int32_t>(static_cast<size_t>(batch), tokens - 1));
+  const double bytes = static_cast<double>(call_pages) * static_cast<double>(g.page_bytes());
+  return {name, Ceiling::kCopy, bytes, bytes > 1e9 ? 2 : 16, [=, &memory](int64_t i) {
+            PagedAttentionParams p;
+            p.decode = decode;
+            p.qkv = qkv;
+            p.tables.geometry = g;
+            p.tables.slots = slots;
+            p.page_list = page_list + i % copies * call_pages;
+            p.list_len = list_len;
+            p.max_list = pages;
+            p.out = out;
+            memory.backend().ops->PagedAttention(p, memory.stream());
+          }};
+}
+
+// Tables of `batch` rows of `tokens`, all Tiered with `num_slots` local slots a stream or all Resident.
+KvTables MakeTables(BenchMemory& memory, const KvGeometry& g, int32_t batch, int32_t num_slots,
+                    bool summaries) {
+  const bool tiered = num_slots > 0;
+  KvTables t;
+  t.geometry = g;
+  const int32_t extents = batch * g.max_extents;
+  t.slot_dir = memory.Ints(Shuffled(extents, 1));
+  t.host_dir = memory.Ints(Shuffled(extents, 2));
+  t.summary_dir = memory.Ints(Shuffled(extents, 3));
+  t.meta_dir = memory.Ints(Shuffled(extents, 4));
+  t.placement = memory.Ints(std::vector<int32_t>(
+      static_cast<size_t>(batch),
+      static_cast<int32_t>(tiered ? Placement::kTiered : Placement::kResident)));
+  t.num_slots = memory.Ints(std::vector<int32_t>(static_cast<size_t>(batch), num_slots));
+  const int64_t pages = int64_t{extents} * g.pages_per_extent();
+  t.meta = memory.Ints(std::vector<int32_t>(static_cast<size_t>(pages), kAbsent));
+  t.slot_owner = memory.Ints(std::vector<int32_t>(static_cast<size_t>(pages), kAbsent));
+  t.slot_age = static_cast<uint8_t*>(memory.Zeros(pages));
+  if (summaries) t.summaries = memory.RandomBf16(pages * g.summary_elements);
+  return t;
+}
+
+KernelRow ScoreRow(const std::string& name, int32_t batch, int32_t tokens, BenchMemory& memory) {
+  const KvGeometry g = Geometry(16, batch, tokens / kExtentTokens);
+  const KvTables tables = MakeTables(memory, g, batch, 0, true);
+  const uint16_t* qkv = memory.RandomBf16(int64_t{batch} * kQkv);
+  float* bounds = memory.RandomFloats(int64_t{batch} * kQHeads * g.max_pages());
+  float* scores = memory.RandomFloats(int64_t{batch} * kKvHeads * g.max_pages());
+  const DecodeRows decode =
+      MakeDecodeRows(memory, std::vector<int32_t>(static_cast<size_t>(batch), tokens - 1));
+  const double bytes = static_cast<double>(batch) * kKvHeads * (tokens / 16) *
+                       static_cast<double>(g.summary_bytes());
+  return {
+      name, Ceiling::kCopy, bytes, 8, [=, &memory](int64_t) {
+        memory.backend().ops->QuestScore(
+            {.decode = decode, .qkv = qkv, .tables = tables, .bounds = bounds, .scores = scores},
+            memory.stream());
+      }};
+}
+
+KernelRow TopKRow(const std::string& name, int32_t batch, int32_t pages, BenchMemory& memory) {
+  const KvGeometry g = Geometry(16, batch, pages * 16 / kExtentTokens);
+  const float* scores = memory.RandomFloats(int64_t{batch} * kKvHeads * pages);
+  constexpr int32_t kBudget = 128;
+  auto* ids = static_cast<int32_t*>(memory.Zeros(int64_t{batch} * kKvHeads * kBudget * 4));
+  auto* count = static_cast<int32_t*>(memory.Zeros(int64_t{batch} * kKvHeads * 4));
+  const DecodeRows decode =
+      MakeDecodeRows(memory, std::vector<int32_t>(static_cast<size_t>(batch), pages * 16 - 1));
+  return {name, Ceiling::kCopy, 4.0 * batch * kKvHeads * pages, 16, [=, &memory](int64_t) {
+            memory.backend().ops->SelectTopK({.decode = decode,
+                                              .scores = scores,
+                                              .geometry = g,
+                                              .budget_pages = kBudget,
+                                              .fixed_first = 1,
+                                              .ids = ids,
+                                              .count = count,
+                                              .max_selected = kBudget},
+                                             memory.stream());
+          }};
+}
+
+// Two selections in turn that share most of their pages: each step evicts and fetches a tenth. num_slots 0: Resident,
+// the whole context.
+KernelRow LookupRow(const std::string& name, int32_t batch, int32_t tokens, int32_t page_tokens,
+                    int32_t num_slots, BenchMemory& memory) {
+  const KvGeometry g = Geometry(page_tokens, batch, tokens / kExtentTokens);
+  const KvTables tables = MakeTables(memory, g, batch, num_slots, false);
+  const int32_t streams = batch * kKvHeads;
+  const int32_t pages = tokens / page_tokens;
+  const int32_t selected = num_slots > 0 ? num_slots / 3 : pages;
+  const int32_t* ids[2] = {nullptr, nullptr};
+  const int32_t* count = nullptr;
+  if (num_slots > 0) {
+    for (int which = 0; which < 2; ++which) {
+      std::vector<int32_t> all;
+      for (int32_t s = 0; s < streams; ++s) {
+        std::vector<int32_t> some = Shuffled(pages - 1, static_cast<uint64_t>(s) + 1);
+        const int32_t shift = which * selected / 10;
+        std::vector<int32_t> chosen(some.begin() + shift, some.begin() + shift + selected - 1);
+        chosen.push_back(pages - 1);
+        std::sort(chosen.begin(), chosen.end());
+        all.insert(all.end(), chosen.begin(), chosen.end());
+      }
+      ids[which] = memory.Ints(all);
+    }
+    count = memory.Ints(std::vector<int32_t>(static_cast<size_t>(streams), selected));
+  }
+  LookupParams p;
+  p.decode = MakeDecodeRows(memory, std::vector<int32_t>(static_cast<size_t>(batch), tokens - 1));
+  p.count = count;
+  p.max_selected = selected;
+  p.tables = tables;
+  const int64_t entries = int64_t{streams} * selected;
+  p.page_list = static_cast<int32_t*>(memory.Zeros(entries * 4));
+  p.list_len = static_cast<int32_t*>(memory.Zeros(int64_t{streams} * 4));
+  p.max_list = selected;
+  p.copy_src = static_cast<int64_t*>(memory.Zeros(entries * 8));
+  p.copy_dst = static_cast<int32_t*>(memory.Zeros(entries * 4));
+  p.copy_len = static_cast<int32_t*>(memory.Zeros(int64_t{streams} * 4));
+  p.counters = static_cast<RetrieveCounters*>(memory.Zeros(sizeof(RetrieveCounters)));
+  const double bytes = 4.0 * static_cast<double>(streams) * (3.0 * selected + 1.25 * num_slots);
+  return {name, Ceiling::kCopy, bytes, 16, [=, &memory](int64_t i) {
+            LookupParams q = p;
+            q.ids = ids[i % 2];
+            memory.backend().ops->Lookup(q, memory.stream());
+          }};
+}
+
+KernelRow GatherRow(const std::string& name, int32_t page_tokens, int32_t copies_a_stream,
+                    BenchMemory& memory) {
+  constexpr int32_t kBatch = 32;
+  constexpr int64_t kHostBytes = int64_t{8} << 30;
+  const KvGeometry g = Geometry(page_tokens, kBatch, 64);
+  const int32_t streams = kBatch * kKvHeads;
+  const int64_t entries = int64_t{streams} * copies_a_stream;
+  const auto host_pages = static_cast<int32_t>(kHostBytes / g.page_bytes());
+  std::vector<int64_t> src;
+  const std::vector<int32_t> order = Shuffled(host_pages);
+  for (int64_t i = 0; i < entries; ++i) src.push_back(order[static_cast<size_t>(i) % order.size()]);
+  GatherPagesParams p;
+  p.decode = MakeDecodeRows(memory, std::vector<int32_t>(kBatch, 0));
+  p.tables.geometry = g;
+  p.tables.host_pages = memory.RandomPinned(kHostBytes);
+  p.tables.slots = memory.RandomBf16(std::max<int64_t>(entries, 1) * g.page_elements());
+  p.copy_src = memory.Ints(src.empty() ? std::vector<int64_t>{0} : src);
+  p.copy_dst = memory.Ints(Shuffled(static_cast<int32_t>(std::max<int64_t>(entries, 1))));
+  p.copy_len = memory.Ints(std::vector<int32_t>(static_cast<size_t>(streams), copies_a_stream));
+  p.max_list = copies_a_stream;
+  p.counters = static_cast<RetrieveCounters*>(memory.Zeros(sizeof(RetrieveCounters)));
+  const double bytes = static_cast<double>(entries) * static_cast<double>(g.page_bytes());
+  return {name, Ceiling::kLink, bytes, 4,
+          [=, &memory](int64_t) { memory.backend().ops->GatherPages(p, memory.stream()); }};
+}
+
+}  // namespace
+
+std::vector<KernelRowMaker> SparseKernelRows() {
+  std::vector<KernelRowMaker> rows;
+  const auto add = [&](const std::string& name, auto row, auto... args) {
+    rows.push_back({name, [=](BenchMemory& memory) { return row(name, args..., memory); }});
+  };
+  for (const int32_t batch : {1, 8, 22, 32}) {
+    add(absl::StrFormat("paged_attention dense 32K batch %d", batch), AttentionRow, batch, 32768,
+        64);
+  }
+  for (const int32_t batch : {1, 8, 32}) {
+    add(absl::StrFormat("paged_attention 2048 of P 16 batch %d", batch), AttentionRow, batch, 2048,
+        16);
+  }
+  for (const int32_t batch : {1, 8, 22}) {
+    add(absl::StrFormat("quest_score 32K batch %d", batch), ScoreRow, batch, 32768);
+  }
+  add("quest_score 128K batch 8", ScoreRow, 8, 131072);
+  add("select_topk 8 x 2048", TopKRow, 1, 2048);
+  add("select_topk 256 x 8192", TopKRow, 32, 8192);
+  add("lookup tiered 128 of 384 slots batch 1", LookupRow, 1, 32768, 16, 384);
+  add("lookup tiered 128 of 384 slots batch 32", LookupRow, 32, 32768, 16, 384);
+  add("lookup resident dense 32K batch 1", LookupRow, 1, 32768, 64, 0);
+  add("lookup resident dense 32K batch 22", LookupRow, 22, 32768, 64, 0);
+  add("gather nothing batch 32", GatherRow, 16, 0);
+  add("gather 256 pages of 8 KiB", GatherRow, 16, 1);
+  for (const int32_t page_tokens : {8, 16, 64}) {
+    add(absl::StrFormat("gather 3328 pages of %d KiB", page_tokens / 2), GatherRow, page_tokens,
+        13);
+  }
+  return rows;
+}
+
+}  // namespace spin::bench
