@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/families.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/ops.h"
@@ -47,6 +48,7 @@ class CudaOps final : public Ops {
 
   Scratch scratch_;
   std::unique_ptr<cuda::Gemm> gemm_;
+  std::unique_ptr<CudnnAttention> cudnn_;  // null where there is none
 };
 
 }  // namespace spin::cuda

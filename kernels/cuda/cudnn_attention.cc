@@ -57,7 +57,7 @@ using DeviceBytes = std::unique_ptr<void, FreeDevice>;
 // Null where there is no memory, or for 0 bytes.
 DeviceBytes AllocateDevice(size_t bytes) {
   void* p = nullptr;
-  if (bytes == 0 || cudaMalloc(&p, bytes) != cudaSuccess) return nullptr;
+  if (bytes > 0 && cudaMalloc(&p, bytes) != cudaSuccess) cudaGetLastError();  // clears it
   return DeviceBytes(p);
 }
 
