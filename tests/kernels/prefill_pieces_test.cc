@@ -24,8 +24,12 @@ Split SplitTile(const std::vector<PrefillSegment>& segments, Accept accept) {
     REQUIRE((0 <= begin && begin < end && end <= n));
     for (int32_t i = begin; i < end; ++i) ++split.times[static_cast<size_t>(i)];
   };
+  PrefillAttentionParams tile;
+  tile.n = n;
+  tile.segments = segments.data();
+  tile.num_segments = static_cast<int32_t>(segments.size());
   SplitPrefill(
-      {.n = n, .segments = segments.data(), .num_segments = static_cast<int32_t>(segments.size())},
+      tile,
       [&](const PrefillSegment& piece) {
         if (!accept(piece)) return false;
         cover(piece.token_begin, piece.token_begin + piece.num_tokens);

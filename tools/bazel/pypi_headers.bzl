@@ -54,6 +54,7 @@ def _pypi_headers_impl(ctx):
     wheel = _download(ctx, _python_with_pip(ctx, checkout), folder)
     ctx.symlink(wheel, "wheel.zip")
     ctx.extract("wheel.zip", "include", ctx.attr.include)
+    ctx.delete("wheel.zip")
     ctx.file("BUILD.bazel", _BUILD)
 
 pypi_headers = repository_rule(
