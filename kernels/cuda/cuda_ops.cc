@@ -63,6 +63,11 @@ void CudaOps::PagedAttention(const PagedAttentionParams& p, Stream& stream) {
 }
 
 void CudaOps::PrefillAttention(const PrefillAttentionParams& p, Stream& stream) {
+  // A server has one staging area: its first prompt, the warm-up's, brings all plans.
+  if (cudnn_ != nullptr && p.staging.num_pages != planned_pages_ && p.segments != nullptr) {
+    planned_pages_ = p.staging.num_pages;
+    cudnn_->Prepare(p.geometry, p.staging.num_pages, kPieceMaxQueries);
+  }
   DispatchPrefillAttention(p, cudnn_.get(), StreamOf(stream));
 }
 
