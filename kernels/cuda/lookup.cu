@@ -1,0 +1,465 @@
+// Residency, victims and lists of one layer's selected partitions: bit for bit kernels/cpu/lookup.cc, which has the
+// rule, on one CTA a stream.
+//
+// Ids and slots are dealt to the warps in contiguous runs, so that a rank in list or slot order is what lower warps
+// count (exchanged once) plus what the warp has counted so far: the number of barriers does not grow with the stream.
+// What a warp works on stays in registers while its run fits there, and is read again from memory where it does not;
+// it was written by the same thread.
+//
+//   mark    meta entries of the ids: hit or miss, and a bit for each slot that is hit
+//   age     new ages; a histogram of them (kBucketed), or the eviction itself (kLastStep, kNone)
+//   free    victims by age and rank; the r-th free slot is left where the r-th miss finds it
+//   place   misses take their slots
+#include "common/math.h"
+#include "kernels/cuda/families.h"
+#include "kernels/cuda/stream_view.cuh"
+
+namespace spin::cuda {
+namespace {
+
+constexpr int kWarps = 8;
+constexpr int kThreads = kWarps * kWarp;
+constexpr int kTiles = 4;  // groups of 32 that a warp holds in registers
+constexpr int kHeld = kTiles * kWarp;
+constexpr int32_t kMiss = -1;  // in a page list, until its slot is known
+constexpr int kAges = kMaxAge + 1;
+static_assert(kAges == 2 * kWarp);  // a lane scans two ages
+
+struct Shared {
+  int32_t histogram[kWarps][kAges];  // of slots in use, by age
+  int32_t misses[kWarps], free[kWarps], evicted[kWarps];
+  int32_t tail_missing;  // 1: the tail is fresh and a miss; nothing to copy
+  int32_t tail_slot;     // its local slot
+};
+extern __shared__ uint32_t selected_slots[];  // a bit for each local slot
+
+__device__ __forceinline__ int Lane() {
+  return static_cast<int>(threadIdx.x % kWarp);
+}
+__device__ __forceinline__ int Warp() {
+  return static_cast<int>(threadIdx.x / kWarp);
+}
+// Lanes below this one among `lanes`.
+__device__ __forceinline__ int32_t CountBelow(unsigned lanes) {
+  return __popc(lanes & ((1u << Lane()) - 1));
+}
+
+// One pool's directory of a stream. An extent has a power of two of pages.
+class Directory {
+ public:
+  __device__ Directory(const int32_t* directory, const KvGeometry& g, int32_t row, int32_t layer,
+                       int32_t head)
+      : extents_(directory + g.DirIndex(row, layer, 0)),
+        shift_(__ffs(g.extent_pages()) - 1),
+        heads_(g.num_kv_heads),
+        head_(head) {}
+
+  // In two steps, so that the reads of several entries overlap: the extent that backs entry i, then i's index in the
+  // pool.
+  __device__ int32_t Extent(int32_t i) const { return extents_[i >> shift_]; }
+  __device__ int64_t Index(int32_t extent, int32_t i) const {
+    SPIN_DEVICE_CHECK(extent >= 0);
+    return ((int64_t{extent} * heads_ + head_) << shift_) + (i & ((1 << shift_) - 1));
+  }
+  __device__ int64_t operator[](int32_t i) const { return Index(Extent(i), i); }
+
+ private:
+  const int32_t* extents_;
+  int shift_;
+  int32_t heads_, head_;
+};
+
+// A stream's inputs and outputs.
+struct Stream {
+  __device__ Stream(const LookupParams& p, int32_t place, int32_t head)
+      : tables(p.tables),
+        row(p.decode.rows[place]),
+        layer(p.layer),
+        slots(tables.slot_dir, tables.geometry, row, layer, head),
+        pages(tables.host_dir, tables.geometry, row, layer, head),
+        metas(tables.meta_dir, tables.geometry, row, layer, head),
+        eviction(p.eviction) {
+    const int64_t i = int64_t{place} * tables.geometry.num_kv_heads + head;
+    const int32_t position = p.decode.position[row];
+    tail = position / tables.geometry.page_tokens;
+    fresh_tail = position % tables.geometry.page_tokens == 0;
+    ids = p.ids == nullptr ? nullptr : p.ids + i * p.max_selected;
+    count = ids == nullptr ? tail + 1 : p.count[i];
+    SPIN_DEVICE_CHECK(count >= 1 && count <= p.max_list);
+    list = p.page_list + i * p.max_list;
+    copy_src = p.copy_src + i * p.max_list;
+    copy_dst = p.copy_dst + i * p.max_list;
+    copy_len = p.copy_len + i;
+    if (threadIdx.x == 0) p.list_len[i] = count;
+  }
+
+  __device__ int32_t Id(int32_t i) const { return ids == nullptr ? i : ids[i]; }
+
+  const KvTables& tables;
+  int32_t row, layer;
+  Directory slots, pages, metas;
+  Eviction eviction;
+  int32_t tail;
+  bool fresh_tail;
+  const int32_t* ids;  // null: 0, 1, 2...
+  int32_t count;
+  int32_t* list;
+  int64_t* copy_src;
+  int32_t* copy_dst;
+  int32_t* copy_len;
+};
+
+// A warp's run of `count` entries: whole tiles, as even as they come.
+struct WarpRun {
+  __device__ explicit WarpRun(int32_t count) {
+    const int32_t length = RoundUp(CeilDiv(count, kWarps), kWarp);
+    begin = min(Warp() * length, count);
+    end = min(begin + length, count);
+  }
+  // Entry of this lane in tile k of those from `base` on; kAbsent past the end.
+  __device__ int32_t Entry(int32_t base, int k) const {
+    const int32_t i = base + k * kWarp + Lane();
+    return i < end ? i : kAbsent;
+  }
+  __device__ bool fits() const { return end - begin <= kHeld; }  // into registers
+
+  int32_t begin, end;
+};
+
+class TieredLookup {
+ public:
+  __device__ TieredLookup(const Stream& stream, int32_t num_slots, Shared& shared)
+      : s_(stream),
+        t_(stream.tables),
+        shared_(shared),
+        of_ids_(stream.count),
+        of_slots_(num_slots),
+        num_slots_(num_slots) {
+    SPIN_DEVICE_CHECK(num_slots >= s_.count && num_slots <= t_.geometry.max_pages());
+  }
+
+  __device__ __forceinline__ void Run(RetrieveCounters* counters) {
+    LoadSlots(of_slots_.begin);  // in flight while the hits are found
+    MarkHits();
+    __syncthreads();
+    AgeSlots();
+    __syncthreads();
+    Total();
+    if (misses_ > 0) FreeSlots();
+    __syncthreads();
+    if (misses_ > 0) PlaceMisses();
+    if (threadIdx.x == 0) Report(counters);
+  }
+
+ private:
+  static constexpr int32_t kNoAge = kAges;  // none is as old
+
+  // The slots from `base` of the warp's run: index in the pool (kAbsent past the end), owner, age.
+  __device__ __forceinline__ void LoadSlots(int32_t base) {
+    int32_t extent[kTiles];
+#pragma unroll
+    for (int k = 0; k < kTiles; ++k) {
+      const int32_t local = of_slots_.Entry(base, k);
+      extent[k] = local >= 0 ? s_.slots.Extent(local) : kAbsent;
+    }
+#pragma unroll
+    for (int k = 0; k < kTiles; ++k) {
+      const int32_t local = of_slots_.Entry(base, k);
+      slot_[k] = kAbsent;
+      owner_[k] = kAbsent;
+      age_[k] = 0;
+      if (local < 0) continue;
+      slot_[k] = static_cast<int32_t>(s_.slots.Index(extent[k], local));
+      owner_[k] = t_.slot_owner[slot_[k]];
+      age_[k] = t_.slot_age[slot_[k]];
+    }
+  }
+
+  // Step 1 of the rule.
+  __device__ __forceinline__ void MarkHits() {
+    int32_t misses = 0;
+    for (int32_t base = of_ids_.begin; base < of_ids_.end; base += kHeld) {
+      misses += MarkPiece(base);
+    }
+    if (Lane() == 0) shared_.misses[Warp()] = misses;
+  }
+
+  // Ids and their slots from `base` of the warp's run; how many are misses.
+  __device__ __forceinline__ int32_t MarkPiece(int32_t base) {
+    int32_t extent[kTiles], local[kTiles];
+#pragma unroll
+    for (int k = 0; k < kTiles; ++k) {
+      const int32_t i = of_ids_.Entry(base, k);
+      id_[k] = i >= 0 ? s_.Id(i) : kAbsent;
+      SPIN_DEVICE_CHECK(i < 0 || (id_[k] >= 0 && id_[k] <= s_.tail));
+    }
+#pragma unroll
+    for (int k = 0; k < kTiles; ++k) {
+      extent[k] = id_[k] >= 0 ? s_.metas.Extent(id_[k]) : kAbsent;
+    }
+#pragma unroll
+    for (int k = 0; k < kTiles; ++k) {
+      local[k] = id_[k] >= 0 ? t_.meta[s_.metas.Index(extent[k], id_[k])] : kAbsent;
+    }
+    int32_t misses = 0;
+#pragma unroll
+    for (int k = 0; k < kTiles; ++k) {
+      if (s_.eviction == Eviction::kNone && id_[k] != s_.tail) local[k] = kAbsent;
+      SPIN_DEVICE_CHECK(local[k] < num_slots_);
+      extent[k] = local[k] >= 0 ? s_.slots.Extent(local[k]) : kAbsent;
+      const bool miss = id_[k] >= 0 && local[k] < 0;
+      if (miss && id_[k] == s_.tail && s_.fresh_tail) shared_.tail_missing = 1;
+      misses += __popc(__ballot_sync(kAllLanes, miss));
+    }
+#pragma unroll
+    for (int k = 0; k < kTiles; ++k) {
+      at_[k] = kMiss;
+      if (local[k] >= 0) {
+        at_[k] = static_cast<int32_t>(s_.slots.Index(extent[k], local[k]));
+        atomicOr(&selected_slots[local[k] / 32], 1u << local[k] % 32);
+      }
+      if (id_[k] >= 0) s_.list[of_ids_.Entry(base, k)] = at_[k];
+    }
+    return misses;
+  }
+
+  // Step 2, and step 3 but for kBucketed.
+  __device__ __forceinline__ void AgeSlots() {
+    int32_t free = 0, evicted = 0;
+    for (int32_t base = of_slots_.begin; base < of_slots_.end; base += kHeld) {
+      if (!of_slots_.fits()) LoadSlots(base);
+#pragma unroll
+      for (int k = 0; k < kTiles; ++k) {
+        AgeSlot(k, of_slots_.Entry(base, k));
+        const bool evict = owner_[k] != kAbsent && !Keeps(k);
+        if (evict) {
+          t_.meta[s_.metas[owner_[k]]] = kAbsent;
+          t_.slot_owner[slot_[k]] = owner_[k] = kAbsent;
+          age_[k] = 0;
+        }
+        if (owner_[k] != kAbsent || evict) {
+          t_.slot_age[slot_[k]] = static_cast<uint8_t>(age_[k]);
+        }
+        evicted += __popc(__ballot_sync(kAllLanes, evict));
+        free += __popc(__ballot_sync(kAllLanes, slot_[k] >= 0 && owner_[k] == kAbsent));
+        CountAge(owner_[k] != kAbsent, age_[k]);
+      }
+    }
+    if (Lane() == 0) {
+      shared_.free[Warp()] = free;
+      shared_.evicted[Warp()] = evicted;
+    }
+  }
+
+  __device__ __forceinline__ void AgeSlot(int k, int32_t local) {
+    if (owner_[k] == kAbsent) return;
+    const bool selected = (selected_slots[local / 32] >> local % 32 & 1) != 0;
+    age_[k] = selected ? 0 : min(age_[k] + 1, kMaxAge);
+  }
+  // From here on: a slot in use has age 0 if and only if its partition is selected (and hit).
+
+  __device__ __forceinline__ bool Keeps(int k) const {
+    if (s_.eviction == Eviction::kBucketed) return true;  // for now
+    return s_.eviction == Eviction::kNone ? owner_[k] == s_.tail : age_[k] == 0;
+  }
+
+  // Ages cluster: one lane adds for all of its age.
+  __device__ __forceinline__ void CountAge(bool in_use, int32_t age) {
+    if (s_.eviction != Eviction::kBucketed) return;
+    const unsigned peers = __match_any_sync(kAllLanes, in_use ? age : kNoAge);
+    if (in_use && Lane() == __ffs(peers) - 1) shared_.histogram[Warp()][age] += __popc(peers);
+    __syncwarp();
+  }
+
+  // Sums what the warps counted; each warp for itself.
+  __device__ __forceinline__ void Total() {
+    const bool counts = Lane() < kWarps, before = Lane() < Warp();
+    const int32_t misses = counts ? shared_.misses[Lane()] : 0;
+    const int32_t free = counts ? shared_.free[Lane()] : 0;
+    misses_ = __reduce_add_sync(kAllLanes, misses);
+    misses_before_ = __reduce_add_sync(kAllLanes, before ? misses : 0);
+    free_before_ = __reduce_add_sync(kAllLanes, before ? free : 0);
+    evictions_ = __reduce_add_sync(kAllLanes, counts ? shared_.evicted[Lane()] : 0);
+    copies_ = misses_ - shared_.tail_missing;
+    const int32_t need = misses_ - __reduce_add_sync(kAllLanes, free);
+    if (need > 0) {
+      SPIN_DEVICE_CHECK(s_.eviction == Eviction::kBucketed);
+      evictions_ = need;
+      FindThreshold(need);
+    }
+  }
+
+  // Step 3 of kBucketed: all slots older than threshold_ go, and of that age the first at_threshold_.
+  __device__ __forceinline__ void FindThreshold(int32_t need) {
+    const int32_t even_age = 2 * Lane(), odd_age = even_age + 1;
+    int32_t even = 0, odd = 0;                // slots of those ages
+    int32_t even_before = 0, odd_before = 0;  // in lower warps
+    for (int w = 0; w < kWarps; ++w) {
+      const int2 of_warp = reinterpret_cast<const int2*>(shared_.histogram[w])[Lane()];
+      even += of_warp.x;
+      odd += of_warp.y;
+      even_before += w < Warp() ? of_warp.x : 0;
+      odd_before += w < Warp() ? of_warp.y : 0;
+    }
+    int32_t from_even = even + odd;  // slots of even_age and older
+#pragma unroll
+    for (int offset = 1; offset < kWarp; offset *= 2) {
+      const int32_t above = __shfl_down_sync(kAllLanes, from_even, offset);
+      if (Lane() + offset < kWarp) from_even += above;
+    }
+    const int32_t from_odd = from_even - even;
+    const int32_t older = from_odd - odd;
+    const bool is_odd = older < need && need <= from_odd;
+    const bool is_even = from_odd < need && need <= from_even;
+    const unsigned found = __ballot_sync(kAllLanes, is_odd || is_even);
+    SPIN_DEVICE_CHECK(found != 0);
+    const int lane = __ffs(found) - 1;
+    threshold_ = __shfl_sync(kAllLanes, is_odd ? odd_age : even_age, lane);
+    at_threshold_ = __shfl_sync(kAllLanes, need - (is_odd ? older : from_odd), lane);
+    SPIN_DEVICE_CHECK(threshold_ > 0);
+    ties_before_ = __shfl_sync(kAllLanes, is_odd ? odd_before : even_before, lane);
+    const int32_t older_before =
+        (even_age > threshold_ ? even_before : 0) + (odd_age > threshold_ ? odd_before : 0);
+    free_before_ += __reduce_add_sync(kAllLanes, older_before) + min(at_threshold_, ties_before_);
+  }
+
+  // Evicts by threshold. The r-th free slot is left in copy_dst[r], or as the slot of the fresh tail, which is the last
+  // of all misses.
+  __device__ __forceinline__ void FreeSlots() {
+    int32_t rank = free_before_, ties = ties_before_;
+    for (int32_t base = of_slots_.begin; base < of_slots_.end; base += kHeld) {
+      if (!of_slots_.fits()) LoadSlots(base);
+#pragma unroll
+      for (int k = 0; k < kTiles; ++k) {
+        const bool in_use = owner_[k] != kAbsent;
+        const bool tie = in_use && age_[k] == threshold_;
+        const unsigned all_ties = __ballot_sync(kAllLanes, tie);
+        const bool evict = in_use && (age_[k] > threshold_ ||
+                                      (tie && ties + CountBelow(all_ties) < at_threshold_));
+        ties += __popc(all_ties);
+        if (evict) t_.meta[s_.metas[owner_[k]]] = kAbsent;
+        const bool free = slot_[k] >= 0 && (!in_use || evict);
+        const unsigned all_free = __ballot_sync(kAllLanes, free);
+        const int32_t own_rank = rank + CountBelow(all_free);
+        rank += __popc(all_free);
+        if (!free || own_rank >= misses_) continue;
+        const int32_t local = of_slots_.Entry(base, k);
+        int32_t& to = own_rank < copies_ ? s_.copy_dst[own_rank] : shared_.tail_slot;
+        to = local;
+      }
+    }
+  }
+
+  // Steps 4 and 5.
+  __device__ __forceinline__ void PlaceMisses() {
+    int32_t rank = misses_before_;
+    for (int32_t base = of_ids_.begin; base < of_ids_.end; base += kHeld) {
+#pragma unroll
+      for (int k = 0; k < kTiles; ++k) {
+        const int32_t i = of_ids_.Entry(base, k);
+        if (!of_ids_.fits()) {
+          id_[k] = i >= 0 ? s_.Id(i) : kAbsent;
+          at_[k] = i >= 0 ? s_.list[i] : kAbsent;
+        }
+        const bool miss = id_[k] >= 0 && at_[k] == kMiss;
+        const unsigned all = __ballot_sync(kAllLanes, miss);
+        if (miss) Place(i, id_[k], rank + CountBelow(all));
+        rank += __popc(all);
+      }
+    }
+  }
+
+  __device__ __forceinline__ void Place(int32_t i, int32_t id, int32_t rank) {
+    const int32_t local = rank < copies_ ? s_.copy_dst[rank] : shared_.tail_slot;
+    const auto slot = static_cast<int32_t>(s_.slots[local]);
+    t_.slot_owner[slot] = id;
+    t_.slot_age[slot] = 0;
+    t_.meta[s_.metas[id]] = local;
+    s_.list[i] = slot;
+    if (rank >= copies_) return;
+    s_.copy_src[rank] = s_.pages[id];
+    s_.copy_dst[rank] = slot;
+  }
+
+  __device__ __forceinline__ void Report(RetrieveCounters* counters) const {
+    *s_.copy_len = copies_;
+    const int32_t uncounted = s_.fresh_tail && shared_.tail_missing == 0 ? 1 : 0;
+    Add(&counters->hits, s_.count - misses_ - uncounted);
+    Add(&counters->misses, copies_);
+    Add(&counters->evictions, evictions_);
+  }
+  static __device__ void Add(uint64_t* counter, int32_t value) {
+    if (value == 0) return;
+    atomicAdd(reinterpret_cast<unsigned long long*>(counter),
+              static_cast<unsigned long long>(value));
+  }
+
+  const Stream& s_;
+  const KvTables& t_;
+  Shared& shared_;
+  const WarpRun of_ids_, of_slots_;
+  const int32_t num_slots_;
+  int32_t id_[kTiles], at_[kTiles];  // selected, and its index in the pool of slots or kMiss
+  int32_t slot_[kTiles], owner_[kTiles], age_[kTiles];
+  int32_t misses_, misses_before_;  // of the stream, and in lower warps; a fresh tail's included
+  int32_t copies_;                  // misses but for a fresh tail
+  int32_t evictions_;
+  int32_t free_before_;  // slots in lower warps that are free once the victims are gone
+  int32_t threshold_ = kNoAge, at_threshold_ = 0, ties_before_ = 0;
+};
+
+// A Resident row: page p is slot p.
+__device__ __forceinline__ void Translate(const Stream& s) {
+  for (auto base = static_cast<int32_t>(threadIdx.x); base < s.count; base += kTiles * kThreads) {
+    int32_t id[kTiles], extent[kTiles];
+#pragma unroll
+    for (int k = 0; k < kTiles; ++k) {
+      const int32_t i = base + k * kThreads;
+      id[k] = i < s.count ? s.Id(i) : 0;
+    }
+#pragma unroll
+    for (int k = 0; k < kTiles; ++k) extent[k] = s.slots.Extent(id[k]);
+#pragma unroll
+    for (int k = 0; k < kTiles; ++k) {
+      const int32_t i = base + k * kThreads;
+      if (i < s.count) s.list[i] = static_cast<int32_t>(s.slots.Index(extent[k], id[k]));
+    }
+  }
+  if (threadIdx.x == 0) *s.copy_len = 0;
+}
+
+// A few megabytes of tables in all, so what counts is the chain of dependent reads: rows, ids, directory, meta, slot.
+// Whatever does not depend on one another is in flight together; three barriers.
+__global__ void __launch_bounds__(kThreads, 2) LookupKernel(const LookupParams p) {
+  __shared__ Shared shared;
+  const int words = CeilDiv(p.tables.geometry.max_pages(), 32);
+  for (int i = threadIdx.x; i < words; i += kThreads) selected_slots[i] = 0;
+  for (int i = threadIdx.x; i < kWarps * kAges; i += kThreads) shared.histogram[0][i] = 0;
+  if (threadIdx.x == 0) shared.tail_missing = 0;
+  WaitForPredecessors();
+  AllowSuccessors();
+  const auto head = static_cast<int32_t>(blockIdx.x);
+  const auto place = static_cast<int32_t>(blockIdx.y);
+  if (place >= NumRows(p.decode)) return;
+  const Stream stream(p, place, head);
+  const StreamView view(p.tables, stream.row, p.layer, head);
+  if (!view.tiered()) {
+    Translate(stream);
+    return;
+  }
+  __syncthreads();  // shared memory is clear
+  TieredLookup(stream, view.num_slots(), shared).Run(p.counters);
+}
+
+}  // namespace
+
+void Lookup(const LookupParams& p, cudaStream_t stream) {
+  const KvGeometry& g = p.tables.geometry;
+  SPIN_CHECK((g.extent_pages() & (g.extent_pages() - 1)) == 0);
+  if (p.decode.max_batch == 0) return;
+  const dim3 grid(static_cast<unsigned>(g.num_kv_heads), static_cast<unsigned>(p.decode.max_batch));
+  const auto shared_bytes = static_cast<size_t>(CeilDiv(g.max_pages(), 32)) * sizeof(uint32_t);
+  Launch(LookupKernel, grid, dim3(kThreads), shared_bytes, stream, p);
+}
+
+}  // namespace spin::cuda
