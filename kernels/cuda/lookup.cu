@@ -12,15 +12,11 @@
 //   place   misses take their slots
 #include "common/math.h"
 #include "kernels/cuda/families.h"
-#include "kernels/cuda/stream_view.cuh"
+#include "kernels/cuda/lookup_stream.cuh"
 
 namespace spin::cuda {
 namespace {
 
-constexpr int kWarps = 8;
-constexpr int kThreads = kWarps * kWarp;
-constexpr int kTiles = 4;  // groups of 32 that a warp holds in registers
-constexpr int kHeld = kTiles * kWarp;
 constexpr int32_t kMiss = -1;  // in a page list, until its slot is known
 constexpr int kAges = kMaxAge + 1;
 static_assert(kAges == 2 * kWarp);  // a lane scans two ages
@@ -33,102 +29,9 @@ struct Shared {
 };
 extern __shared__ uint32_t selected_slots[];  // a bit for each local slot
 
-__device__ __forceinline__ int Lane() {
-  return static_cast<int>(threadIdx.x % kWarp);
-}
-__device__ __forceinline__ int Warp() {
-  return static_cast<int>(threadIdx.x / kWarp);
-}
-// Lanes below this one among `lanes`.
-__device__ __forceinline__ int32_t CountBelow(unsigned lanes) {
-  return __popc(lanes & ((1u << Lane()) - 1));
-}
-
-// One pool's directory of a stream. An extent has a power of two of pages.
-class Directory {
- public:
-  __device__ Directory(const int32_t* directory, const KvGeometry& g, int32_t row, int32_t layer,
-                       int32_t head)
-      : extents_(directory + g.DirIndex(row, layer, 0)),
-        shift_(__ffs(g.extent_pages()) - 1),
-        heads_(g.num_kv_heads),
-        head_(head) {}
-
-  // In two steps, so that the reads of several entries overlap: the extent that backs entry i, then i's index in the
-  // pool.
-  __device__ int32_t Extent(int32_t i) const { return extents_[i >> shift_]; }
-  __device__ int64_t Index(int32_t extent, int32_t i) const {
-    SPIN_DEVICE_CHECK(extent >= 0);
-    return ((int64_t{extent} * heads_ + head_) << shift_) + (i & ((1 << shift_) - 1));
-  }
-  __device__ int64_t operator[](int32_t i) const { return Index(Extent(i), i); }
-
- private:
-  const int32_t* extents_;
-  int shift_;
-  int32_t heads_, head_;
-};
-
-// A stream's inputs and outputs.
-struct Stream {
-  __device__ Stream(const LookupParams& p, int32_t place, int32_t head)
-      : tables(p.tables),
-        row(p.decode.rows[place]),
-        layer(p.layer),
-        slots(tables.slot_dir, tables.geometry, row, layer, head),
-        pages(tables.host_dir, tables.geometry, row, layer, head),
-        metas(tables.meta_dir, tables.geometry, row, layer, head),
-        eviction(p.eviction) {
-    const int64_t i = int64_t{place} * tables.geometry.num_kv_heads + head;
-    const int32_t position = p.decode.position[row];
-    tail = position / tables.geometry.page_tokens;
-    fresh_tail = position % tables.geometry.page_tokens == 0;
-    ids = p.ids == nullptr ? nullptr : p.ids + i * p.max_selected;
-    count = ids == nullptr ? tail + 1 : p.count[i];
-    SPIN_DEVICE_CHECK(count >= 1 && count <= p.max_list);
-    list = p.page_list + i * p.max_list;
-    copy_src = p.copy_src + i * p.max_list;
-    copy_dst = p.copy_dst + i * p.max_list;
-    copy_len = p.copy_len + i;
-    if (threadIdx.x == 0) p.list_len[i] = count;
-  }
-
-  __device__ int32_t Id(int32_t i) const { return ids == nullptr ? i : ids[i]; }
-
-  const KvTables& tables;
-  int32_t row, layer;
-  Directory slots, pages, metas;
-  Eviction eviction;
-  int32_t tail;
-  bool fresh_tail;
-  const int32_t* ids;  // null: 0, 1, 2...
-  int32_t count;
-  int32_t* list;
-  int64_t* copy_src;
-  int32_t* copy_dst;
-  int32_t* copy_len;
-};
-
-// A warp's run of `count` entries: whole tiles, as even as they come.
-struct WarpRun {
-  __device__ explicit WarpRun(int32_t count) {
-    const int32_t length = RoundUp(CeilDiv(count, kWarps), kWarp);
-    begin = min(Warp() * length, count);
-    end = min(begin + length, count);
-  }
-  // Entry of this lane in tile k of those from `base` on; kAbsent past the end.
-  __device__ int32_t Entry(int32_t base, int k) const {
-    const int32_t i = base + k * kWarp + Lane();
-    return i < end ? i : kAbsent;
-  }
-  __device__ bool fits() const { return end - begin <= kHeld; }  // into registers
-
-  int32_t begin, end;
-};
-
 class TieredLookup {
  public:
-  __device__ TieredLookup(const Stream& stream, int32_t num_slots, Shared& shared)
+  __device__ TieredLookup(const LookupStream& stream, int32_t num_slots, Shared& shared)
       : s_(stream),
         t_(stream.tables),
         shared_(shared),
@@ -394,7 +297,7 @@ class TieredLookup {
               static_cast<unsigned long long>(value));
   }
 
-  const Stream& s_;
+  const LookupStream& s_;
   const KvTables& t_;
   Shared& shared_;
   const WarpRun of_ids_, of_slots_;
@@ -409,7 +312,7 @@ class TieredLookup {
 };
 
 // A Resident row: page p is slot p.
-__device__ __forceinline__ void Translate(const Stream& s) {
+__device__ __forceinline__ void Translate(const LookupStream& s) {
   for (auto base = static_cast<int32_t>(threadIdx.x); base < s.count; base += kTiles * kThreads) {
     int32_t id[kTiles], extent[kTiles];
 #pragma unroll
@@ -434,14 +337,16 @@ __global__ void __launch_bounds__(kThreads, 2) LookupKernel(const LookupParams p
   __shared__ Shared shared;
   const int words = CeilDiv(p.tables.geometry.max_pages(), 32);
   for (int i = threadIdx.x; i < words; i += kThreads) selected_slots[i] = 0;
-  for (int i = threadIdx.x; i < kWarps * kAges; i += kThreads) shared.histogram[0][i] = 0;
+  for (int i = threadIdx.x; i < kWarps * kAges; i += kThreads)
+    shared.histogram[i / kAges][i % kAges] = 0;
   if (threadIdx.x == 0) shared.tail_missing = 0;
   WaitForPredecessors();
   AllowSuccessors();
   const auto head = static_cast<int32_t>(blockIdx.x);
   const auto place = static_cast<int32_t>(blockIdx.y);
   if (place >= NumRows(p.decode)) return;
-  const Stream stream(p, place, head);
+  const LookupStream stream(p, place, head);
+  if (threadIdx.x == 0) *stream.list_len = stream.count;
   const StreamView view(p.tables, stream.row, p.layer, head);
   if (!view.tiered()) {
     Translate(stream);
