@@ -112,7 +112,7 @@ __device__ __forceinline__ Bounds<T> BoundsOfKeys(const char* keys, int32_t toke
 // over, since how many there are is known on the device only. Floor: the keys read once and 2 / P of them written;
 // eight loads of 16 bytes in flight a thread keep the memory busy.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) PrefillKernel(const QuestIndexPrefillParams p) {
+__global__ void __launch_bounds__(kThreads, 2) PrefillKernel(const QuestIndexPrefillParams p) {
   WaitForPredecessors();
   AllowSuccessors();
   const KvGeometry& g = p.tables.geometry;

@@ -116,9 +116,12 @@ class Queries<float, kDim> {
  private:
   __device__ void Add(const float* summary, float& even, float& odd) const {
     for (int i = 0; i < kDim; ++i) {
-      even += even_[i] * (even_[i] < 0 ? summary[kDim + i] : summary[i]);
-      odd += odd_[i] * (odd_[i] < 0 ? summary[kDim + i] : summary[i]);
+      even += Bound(even_[i], summary[i], summary[kDim + i]);
+      odd += Bound(odd_[i], summary[i], summary[kDim + i]);
     }
+  }
+  static __device__ float Bound(float q, float max, float min) {
+    return (q < 0 ? 0 : q) * max + (q > 0 ? 0 : q) * min;  // 0 times infinity is NaN here, too
   }
 
   const float* even_;
