@@ -243,35 +243,49 @@ __device__ __forceinline__ void RaiseMaxima(const float (&scores)[T::kRowBlocks]
   }
 }
 
-// out += weights values, 16 keys a step; weight = 2^(score * scale - offset).
+// Word i of the weights of 16 keys in row block b: 2^(score * scale - offset), two at a time. The accumulators of two
+// 16 x 8 products are, pair by pair, the operand of one 16 x 16.
+template <class T>
+__device__ __forceinline__ uint32_t Weights(const float (&scores)[T::kRowBlocks][T::kKeys / 8][4],
+                                            const float (&offset)[T::kRowBlocks][2], float scale,
+                                            int k, int b, int i, RowState<T>& state) {
+  const int h = i % 2;
+  const float(&s)[4] = scores[b][2 * k + i / 2];
+  const float low = Exp2(fmaf(s[2 * h], scale, -offset[b][h]));
+  const float high = Exp2(fmaf(s[2 * h + 1], scale, -offset[b][h]));
+  state.sum[b][h] += low + high;
+  return PackBf16(low, high);
+}
+
+// out += weights values, 16 keys a step. The weights of the next step are made between the products of this one.
 template <class T>
 __device__ __forceinline__ void AddValues(const float (&scores)[T::kRowBlocks][T::kKeys / 8][4],
                                           const float (&offset)[T::kRowBlocks][2], float scale,
                                           uint32_t values, RowState<T>& state) {
+  constexpr int kSteps = T::kKeys / 16;
+  constexpr int kProducts = T::kDim / 16;
+  constexpr int kWords = 4 * T::kRowBlocks;
+  uint32_t weights[2][T::kRowBlocks][4];
 #pragma unroll
-  for (int k = 0; k < T::kKeys / 16; ++k) {
-    // The accumulators of two 16 x 8 products are, pair by pair, the operand of one 16 x 16.
-    uint32_t weights[T::kRowBlocks][4];
+  for (int w = 0; w < kWords; ++w) {
+    weights[0][w / 4][w % 4] = Weights<T>(scores, offset, scale, 0, w / 4, w % 4, state);
+  }
 #pragma unroll
-    for (int b = 0; b < T::kRowBlocks; ++b) {
+  for (int k = 0; k < kSteps; ++k) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int h = i % 2;
-        const float(&s)[4] = scores[b][2 * k + i / 2];
-        const float low = Exp2(fmaf(s[2 * h], scale, -offset[b][h]));
-        const float high = Exp2(fmaf(s[2 * h + 1], scale, -offset[b][h]));
-        state.sum[b][h] += low + high;
-        weights[b][i] = PackBf16(low, high);
-      }
-    }
-#pragma unroll
-    for (int n = 0; n < T::kDim / 16; ++n) {
+    for (int n = 0; n < kProducts; ++n) {
       uint32_t value[4];
       LoadTransposed(value, (values ^ (n * 32)) + k * 16 * T::kPitch);
 #pragma unroll
       for (int b = 0; b < T::kRowBlocks; ++b) {
-        Multiply(state.out[b][2 * n], weights[b], value[0], value[1]);
-        Multiply(state.out[b][2 * n + 1], weights[b], value[2], value[3]);
+        Multiply(state.out[b][2 * n], weights[k % 2][b], value[0], value[1]);
+        Multiply(state.out[b][2 * n + 1], weights[k % 2][b], value[2], value[3]);
+      }
+      if (k + 1 == kSteps) continue;
+#pragma unroll
+      for (int w = n * kWords / kProducts; w < (n + 1) * kWords / kProducts; ++w) {
+        weights[(k + 1) % 2][w / 4][w % 4] =
+            Weights<T>(scores, offset, scale, k + 1, w / 4, w % 4, state);
       }
     }
   }
@@ -354,6 +368,24 @@ __device__ __forceinline__ void StoreRows(const RowState<T>& state, unsigned cha
         *reinterpret_cast<const uint4*>(queries + row * T::kPitch + ((chunk ^ (row & 7)) << 4));
   }
 }
+
+// What this CTA does. Read anew at each use, by way of volatile: nothing of it is worth a register during the loops.
+template <class T>
+struct TilePlace {
+  __device__ __forceinline__ explicit TilePlace(const PrefillAttentionParams& p) {
+    int cta, ctas;
+    asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(cta));
+    asm volatile("mov.u32 %0, %%nctaid.x;" : "=r"(ctas));
+    const int heads = p.geometry.num_q_heads;
+    head = cta % heads;
+    token_begin = int64_t{ctas / heads - 1 - cta / heads} * T::kQueries;
+    count = static_cast<int>(min(int64_t{T::kQueries}, p.n - token_begin));
+  }
+
+  int head;
+  int64_t token_begin;
+  int count;  // tokens
+};
 
 // One tile of tokens of one query head. Late tiles, which see most keys, come first in the grid; within a tile the heads
 // of one KV head are neighbours, and the tiles in flight walk the same keys at about the same time: each block comes from
