@@ -35,13 +35,21 @@ absl::Status ParseBounds(std::string_view text, LengthSpec& spec) {
   return absl::OkStatus();
 }
 
-// The curve at `steps` + 1 points between the bounds, with its greatest value 1.
+// Lengths are rounded: the curve reaches half a token beyond its bounds.
+double First(const LengthSpec& spec) {
+  return spec.low - 0.5;
+}
+double Last(const LengthSpec& spec) {
+  return spec.high + 0.5;
+}
+
+// The curve at kSteps + 1 points between its ends, with its greatest value 1.
 std::vector<double> Curve(const LengthSpec& spec, double center, double width) {
   const bool log = spec.shape == LengthSpec::Shape::kLognormal;
   std::vector<double> density(kSteps + 1);
   double top = -INFINITY;
   for (int i = 0; i <= kSteps; ++i) {
-    const double x = spec.low + (spec.high - spec.low) * (static_cast<double>(i) / kSteps);
+    const double x = std::lerp(First(spec), Last(spec), static_cast<double>(i) / kSteps);
     const double z = ((log ? std::log(x) : x) - center) / width;
     density[static_cast<size_t>(i)] = -z * z / 2 - (log ? std::log(x) : 0);
     top = std::max(top, density[static_cast<size_t>(i)]);
@@ -57,7 +65,7 @@ double MeanOf(const LengthSpec& spec, const std::vector<double>& density) {
     weight += w;
     sum += w * static_cast<double>(i);
   }
-  return spec.low + (spec.high - spec.low) * (sum / weight / kSteps);
+  return std::lerp(First(spec), Last(spec), sum / weight / kSteps);
 }
 
 // Cutting a curve at its bounds moves its mean; the centre is moved until the mean is the one that
@@ -66,8 +74,8 @@ std::vector<double> CurveWithMean(const LengthSpec& spec) {
   const bool log = spec.shape == LengthSpec::Shape::kLognormal;
   const double ratio = spec.stddev / spec.mean;
   const double width = log ? std::sqrt(std::log1p(ratio * ratio)) : spec.stddev;
-  const double first = log ? std::log(spec.low) : spec.low;
-  const double last = log ? std::log(spec.high) : spec.high;
+  const double first = log ? std::log(First(spec)) : First(spec);
+  const double last = log ? std::log(Last(spec)) : Last(spec);
   // Far outside, the cut curve is an exponential of scale width^2 / distance at one bound.
   const double reach = 100 * (last - first) + 100 * width * width / (last - first);
   double below = first - reach, above = last + reach;
@@ -153,7 +161,8 @@ int LengthSampler::Draw(Random& random) const {
   const double step = *above - *(above - 1);
   const double within = step > 0 ? (target - *(above - 1)) / step : 0;
   const double position = static_cast<double>(above - 1 - cumulative_.begin()) + within;
-  return static_cast<int>(std::lround(low_ + (high_ - low_) * position / kSteps));
+  const double length = std::lerp(low_ - 0.5, high_ + 0.5, position / kSteps);
+  return std::clamp(static_cast<int>(std::lround(length)), low_, high_);
 }
 
 }  // namespace spin
