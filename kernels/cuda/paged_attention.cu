@@ -464,7 +464,9 @@ void LaunchBf16(const PagedAttentionParams& p, const Scratch& scratch, cudaStrea
   task.scale = 1.44269504f / std::sqrt(static_cast<float>(D));
   const dim3 grid(static_cast<unsigned>(CtasPerRow(max_rounds, task.part_stride, num_rows)),
                   static_cast<unsigned>(g.num_kv_heads), static_cast<unsigned>(p.decode.max_batch));
-  Launch(AttendBf16<D>, grid, kThreads, StateBytes<D>(g.group()), stream, task);
+  // The warps' states, then what the groups of threads that merge parts hand each other.
+  const size_t shared_bytes = std::max(StateBytes<D>(g.group()), kThreads * sizeof(float4));
+  Launch(AttendBf16<D>, grid, kThreads, shared_bytes, stream, task);
 }
 
 }  // namespace

@@ -22,14 +22,39 @@ struct KeyDigits {
   static_assert(kHigh - kLow <= 12 && kLow <= 12);
 };
 
-// In dynamic shared memory.
+// Shared memory has no 64-bit addition of its own: masses are kept as two words.
 struct RowHistogram {
-  uint64_t mass[kMaxBuckets];
+  uint32_t mass_low[kMaxBuckets];
+  uint32_t mass_high[kMaxBuckets];
   uint32_t count[kMaxBuckets];
+
+  __device__ void Add(int32_t bucket, uint64_t mass) {
+    atomicAdd(&count[bucket], 1u);
+    if (mass == 0) return;
+    const auto low = static_cast<uint32_t>(mass);
+    const uint32_t before = atomicAdd(&mass_low[bucket], low);
+    const uint32_t high = static_cast<uint32_t>(mass >> 32) + (before + low < before ? 1 : 0);
+    if (high != 0) atomicAdd(&mass_high[bucket], high);
+  }
+  __device__ uint64_t Mass(int32_t bucket) const {
+    return uint64_t{mass_high[bucket]} << 32 | mass_low[bucket];
+  }
 };
+
+// The greatest keys of the row, in any order: most searches end among them.
+constexpr int kListSize = 2048;
+struct RowList {
+  uint32_t key[kListSize];
+  int32_t id[kListSize];
+  int32_t size;
+  uint32_t from_bucket;  // all keys of this high digit and above are listed
+};
+
+// In dynamic shared memory.
 struct RowShared {
   RowHistogram first;  // kept: several searches share it
   RowHistogram finer;
+  RowList list;
   uint64_t warp_mass[kRowWarps];
   uint32_t warp_count[kRowWarps];
   float floats[kRowWarps];
@@ -68,26 +93,25 @@ __device__ inline T RowSumOf(T value, T* shared) {
   return sum;
 }
 
-// Clears `h`, then adds key_mass(i, key, mass) of every i < n whose key has the digit's parent in `parent`.
-template <typename KeyMass, typename Digit>
-__device__ void FillHistogram(RowHistogram& h, int32_t n, KeyMass key_mass, Digit digit) {
+__device__ inline void ClearHistogram(RowHistogram& h) {
   __syncthreads();
   for (int b = threadIdx.x; b < kMaxBuckets; b += kRowThreads) {
-    h.mass[b] = 0;
+    h.mass_low[b] = 0;
+    h.mass_high[b] = 0;
     h.count[b] = 0;
   }
   __syncthreads();
+}
+
+// `h` counts each key(i), i < n, in bucket digit(key), with mass(key); keys of 0 and buckets below 0 take no part.
+template <typename Key, typename Mass, typename Digit>
+__device__ void FillHistogram(RowHistogram& h, int32_t n, Key key_of, Mass mass_of, Digit digit) {
+  ClearHistogram(h);
+#pragma unroll 4
   for (int32_t i = threadIdx.x; i < n; i += kRowThreads) {
-    uint32_t key = 0;
-    uint64_t mass = 0;
-    key_mass(i, key, mass);
+    const uint32_t key = key_of(i);
     const int32_t bucket = key == 0 ? -1 : digit(key);
-    if (bucket < 0) continue;
-    atomicAdd(&h.count[bucket], 1u);
-    if (mass != 0) {
-      atomicAdd(reinterpret_cast<unsigned long long*>(&h.mass[bucket]),
-                static_cast<unsigned long long>(mass));
-    }
+    if (bucket >= 0) h.Add(bucket, mass_of(key));
   }
   __syncthreads();
 }
@@ -103,7 +127,7 @@ __device__ inline void FindBucket(const RowHistogram& h, uint32_t count, uint64_
   uint64_t my_mass = 0;
   for (int b = 0; b < kEach; ++b) {
     my_count += h.count[top - b];
-    my_mass += h.mass[top - b];
+    my_mass += h.Mass(top - b);
   }
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   uint32_t count_to = my_count;
@@ -121,6 +145,7 @@ __device__ inline void FindBucket(const RowHistogram& h, uint32_t count, uint64_
     s.warp_count[warp] = count_to;
     s.warp_mass[warp] = mass_to;
   }
+  if (threadIdx.x == 0) s.bucket = 0;  // of an empty histogram
   const uint32_t base_count = s.count_before;
   const uint64_t base_mass = s.mass_before;
   __syncthreads();
@@ -136,7 +161,7 @@ __device__ inline void FindBucket(const RowHistogram& h, uint32_t count, uint64_
   uint64_t mass_at = base_mass + mass_to - my_mass;
   for (int b = 0; b < kEach; ++b) {
     const uint32_t c = h.count[top - b];
-    const uint64_t m = h.mass[top - b];
+    const uint64_t m = h.Mass(top - b);
     const bool reached_before =
         count > 0 ? count_at >= count : mass_at >= mass && count_at > base_count;
     const bool last = count_at + c == base_count + all_count;
@@ -152,9 +177,36 @@ __device__ inline void FindBucket(const RowHistogram& h, uint32_t count, uint64_
   __syncthreads();
 }
 
-// The cut at which `count` keys (when > 0), else `mass`, are reached. s.first holds the histogram of the high digits.
-template <typename Digits, typename KeyMass>
-__device__ RowCut FindCut(int32_t n, uint32_t count, uint64_t mass, KeyMass key_mass,
+// Lists the greatest keys, as many whole buckets of s.first as fit.
+template <typename Digits, typename Key>
+__device__ void ListGreatest(int32_t n, Key key_of, RowShared& s) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    s.count_before = 0;
+    s.mass_before = 0;
+    s.list.size = 0;
+  }
+  __syncthreads();
+  FindBucket(s.first, kListSize + 1, 0,
+             s);  // the bucket that does not fit any more, or the last one
+  const bool fits = s.count_before + s.first.count[s.bucket] <= kListSize;
+  const uint32_t from = s.bucket + (fits ? 0 : 1);
+  if (threadIdx.x == 0) s.list.from_bucket = from;
+#pragma unroll 4
+  for (int32_t i = threadIdx.x; i < n; i += kRowThreads) {
+    const uint32_t key = key_of(i);
+    if (key == 0 || (key >> Digits::kHigh) < from) continue;
+    const int32_t place = atomicAdd(&s.list.size, 1);
+    s.list.key[place] = key;
+    s.list.id[place] = i;
+  }
+  __syncthreads();
+}
+
+// The cut at which `count` keys (when > 0), else `mass`, are reached. s.first holds the histogram of the high digits,
+// s.list the greatest keys.
+template <typename Digits, typename Key, typename Mass>
+__device__ RowCut FindCut(int32_t n, uint32_t count, uint64_t mass, Key key_of, Mass mass_of,
                           RowShared& s) {
   __syncthreads();
   if (threadIdx.x == 0) {
@@ -164,29 +216,35 @@ __device__ RowCut FindCut(int32_t n, uint32_t count, uint64_t mass, KeyMass key_
   __syncthreads();
   FindBucket(s.first, count, mass, s);
   const uint32_t high = s.bucket;
-  FillHistogram(s.finer, n, key_mass, [=](uint32_t key) {
-    return (key >> Digits::kHigh) != high
-               ? -1
-               : static_cast<int32_t>((key >> Digits::kLow) &
-                                      ((1u << (Digits::kHigh - Digits::kLow)) - 1));
+  const auto fill = [&](auto digit) {
+    if (high >= s.list.from_bucket) {
+      FillHistogram(
+          s.finer, s.list.size, [&](int32_t i) { return s.list.key[i]; }, mass_of, digit);
+    } else {
+      FillHistogram(s.finer, n, key_of, mass_of, digit);
+    }
+    FindBucket(s.finer, count, mass, s);
+  };
+  constexpr uint32_t kMiddle = (1u << (Digits::kHigh - Digits::kLow)) - 1;
+  fill([=](uint32_t key) {
+    return (key >> Digits::kHigh) != high ? -1
+                                          : static_cast<int32_t>((key >> Digits::kLow) & kMiddle);
   });
-  FindBucket(s.finer, count, mass, s);
   const uint32_t upper = (high << (Digits::kHigh - Digits::kLow)) | s.bucket;
-  FillHistogram(s.finer, n, key_mass, [=](uint32_t key) {
+  fill([=](uint32_t key) {
     return (key >> Digits::kLow) != upper ? -1
                                           : static_cast<int32_t>(key & ((1u << Digits::kLow) - 1));
   });
-  FindBucket(s.finer, count, mass, s);
   RowCut cut;
   cut.key = (upper << Digits::kLow) | s.bucket;
   const uint32_t equal = s.finer.count[s.bucket];
-  const uint64_t each = s.finer.mass[s.bucket] / equal;  // equal keys have equal masses
+  const uint64_t each = mass_of(cut.key);
   if (count > 0) {
     cut.needed = min(count - s.count_before, equal);
   } else {
     const uint64_t missing = mass > s.mass_before ? mass - s.mass_before : 1;
     const uint64_t whole = each == 0 ? equal : (missing + each - 1) / each;
-    cut.needed = static_cast<uint32_t>(whole < equal ? (whole == 0 ? 1 : whole) : equal);
+    cut.needed = static_cast<uint32_t>(whole < equal ? whole : equal);
   }
   cut.mass = s.mass_before + cut.needed * each;
   __syncthreads();
@@ -218,6 +276,27 @@ __device__ int32_t NthIndex(int32_t n, uint32_t rank, Is is, RowShared& s) {
       if ((here >> lane & 1) != 0 && place == rank) s.index = i + lane;
       before += __popc(here);
     }
+  }
+  __syncthreads();
+  const int32_t index = s.index;
+  __syncthreads();
+  return index;
+}
+
+// Index of the `rank`-th (from 1), in ascending order, of those with this key.
+template <typename Digits, typename Key>
+__device__ int32_t FindNth(int32_t n, uint32_t key, uint32_t rank, Key key_of, RowShared& s) {
+  if ((key >> Digits::kHigh) < s.list.from_bucket) {
+    return NthIndex(
+        n, rank, [&](int32_t i) { return key_of(i) == key; }, s);
+  }
+  for (int32_t i = threadIdx.x; i < s.list.size; i += kRowThreads) {
+    if (s.list.key[i] != key) continue;
+    uint32_t place = 1;
+    for (int32_t j = 0; j < s.list.size; ++j) {
+      place += s.list.key[j] == key && s.list.id[j] < s.list.id[i] ? 1 : 0;
+    }
+    if (place == rank) s.index = s.list.id[i];
   }
   __syncthreads();
   const int32_t index = s.index;

@@ -1,10 +1,10 @@
 // The last step of a pass: logits become a token a row, and log-probabilities where asked.
 //
 // One block a row; a row of 151,936 logits is 600 KB, out of the L2 by one SM some 7 us a walk. A greedy row takes one
-// walk. A drawn row takes two (maximum; weights into the first histogram) and two more for each of top_k, top_p and the
-// draw itself (row_select.cuh), and one for the token's index. Weights are exp((x - max) / temperature); their masses are
-// counted in units of 2^-40, integers, so that a row gives the same token on every run. The CPU twin adds doubles:
-// sums differ by about 1e-10 of the mass, so a draw differs with about that probability.
+// walk. A drawn row takes three: maximum, weights with their histogram, the greatest of them into a list; top_k, top_p
+// and the draw itself then end in the list, unless the row is flat (row_select.cuh). Weights are exp((x - max) /
+// temperature); their masses are counted in units of 2^-40, integers, so that a row gives the same token on every run.
+// The CPU twin adds doubles: sums differ by about 1e-10 of the mass, and a draw differs with about that probability.
 #include <cmath>
 
 #include "common/random.h"
@@ -70,10 +70,12 @@ __device__ void TopLogits(const float* x, int32_t n, int32_t num, float max, dou
   __shared__ uint32_t keys[kMaxLogprobs];
   __shared__ int32_t ids[kMaxLogprobs];
   __shared__ int32_t size;
-  const auto key_mass = [&](int32_t i, uint32_t& key, uint64_t&) { key = LogitKey(x[i]); };
-  FillHistogram(s.first, n, key_mass,
+  const auto key_of = [&](int32_t i) { return LogitKey(x[i]); };
+  const auto no_mass = [](uint32_t) { return uint64_t{0}; };
+  FillHistogram(s.first, n, key_of, no_mass,
                 [](uint32_t key) { return static_cast<int32_t>(key >> LogitDigits::kHigh); });
-  const RowCut cut = FindCut<LogitDigits>(n, static_cast<uint32_t>(num), 0, key_mass, s);
+  ListGreatest<LogitDigits>(n, key_of, s);
+  const RowCut cut = FindCut<LogitDigits>(n, static_cast<uint32_t>(num), 0, key_of, no_mass, s);
   if (threadIdx.x == 0) size = 0;
   __syncthreads();
   for (int32_t i = threadIdx.x; i < n; i += kRowThreads) {
@@ -84,8 +86,7 @@ __device__ void TopLogits(const float* x, int32_t n, int32_t num, float max, dou
     ids[place] = i;
   }
   for (uint32_t rank = 1; rank <= cut.needed; ++rank) {
-    const int32_t id = NthIndex(
-        n, rank, [&](int32_t i) { return LogitKey(x[i]) == cut.key; }, s);
+    const int32_t id = FindNth<LogitDigits>(n, cut.key, rank, key_of, s);
     if (threadIdx.x == 0 && id >= 0) {
       keys[size] = cut.key;
       ids[size++] = id;
@@ -165,48 +166,46 @@ __device__ void Adjust(const SamplingRow& r, const uint32_t* history, int32_t ge
 }
 
 // One draw, cut to a prefix of the descending order: the top_k first, of these the fewest whose share reaches top_p, of
-// these those at least min_p times as probable as the first.
+// these those at least min_p times as probable as the first. `weights` [n] is scratch, and may be `x` itself.
 __device__ int32_t Draw(const SamplingRow& r, const float* x, int32_t n, uint64_t generated,
-                        RowShared& s) {
+                        float* weights, RowShared& s) {
   const float max = RowMaximum(x, n, s);
   if (!isfinite(max)) return RowArgMax(x, n, s);
-  const auto weight = [&](int32_t i) {
-    const float z = __fdiv_rn(x[i] - max, r.temperature);
-    return z > -86.6f ? expf(z) : 0.0f;  // NaN weighs nothing
-  };
-  const auto key_mass = [&](int32_t i, uint32_t& key, uint64_t& mass) {
-    const float w = weight(i);
-    key = __float_as_uint(w);
-    mass = MassOf(w);
-  };
-  FillHistogram(s.first, n, key_mass,
-                [](uint32_t key) { return static_cast<int32_t>(key >> WeightDigits::kHigh); });
+  const auto mass_of = [](uint32_t key) { return MassOf(__uint_as_float(key)); };
+  ClearHistogram(s.first);
+#pragma unroll 4
+  for (int32_t i = threadIdx.x; i < n; i += kRowThreads) {
+    const float z = (x[i] - max) / r.temperature;
+    const float w = z > -86.6f ? expf(z) : 0.0f;  // NaN weighs nothing
+    weights[i] = w;
+    if (w > 0)
+      s.first.Add(static_cast<int32_t>(__float_as_uint(w) >> WeightDigits::kHigh), MassOf(w));
+  }
+  const auto key_of = [&](int32_t i) { return __float_as_uint(weights[i]); };
+  ListGreatest<WeightDigits>(n, key_of, s);
   uint64_t total = 0;
-  for (int b = threadIdx.x; b < kMaxBuckets; b += kRowThreads) total += s.first.mass[b];
+  for (int b = threadIdx.x; b < kMaxBuckets; b += kRowThreads) total += s.first.Mass(b);
   total = RowSumOf(total, s.warp_mass);
   const auto share = [](double part, uint64_t mass) {
     const double units = ceil(part * static_cast<double>(mass));
     return units < 1 ? uint64_t{1} : static_cast<uint64_t>(units);
   };
+  const auto find = [&](uint32_t count, uint64_t mass) {
+    return FindCut<WeightDigits>(n, count, mass, key_of, mass_of, s);
+  };
   uint64_t mass = total;
-  if (r.top_k > 0 && r.top_k < n) {
-    mass = FindCut<WeightDigits>(n, static_cast<uint32_t>(r.top_k), 0, key_mass, s).mass;
-  }
-  if (r.top_p < 1) {
-    mass = min(mass, FindCut<WeightDigits>(n, 0, share(r.top_p, mass), key_mass, s).mass);
-  }
+  if (r.top_k > 0 && r.top_k < n) mass = find(static_cast<uint32_t>(r.top_k), 0).mass;
+  if (r.top_p < 1) mass = min(mass, find(0, share(r.top_p, mass)).mass);
   if (r.min_p > 0) {
     uint64_t above = 0;
     for (int32_t i = threadIdx.x; i < n; i += kRowThreads) {
-      const float w = weight(i);
-      if (w >= r.min_p) above += MassOf(w);
+      if (weights[i] >= r.min_p) above += MassOf(weights[i]);
     }
     mass = min(mass, RowSumOf(above, s.warp_mass));
   }
   const float u = UniformOpenClosed(Philox(r.seed, generated, 0)[0]);
-  const RowCut cut = FindCut<WeightDigits>(n, 0, share(u, mass), key_mass, s);
-  return NthIndex(
-      n, cut.needed, [&](int32_t i) { return __float_as_uint(weight(i)) == cut.key; }, s);
+  const RowCut cut = find(0, share(u, mass));
+  return FindNth<WeightDigits>(n, cut.key, cut.needed, key_of, s);
 }
 
 __global__ void __launch_bounds__(kRowThreads, 1)
@@ -230,15 +229,15 @@ __global__ void __launch_bounds__(kRowThreads, 1)
   const bool adjusts =
       (generated < r.min_tokens && r.num_stop_tokens > 0) || r.num_bias > 0 || HasPenalties(r);
   const float* adjusted = x;
+  float* copy = p.adjusted + int64_t{place} * p.vocab;
   if (adjusts) {
-    float* copy = p.adjusted + int64_t{place} * p.vocab;
     for (int32_t i = threadIdx.x; i < p.vocab; i += kRowThreads) copy[i] = x[i];
     __syncthreads();
     Adjust(r, history, generated, p.vocab, copy);
     adjusted = copy;
   }
   const int32_t token = r.temperature > 0
-                            ? Draw(r, adjusted, p.vocab, static_cast<uint64_t>(generated), s)
+                            ? Draw(r, adjusted, p.vocab, static_cast<uint64_t>(generated), copy, s)
                             : RowArgMax(adjusted, p.vocab, s);
   if (threadIdx.x != 0) return;
   out->token = token;
