@@ -1,6 +1,6 @@
 // The backends of a build without CUDA.
 #include "kernels/backend.h"
-#include "kernels/cpu_backend.h"
+#include "kernels/backend_on_cpu.h"
 
 namespace spin {
 

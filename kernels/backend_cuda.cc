@@ -1,6 +1,6 @@
 // The backends of a build with CUDA: "auto" takes a GPU where there is one, "cuda" insists on it.
 #include "kernels/backend.h"
-#include "kernels/cpu_backend.h"
+#include "kernels/backend_on_cpu.h"
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/cuda_ops.h"
 

@@ -40,6 +40,7 @@ TESTED_THROUGH = {
     "memory/row_table_check": "tests/sim/memory_sim_test.cc",
     "kernels/cpu/cpu_ops": "tests/kernels/",
     "kernels/cpu/isa": "tests/kernels/gemm_test.cc",
+    "kernels/cuda/": "tests/twin/",
     "kernels/cpu/paged_attention": "tests/kernels/attention_test.cc",
     "kernels/cpu/prefill_attention": "tests/kernels/attention_test.cc",
     "kernels/cpu/quest_": "tests/kernels/quest_test.cc",

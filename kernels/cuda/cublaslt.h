@@ -1,5 +1,5 @@
-// The cuBLASLt functions that the GEMM calls, found in the shared library when the backend is made: one binary starts on
-// machines with and without CUDA.
+// The cuBLASLt functions that the GEMM calls, found in the shared library when the backend is made: one binary
+// starts on machines with and without CUDA.
 #pragma once
 
 #include <cublasLt.h>

@@ -36,13 +36,19 @@ namespace fe = cudnn_frontend;
 
 constexpr size_t kMinVersion =
     90700;  // the first with bottom-right causal masks for lengths in device memory
-constexpr size_t kMaxPlans = 64;  // a server has one shape of staging, so six
+constexpr size_t kMaxPlans =
+    256;  // a server has one shape of staging: six, and one for each 8K of context
+constexpr int32_t kWholeTile = 8192;
+constexpr int64_t kPreparedKeys =
+    65536;  // longer ones get their plans (some 45 ms each) when they come
 constexpr int64_t kMaxWorkspaceBytes = int64_t{64} << 20;
 constexpr int64_t kMaxElements = std::numeric_limits<int32_t>::max();  // of a tensor
 constexpr uintptr_t kAlignment = 16;                                   // of every pointer
 
-// Lengths are read from device memory, so that a plan serves all of them. Lengths of queries and keys are multiples of
-// one step, so all that ever occur are in one constant table: entry i is i steps, kAlignment bytes apart.
+// Lengths of most plans are read from device memory, so that a plan serves all of them; whole tiles behind whole tiles,
+// where the time of long prompts goes, have plans of their very shape, which are a sixth faster. Lengths of queries
+// and keys are multiples of one step, so all that ever occur are in one constant table: entry i is i steps,
+// kAlignment bytes apart.
 constexpr int32_t kMaxKeys = 4 << 20;
 constexpr size_t kLengthInts = kAlignment / sizeof(int32_t);
 constexpr size_t kLengthTableInts = (kMaxKeys / kPieceKeyStep + 1) * kLengthInts;
@@ -65,6 +71,7 @@ DeviceBytes AllocateDevice(size_t bytes) {
 struct Shape {
   int32_t queries;
   int64_t capacity;  // tokens of staging a head
+  int64_t keys;      // of a plan for just so many; 0: their number is data
   int32_t num_q_heads, num_kv_heads, head_dim;
   auto operator<=>(const Shape&) const = default;
 
@@ -106,21 +113,21 @@ void DescribeAttention(const Shape& s, fe::graph::Graph& graph) {
       .set_intermediate_data_type(fe::DataType_t::FLOAT)
       .set_compute_data_type(fe::DataType_t::FLOAT);
   auto q = graph.tensor(Describe(kQ, "q", s.num_q_heads, s.queries, d, d, s.row()));
-  auto k = graph.tensor(Describe(kK, "k", s.num_kv_heads, s.capacity, d, 2 * s.plane(), d));
-  auto v = graph.tensor(Describe(kV, "v", s.num_kv_heads, s.capacity, d, 2 * s.plane(), d));
-  auto num_queries = graph.tensor(DescribeLength(kNumQueries, "num_queries"));
-  auto num_keys = graph.tensor(DescribeLength(kNumKeys, "num_keys"));
-  auto [out, stats] =
-      graph.sdpa(q, k, v,
-                 fe::graph::SDPA_attributes()
+  const int64_t keys = s.keys > 0 ? s.keys : s.capacity;
+  auto k = graph.tensor(Describe(kK, "k", s.num_kv_heads, keys, d, 2 * s.plane(), d));
+  auto v = graph.tensor(Describe(kV, "v", s.num_kv_heads, keys, d, 2 * s.plane(), d));
+  auto options = fe::graph::SDPA_attributes()
                      .set_name("prefill_attention")
                      .set_generate_stats(false)
                      .set_attn_scale(1.0f / std::sqrt(static_cast<float>(s.head_dim)))
-                     .set_padding_mask(true)
-                     .set_seq_len_q(num_queries)
-                     .set_seq_len_kv(num_keys)
                      .set_diagonal_alignment(fe::DiagonalAlignment_t::BOTTOM_RIGHT)
-                     .set_diagonal_band_right_bound(0));
+                     .set_diagonal_band_right_bound(0);
+  if (s.keys == 0) {
+    options.set_padding_mask(true)
+        .set_seq_len_q(graph.tensor(DescribeLength(kNumQueries, "num_queries")))
+        .set_seq_len_kv(graph.tensor(DescribeLength(kNumKeys, "num_keys")));
+  }
+  auto [out, stats] = graph.sdpa(q, k, v, options);
   out->set_output(true)
       .set_uid(kOut)
       .set_dim({1, s.num_q_heads, s.queries, d})
@@ -152,7 +159,7 @@ class CudnnAttentionImpl final : public CudnnAttention {
            cudaStream_t stream) override;
 
  private:
-  static Shape ShapeOf(const KvGeometry& g, int32_t staging_pages, int32_t queries);
+  static Shape ShapeOf(const KvGeometry& g, int32_t staging_pages, int32_t queries, int64_t keys);
   static bool Serves(const KvGeometry& g, const Shape& shape);
   Plan* FindOrBuild(const Shape& shape);
   absl::Status Build(const Shape& shape, Plan& plan);
@@ -206,9 +213,11 @@ absl::Status CudnnAttentionImpl::Open(int device) {
   return absl::OkStatus();
 }
 
-Shape CudnnAttentionImpl::ShapeOf(const KvGeometry& g, int32_t staging_pages, int32_t queries) {
+Shape CudnnAttentionImpl::ShapeOf(const KvGeometry& g, int32_t staging_pages, int32_t queries,
+                                  int64_t keys) {
   return {.queries = queries,
           .capacity = int64_t{staging_pages} * g.page_tokens,
+          .keys = queries == kWholeTile && keys % kWholeTile == 0 ? keys : 0,
           .num_q_heads = g.num_q_heads,
           .num_kv_heads = g.num_kv_heads,
           .head_dim = g.head_dim};
@@ -265,7 +274,13 @@ void CudnnAttentionImpl::Prepare(const KvGeometry& geometry, int32_t staging_pag
   int plans = 0;
   for (int32_t queries = kPieceMinQueries; queries <= std::min(tile_tokens, kPieceMaxQueries);
        queries *= 2) {
-    const Shape shape = ShapeOf(geometry, staging_pages, queries);
+    const Shape shape = ShapeOf(geometry, staging_pages, queries, kPieceKeyStep);
+    if (Serves(geometry, shape) && FindOrBuild(shape) != nullptr) ++plans;
+  }
+  const int64_t capacity =
+      std::min<int64_t>(int64_t{staging_pages} * geometry.page_tokens, kPreparedKeys);
+  for (int64_t keys = kWholeTile; keys <= capacity; keys += kWholeTile) {
+    const Shape shape = ShapeOf(geometry, staging_pages, kWholeTile, keys);
     if (Serves(geometry, shape) && FindOrBuild(shape) != nullptr) ++plans;
   }
   SPIN_LOG(INFO, "cuDNN %d: %d plans for prefill in %.1f s", fe::detail::get_backend_version(),
@@ -288,9 +303,11 @@ absl::Status CudnnAttentionImpl::Enqueue(Plan& plan, const Shape& shape,
       {kK, keys},
       {kV, keys + shape.plane() * kSize},
       {kOut, out},
-      {kNumQueries, Length(piece.num_tokens)},
-      {kNumKeys, Length(piece.kv_tokens)},
   };
+  if (shape.keys == 0) {
+    pointers[kNumQueries] = Length(piece.num_tokens);
+    pointers[kNumKeys] = Length(piece.kv_tokens);
+  }
   return Try("execute", [&]() -> fe::error_object {
     if (fe::detail::set_stream(handle_, stream) != CUDNN_STATUS_SUCCESS) {
       return {fe::error_code_t::CUDNN_BACKEND_API_FAILED, "cudnnSetStream"};
@@ -303,7 +320,7 @@ bool CudnnAttentionImpl::Run(const PrefillAttentionParams& p, const PrefillSegme
                              cudaStream_t stream) {
   SPIN_CHECK_EQ(piece.num_tokens % kPieceKeyStep, 0);
   SPIN_CHECK_EQ(piece.kv_tokens % kPieceKeyStep, 0);
-  const Shape shape = ShapeOf(p.geometry, p.staging.num_pages, piece.num_tokens);
+  const Shape shape = ShapeOf(p.geometry, p.staging.num_pages, piece.num_tokens, piece.kv_tokens);
   SPIN_CHECK_LE(piece.kv_begin + int64_t{piece.kv_tokens}, shape.capacity);
   if (!Serves(p.geometry, shape)) return false;
   Plan* plan = FindOrBuild(shape);

@@ -1,7 +1,7 @@
 // Linear layers through cuBLASLt: c = a w^T, or c += a w^T.
 //
-// One plan a shape (m, n, k, types): layouts and an algorithm. Where a decode step's shape is met outside a capture, the
-// library's best candidates are timed on cold weights and the fastest is kept; else its first suggestion serves.
+// One plan a shape (m, n, k, types): layouts and an algorithm. Where a decode step's shape is met outside a capture,
+// the library's best candidates are timed on cold weights and the fastest is kept; else its first suggestion serves.
 // Weights are row-major [n][k]. Engine thread.
 #pragma once
 

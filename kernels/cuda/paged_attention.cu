@@ -1,3 +1,6 @@
+// One query a batch place over the listed slots, split over the machine: every (place, KV head) is a row, a row's
+// list is cut into parts, several CTAs take a row's parts, and the last of them to arrive merges what all have left.
+// The warp's work in bfloat16 is in paged_attention_mma.cuh.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -329,11 +332,26 @@ __global__ void __launch_bounds__(kThreads, kCtasPerSm) AttendBf16(const Task ta
   if (parts > 1 && LastOfRow(row, min(parts, ctas), shared)) MergeParts(row, shared, dynamic);
 }
 
-// float32, for tests of numerics: a CTA a query head, its warps taking four tokens in turn, nothing past the end read.
+// A warp's running softmax in float32; a lane has every 32nd dimension.
+template <int kDims>
+struct FloatState {
+  float sum[kDims] = {};
+  float max = -INFINITY, weight = 0;
+
+  __device__ void Add(float score, const float (&value)[kDims]) {
+    const float now = fmaxf(max, score);
+    const float rescale = expf(max - now), e = expf(score - now);
+    max = now;
+    weight = weight * rescale + e;
+#pragma unroll
+    for (int c = 0; c < kDims; ++c) sum[c] = fmaf(e, value[c], sum[c] * rescale);
+  }
+};
+
+// float32, for tests of numerics: a CTA a query head, its warps taking tokens in turn, nothing past the end read.
 template <int D>
 __global__ void AttendF32(const PagedAttentionParams p, float scale) {
-  constexpr int kTokens = 4;
-  constexpr int kDims = D / kWarp;  // a lane's
+  constexpr int kDims = D / kWarp;
   __shared__ float sums[kWarps][D];
   __shared__ float maxima[kWarps], weights[kWarps];
   WaitForPredecessors();
@@ -349,55 +367,29 @@ __global__ void AttendF32(const PagedAttentionParams p, float scale) {
   const int num_tokens =
       (pages - 1) * g.page_tokens + p.decode.position[p.decode.rows[place]] % g.page_tokens + 1;
   const float* q = static_cast<const float*>(p.qkv) + place * QkvWidth(g) + int64_t{head} * D;
-  float query[kDims], sum[kDims] = {}, max = -INFINITY, weight = 0;
+  FloatState<kDims> state;
+  for (int token = warp; token < num_tokens; token += kWarps) {
+    const auto* page =
+        reinterpret_cast<const float*>(PageAt(p.tables.slots, g, list[token / g.page_tokens]));
+    float dot = 0, value[kDims];
 #pragma unroll
-  for (int c = 0; c < kDims; ++c) query[c] = q[c * kWarp + lane] * scale;
-
-  for (int begin = warp * kTokens; begin < num_tokens; begin += kWarps * kTokens) {
-    float score[kTokens], value[kTokens][kDims];
-    float now = max;
-#pragma unroll
-    for (int t = 0; t < kTokens; ++t) {
-      const int token = begin + t;
-      float dot = 0;
-#pragma unroll
-      for (int c = 0; c < kDims; ++c) value[t][c] = 0;
-      if (token < num_tokens) {
-        const float* page =
-            reinterpret_cast<const float*>(PageAt(p.tables.slots, g, list[token / g.page_tokens]));
-#pragma unroll
-        for (int c = 0; c < kDims; ++c) {
-          const int dim = c * kWarp + lane;
-          dot = fmaf(query[c], page[g.KeyOffset(token % g.page_tokens) + dim], dot);
-          value[t][c] = page[g.ValueOffset(token % g.page_tokens) + dim];
-        }
-      }
-      dot = WarpSum(dot);
-      score[t] = token < num_tokens ? dot : -INFINITY;
-      now = fmaxf(now, score[t]);
+    for (int c = 0; c < kDims; ++c) {
+      const int dim = c * kWarp + lane;
+      dot = fmaf(q[dim], page[g.KeyOffset(token % g.page_tokens) + dim], dot);
+      value[c] = page[g.ValueOffset(token % g.page_tokens) + dim];
     }
-    const float rescale = expf(max - now);
-    max = now;
-    weight *= rescale;
-#pragma unroll
-    for (int c = 0; c < kDims; ++c) sum[c] *= rescale;
-#pragma unroll
-    for (int t = 0; t < kTokens; ++t) {
-      const float e = expf(score[t] - max);
-      weight += e;
-#pragma unroll
-      for (int c = 0; c < kDims; ++c) sum[c] = fmaf(e, value[t][c], sum[c]);
-    }
+    state.Add(WarpSum(dot) * scale, value);
   }
 #pragma unroll
-  for (int c = 0; c < kDims; ++c) sums[warp][c * kWarp + lane] = sum[c];
+  for (int c = 0; c < kDims; ++c) sums[warp][c * kWarp + lane] = state.sum[c];
   if (lane == 0) {
-    maxima[warp] = max;
-    weights[warp] = weight;
+    maxima[warp] = state.max;
+    weights[warp] = state.weight;
   }
   __syncthreads();
   if (threadIdx.x >= D) return;
-  for (int w = 0; w < kWarps; ++w) max = w == 0 ? maxima[0] : fmaxf(max, maxima[w]);
+  float max = maxima[0];  // the first warp has a token
+  for (int w = 1; w < kWarps; ++w) max = fmaxf(max, maxima[w]);
   float total = 0, out = 0;
   for (int w = 0; w < kWarps; ++w) {
     const float share = expf(maxima[w] - max);

@@ -9,8 +9,8 @@
 
 namespace spin::cuda {
 
-// Memory that device work reads and writes at the same address; 2 MiB aligned, zeroed. ResourceExhausted when the system
-// does not give it, or does not let it be pinned.
+// Memory that device work reads and writes at the same address; 2 MiB aligned, zeroed. ResourceExhausted when the
+// system does not give it, or does not let it be pinned.
 absl::StatusOr<void*> AllocatePinned(int64_t bytes);
 
 // REQUIRES: from AllocatePinned with the same size.

@@ -1,10 +1,11 @@
-// Prefill attention in bfloat16 on tensor cores (mma.sync, sm_80 on), in the manner of FlashAttention-2 (arXiv 2307.08691).
+// Prefill attention in bfloat16 on tensor cores (mma.sync, sm_80 on), in the manner of FlashAttention-2 (arXiv
+// 2307.08691).
 //
 // A CTA of 4 warps takes a tile of tokens of one query head; each warp has 16 or 32 of them as its rows and meets every
-// key. Blocks of 64 keys and of their values come by cp.async through a ring of shared-memory slots in the order K0, V0,
-// K1, V1, ..; a slot is filled again as soon as all warps have left it. Weights go from the accumulators of the scores
-// into the second product without leaving registers, and their exponentials are written between its steps, so that the
-// special function unit works while the tensor cores do.
+// key. Blocks of 64 keys and of their values come by cp.async through a ring of shared-memory slots in the order K0,
+// V0, K1, V1, ..; a slot is filled again as soon as all warps have left it. Weights go from the accumulators of the
+// scores into the second product without leaving registers, and their exponentials are written between its steps, so
+// that the special function unit works while the tensor cores do.
 //
 // Shared rows are d elements; the 16-byte chunk c of row r lies at place c ^ (r % 8), so that neither the copies nor
 // ldmatrix (8 rows, one chunk) meet bank conflicts.
@@ -387,13 +388,14 @@ struct TilePlace {
   int count;  // tokens
 };
 
-// One tile of tokens of one query head. Late tiles, which see most keys, come first in the grid; within a tile the heads
-// of one KV head are neighbours, and the tiles in flight walk the same keys at about the same time: each block comes from
-// HBM once for all of them.
+// One tile of tokens of one query head. Late tiles, which see most keys, come first in the grid; within a tile the
+// heads of one KV head are neighbours, and the tiles in flight walk the same keys at about the same time: each block
+// comes from HBM once for all of them.
 //
-// Bound: tensor cores through mma.sync (on Hopper about 0.62 of their wgmma rate, 620 TFLOP/s), then the 64 exponentials a
-// thread and block of keys (a third of the block's tensor time, overlapped by the other CTA of the SM). A block of 64 keys
-// costs a warp 80 ldmatrix for 256 mma: shared memory is busy 0.8 of the tensor time. 4 warps x 32 rows, two CTAs an SM.
+// Bound: tensor cores through mma.sync (on Hopper about 0.62 of their wgmma rate, 620 TFLOP/s), then the 64
+// exponentials a thread and block of keys (a third of the block's tensor time, overlapped by the other CTA of the
+// SM). A block of 64 keys costs a warp 80 ldmatrix for 256 mma: shared memory is busy 0.8 of the tensor time. 4
+// warps x 32 rows, two CTAs an SM.
 template <class T>
 __global__ void __launch_bounds__(T::kThreads, 2)
     AttendMma(const PrefillAttentionParams p, const float scale) {

@@ -1,9 +1,9 @@
-// The tokens of one query tile and the sequences among them. A tile may hold the end of one sequence, some short ones and
-// the begin of another; a run is what the tile has of one of them.
+// The tokens of one query tile and the sequences among them. A tile may hold the end of one sequence, some short
+// ones and the begin of another; a run is what the tile has of one of them.
 //
-// Keys are taken run by run, in blocks counted from the sequence's first key, so that a token's sums have the same order
-// whatever shares its tile, however the batch is cut into tiles, wherever its keys are in staging. To the rows of other
-// runs a block of keys is exactly nothing: all scores masked, weights 0, rescaling by 1.
+// Keys are taken run by run, in blocks counted from the sequence's first key, so that a token's sums have the same
+// order whatever shares its tile, however the batch is cut into tiles, wherever its keys are in staging. To the rows
+// of other runs a block of keys is exactly nothing: all scores masked, weights 0, rescaling by 1.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,8 @@
 // Quest's summaries: channel-wise maximum, then minimum, of a page's keys after RoPE.
 //
 // The bounds are elements of the keys themselves, bit for bit what kernels/cpu/quest_index.cc finds: the first key of a
-// page opens them, later keys enter by `>` and `<` in token order, so that NaN and the zeros of both signs behave alike.
+// page opens them, later keys enter by `>` and `<` in token order, so that NaN and the zeros of both signs behave
+// alike.
 #include <algorithm>
 
 #include "common/math.h"

@@ -251,8 +251,8 @@ __device__ RowCut FindCut(int32_t n, uint32_t count, uint64_t mass, Key key_of, 
   return cut;
 }
 
-// Index of the `rank`-th (from 1) of those i < n for which is(i), in ascending order; -1 when there are fewer. Each warp
-// counts a range of its own, then the one that holds the rank looks again.
+// Index of the `rank`-th (from 1) of those i < n for which is(i), in ascending order; -1 when there are fewer. Each
+// warp counts a range of its own, then the one that holds the rank looks again.
 template <typename Is>
 __device__ int32_t NthIndex(int32_t n, uint32_t rank, Is is, RowShared& s) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;

@@ -1,8 +1,8 @@
 // The critical partitions of a stream: the fixed first pages, the last page, and the best scores between them.
 //
 // One CTA a stream. Exact radix selection over ordered keys that are held in registers, then compaction in order of id:
-// the ids are those of kernels/cpu/select_topk.cc for the same scores. A key orders as the score does; -0 equals +0, and
-// NaN is below everything.
+// the ids are those of kernels/cpu/select_topk.cc for the same scores. A key orders as the score does; -0 equals +0,
+// and NaN is below everything.
 #include <climits>
 
 #include "common/math.h"

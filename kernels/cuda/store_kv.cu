@@ -17,8 +17,8 @@ constexpr int kThreads = 256;
 constexpr int kChunksOfThread = 4;
 
 // Moves 16-byte chunks. k and v of a token are one contiguous piece of its row, `1 << head_shift` chunks a head; a CTA
-// takes 1,024 chunks in the order of memory and scatters them by head. Floor: every byte read once and written once, for
-// 8 heads of 128 in bf16 8 KiB a token (8K tokens: 16 us at 4.18 TB/s); four independent loads a thread reach it.
+// takes 1,024 chunks in the order of memory and scatters them by head. Floor: every byte read once and written once,
+// for 8 heads of 128 in bf16 8 KiB a token (8K tokens: 16 us at 4.18 TB/s); four independent loads a thread reach it.
 __global__ void __launch_bounds__(kThreads)
     StoreChunks(const StoreKvParams p, const int chunks_of_token, const int head_shift) {
   const KvGeometry& g = p.geometry;

@@ -1,12 +1,12 @@
 // Changes of the tables between steps, in the order of the list.
 //
 // The host cuts the list. Copies of whole extents and clearing a history are bulk work for the copy engines; everything
-// between two of them is a run, and one launch. A run of 10,000 commands (a 32K-token sequence is admitted) is walked by
-// one block in windows: a directory entry belongs to one thread, by a hash of its place, and each thread walks the
-// window in order and writes the entries that are its own. So two commands for one entry keep their order, and all
-// others run at once. Fills of granted extents follow, a warp a command; a window ends before a command that reads what
-// others of the window write (kSetNumSlots, kBindSlots), so fills never meet those. Two fills of one extent in a window
-// write the same values.
+// between two of them is a run, and one launch. A run of 10,000 commands (a 32K-token sequence is admitted) is
+// walked by one block in windows: a directory entry belongs to one thread, by a hash of its place, and each thread
+// walks the window in order and writes the entries that are its own. So two commands for one entry keep their order,
+// and all others run at once. Fills of granted extents follow, a warp a command; a window ends before a command that
+// reads what others of the window write (kSetNumSlots, kBindSlots), so fills never meet those. Two fills of one
+// extent in a window write the same values.
 #include <algorithm>
 
 #include "kernels/cuda/families.h"

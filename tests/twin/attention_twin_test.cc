@@ -31,59 +31,83 @@ std::vector<double> Attend(const Elements& q, int64_t at, int32_t d, int64_t n, 
   return out;
 }
 
-void CheckPaged(const PagedCase& c) {
-  INFO(NameOf(c.dtype) << " d " << c.d << " group " << c.group << " page " << c.page_tokens);
-  Gpu& gpu = Gpu::Get();
-  Random random(7);
-  constexpr int32_t kKv = 2;
-  const auto places = static_cast<int32_t>(c.tokens.size());
-  KvGeometry g = SmallGeometry(c.dtype, c.d, c.page_tokens);
-  g.num_kv_heads = kKv;
-  g.num_q_heads = kKv * c.group;
-  int32_t max_list = 1;
-  for (const int32_t n : c.tokens) max_list = std::max(max_list, CeilDiv(n, c.page_tokens));
-  const int32_t pool_pages = places * kKv * max_list;
-  std::vector<int32_t> ids(static_cast<size_t>(pool_pages));
-  std::iota(ids.begin(), ids.end(), 0);
-  for (size_t i = ids.size(); i > 1; --i) std::swap(ids[i - 1], ids[random.Below(uint32_t(i))]);
-  Elements slots(c.dtype, int64_t{pool_pages} * g.page_elements());
-  std::memset(slots.data(), 0xff, size_t(slots.size() * SizeOf(c.dtype)));  // NaN
-  std::vector<int32_t> list(size_t(pool_pages), 1 << 30), list_len;
-  StepRows step({}, places);
-  for (int32_t b = 0; b < places; ++b) step.rows.push_back(places - 1 - b);
-  step.count = places;
-  for (int32_t b = 0; b < places; ++b) {
-    step.position[size_t(step.rows[size_t(b)])] = c.tokens[size_t(b)] - 1;
-    for (int32_t h = 0; h < kKv; ++h) {
-      const int32_t stream = b * kKv + h;
-      list_len.push_back(CeilDiv(c.tokens[size_t(b)], c.page_tokens));
-      for (int32_t t = 0; t < c.tokens[size_t(b)]; ++t) {
-        const int64_t entry = int64_t{stream} * max_list + t / c.page_tokens;
-        list[size_t(entry)] = ids[size_t(entry)];
-        const int64_t page = ids[size_t(entry)] * g.page_elements();
-        for (int32_t x = 0; x < c.d; ++x) {
-          slots.Set(page + g.KeyOffset(t % c.page_tokens) + x, 4 * random.Uniform() - 2);
-          slots.Set(page + g.ValueOffset(t % c.page_tokens) + x, 2 * random.Uniform() - 1);
-        }
+// The cache of a case: slots in a shuffled order, NaN wherever no token is.
+struct PagedCache {
+  static constexpr int32_t kKv = 2;
+
+  explicit PagedCache(const PagedCase& c)
+      : test(c),
+        places(static_cast<int32_t>(c.tokens.size())),
+        g(SmallGeometry(c.dtype, c.d, c.page_tokens)),
+        slots(c.dtype, 0),
+        step({}, places) {
+    g.num_kv_heads = kKv;
+    g.num_q_heads = kKv * c.group;
+    for (const int32_t n : c.tokens) max_list = std::max(max_list, CeilDiv(n, c.page_tokens));
+    std::vector<int32_t> ids(static_cast<size_t>(places * kKv * max_list));
+    std::iota(ids.begin(), ids.end(), 0);
+    for (size_t i = ids.size(); i > 1; --i) std::swap(ids[i - 1], ids[random.Below(uint32_t(i))]);
+    slots = Elements(c.dtype, int64_t(ids.size()) * g.page_elements());
+    std::memset(slots.data(), 0xff, size_t(slots.size() * SizeOf(c.dtype)));
+    list.assign(ids.size(), 1 << 30);
+    for (int32_t b = 0; b < places; ++b) step.rows.push_back(places - 1 - b);
+    step.count = places;
+    for (int32_t b = 0; b < places; ++b) {
+      const int32_t tokens = c.tokens[size_t(b)];
+      step.position[size_t(step.rows[size_t(b)])] = tokens - 1;
+      for (int32_t h = 0; h < kKv; ++h) Fill(b * kKv + h, tokens, ids);
+    }
+  }
+
+  void Fill(int32_t stream, int32_t tokens, const std::vector<int32_t>& ids) {
+    list_len.push_back(CeilDiv(tokens, g.page_tokens));
+    for (int32_t t = 0; t < tokens; ++t) {
+      const auto entry = size_t(int64_t{stream} * max_list + t / g.page_tokens);
+      list[entry] = ids[entry];
+      for (int32_t x = 0; x < g.head_dim; ++x) {
+        slots.Set(At(stream, t, false) + x, 4 * random.Uniform() - 2);
+        slots.Set(At(stream, t, true) + x, 2 * random.Uniform() - 1);
       }
     }
   }
-  const int64_t width = (g.num_q_heads + 2 * kKv) * int64_t{c.d};
-  Elements qkv(c.dtype, (places + 1) * width),
-      out(c.dtype, (places + 1) * int64_t{g.num_q_heads} * c.d);
-  qkv.Randomize(random, 2);
+
+  // Element of token t's key or value.
+  int64_t At(int64_t stream, int64_t t, bool value) const {
+    const auto in_page = static_cast<int32_t>(t % g.page_tokens);
+    return list[size_t(stream * max_list + t / g.page_tokens)] * g.page_elements() +
+           (value ? g.ValueOffset(in_page) : g.KeyOffset(in_page));
+  }
+
+  const PagedCase& test;
+  Random random{7};
+  int32_t places, max_list = 1;
+  KvGeometry g;
+  Elements slots;
+  std::vector<int32_t> list, list_len;
+  StepRows step;
+};
+
+void CheckPaged(const PagedCase& c) {
+  INFO(NameOf(c.dtype) << " d " << c.d << " group " << c.group << " page " << c.page_tokens);
+  Gpu& gpu = Gpu::Get();
+  PagedCache cache(c);
+  const KvGeometry& g = cache.g;
+  const int64_t width = (g.num_q_heads + 2 * g.num_kv_heads) * int64_t{c.d};
+  Elements qkv(c.dtype, (cache.places + 1) * width);
+  Elements out(c.dtype, (cache.places + 1) * int64_t{g.num_q_heads} * c.d);
+  qkv.Randomize(cache.random, 2);
   out.Fill(-9);
-  const ElementsOnDevice slots_device(slots), qkv_device(qkv), first(out), second(out);
-  const OnDevice<int32_t> list_device(list), len_device(list_len);
-  const RowsOnDevice rows(step, places + 1);
+  const ElementsOnDevice slots(cache.slots), qkv_device(qkv), first(out), second(out);
+  const OnDevice<int32_t> list(cache.list), list_len(cache.list_len);
+  const RowsOnDevice rows(cache.step, cache.places + 1);
   PagedAttentionParams p;
   p.decode = rows.view();
   p.qkv = qkv_device.data();
   p.tables.geometry = g;
-  p.tables.slots = slots_device.data();
-  p.page_list = list_device.data();
-  p.list_len = len_device.data();
-  p.max_list = max_list;
+  p.tables.slots = slots.data();
+  p.page_list = list.data();
+  p.list_len = list_len.data();
+  p.max_list = cache.max_list;
   p.out = first.data();
   gpu.ops().PagedAttention(p, gpu.stream());
   p.out = second.data();
@@ -92,20 +116,16 @@ void CheckPaged(const PagedCase& c) {
   const Elements got = first.Read();
   CHECK(got == second.Read());
   std::vector<double> expected;
-  for (int32_t b = 0; b < places; ++b) {
+  for (int32_t b = 0; b < cache.places; ++b) {
     for (int32_t head = 0; head < g.num_q_heads; ++head) {
-      const int64_t stream = b * kKv + head / c.group;
-      const auto page = [&](int64_t t) {
-        return list[size_t(stream * max_list + t / c.page_tokens)] * g.page_elements();
+      const int64_t stream = b * g.num_kv_heads + head / c.group;
+      const auto at = [&](int64_t t, bool value, int32_t x) {
+        return double{cache.slots[cache.At(stream, t, value) + x]};
       };
       const std::vector<double> row = Attend(
           qkv, b * width + int64_t{head} * c.d, c.d, c.tokens[size_t(b)],
-          [&](int64_t t, int32_t x) {
-            return double{slots[page(t) + g.KeyOffset(int32_t(t % c.page_tokens)) + x]};
-          },
-          [&](int64_t t, int32_t x) {
-            return double{slots[page(t) + g.ValueOffset(int32_t(t % c.page_tokens)) + x]};
-          });
+          [&](int64_t t, int32_t x) { return at(t, false, x); },
+          [&](int64_t t, int32_t x) { return at(t, true, x); });
       expected.insert(expected.end(), row.begin(), row.end());
     }
   }

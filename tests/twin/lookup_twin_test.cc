@@ -135,7 +135,8 @@ class Twins {
     return words;
   }
 
-  // The tail and, of what lies before it, mostly recent and mostly repeating partitions; now and then as many as may be.
+  // The tail and, of what lies before it, mostly recent and mostly repeating partitions; now and then as many as may
+  // be.
   std::vector<int32_t> Select(int32_t tail) {
     std::set<int32_t> chosen = {tail};
     const auto most = static_cast<uint32_t>(s_.max_selected);

