@@ -52,6 +52,7 @@ THIRD_PARTY = {
     "utf8proc.h": ["models/tokenizer/", "models/jinja/"],
     "cuda": ["kernels/cuda/"],
     "cublas": ["kernels/cuda/"],
+    "cudnn": ["kernels/cuda/cudnn_attention.cc"],
     "catch2/": [],
 }
 UNRULED = ("tests/", "tools/")

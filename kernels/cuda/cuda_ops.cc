@@ -2,8 +2,10 @@
 
 #include <cuda_runtime.h>
 
+#include "common/logging.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda_device.h"
+#include "kernels/cuda/prefill_dispatch.h"
 #include "kernels/cuda/weight_upload.h"
 
 namespace spin::cuda {
@@ -23,6 +25,13 @@ absl::Status CudaOps::Prepare() {
     return ResourceExhausted("no GPU memory for the kernels' scratch");
   }
   SPIN_CUDA_CHECK(cudaMemset(scratch_.tickets, 0, ticket_bytes));
+  int device = 0;
+  SPIN_CUDA_CHECK(cudaGetDevice(&device));
+  if (auto cudnn = CudnnAttention::Load(device); cudnn.ok()) {
+    cudnn_ = *std::move(cudnn);
+  } else {
+    SPIN_LOG(INFO, "prefill goes without cuDNN: %s", MessageOf(cudnn.status()));
+  }
   return absl::OkStatus();
 }
 
@@ -53,6 +62,15 @@ void CudaOps::PagedAttention(const PagedAttentionParams& p, Stream& stream) {
   cuda::PagedAttention(p, scratch_, StreamOf(stream));
 }
 
+void CudaOps::PrefillAttention(const PrefillAttentionParams& p, Stream& stream) {
+  // A server has one staging area: its first prompt, the warm-up's, brings all plans.
+  if (cudnn_ != nullptr && p.staging.num_pages != planned_pages_ && p.segments != nullptr) {
+    planned_pages_ = p.staging.num_pages;
+    cudnn_->Prepare(p.geometry, p.staging.num_pages, kPieceMaxQueries);
+  }
+  DispatchPrefillAttention(p, cudnn_.get(), StreamOf(stream));
+}
+
 #define SPIN_ENQUEUE(Family)                                      \
   void CudaOps::Family(const Family##Params& p, Stream& stream) { \
     cuda::Family(p, StreamOf(stream));                            \
@@ -64,7 +82,6 @@ SPIN_ENQUEUE(Rope)
 SPIN_ENQUEUE(SiluMul)
 SPIN_ENQUEUE(GatherRows)
 SPIN_ENQUEUE(StoreKv)
-SPIN_ENQUEUE(PrefillAttention)
 SPIN_ENQUEUE(Offload)
 SPIN_ENQUEUE(QuestIndexPrefill)
 SPIN_ENQUEUE(QuestIndexDecode)

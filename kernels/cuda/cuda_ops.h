@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/families.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/ops.h"
@@ -47,6 +48,8 @@ class CudaOps final : public Ops {
 
   Scratch scratch_;
   std::unique_ptr<cuda::Gemm> gemm_;
+  std::unique_ptr<CudnnAttention> cudnn_;  // null where there is none
+  int32_t planned_pages_ = 0;  // staging that cuDNN has plans for
 };
 
 }  // namespace spin::cuda

@@ -25,8 +25,9 @@ void Rope(const RopeParams& p, cudaStream_t stream);              // rope.cu
 void SiluMul(const SiluMulParams& p, cudaStream_t stream);        // activation.cu
 
 void StoreKv(const StoreKvParams& p, cudaStream_t stream);  // store_kv.cu
-void PrefillAttention(const PrefillAttentionParams& p,
-                      cudaStream_t stream);                 // prefill_attention.cu
+// Every shape, with no need of `segments`. CudaOps goes through prefill_dispatch.h.
+void PrefillAttentionPortable(const PrefillAttentionParams& p,
+                              cudaStream_t stream);         // prefill_attention.cu
 void Offload(const OffloadParams& p, cudaStream_t stream);  // offload.cu
 
 void QuestIndexPrefill(const QuestIndexPrefillParams& p, cudaStream_t stream);  // quest_index.cu

@@ -1,0 +1,214 @@
+// A warp's share of paged attention on the tensor cores: 16 tokens a step, keys on the M side of mma.m16n8k16 and the
+// up to 8 query heads of a group on its N side, straight from global memory into fragment registers.
+//
+//   S^T [16 keys x 8 q]  = K   [16 keys x D] * Q^T [D x 8 q]
+//   O^T [D x 8 q]       += V^T [D x 16 keys] * P^T [16 keys x 8 q]
+//
+// Fragments are permuted so that each lane reads whole 16-byte chunks (8 dimensions), every 32-byte sector once. With
+// r = lane / 4 and c = lane % 4:
+//   keys    lane reads chunks c + 4 i of key rows r and r + 8. A product's order of dimensions is free as long as the
+//           queries come in the same order: the lane holds the same chunks of query head r.
+//   values  lane reads chunks r + 8 i of rows 2c, 2c + 1, 2c + 8, 2c + 9; byte permutation pairs two tokens' words into
+//           two A registers. Which dimension is which row of O^T is free too: a lane ends up with 8 consecutive ones.
+//   P       leaves the first product as C fragment (row = key); packed to bf16 and transposed by movmatrix it is the B
+//           fragment of the second.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/numeric.cuh"
+
+namespace spin::cuda {
+
+constexpr int kStepTokens = 16;  // a warp's step; two runs of 8, since a page holds a multiple of 8
+constexpr int kMaxGroup = 8;     // query heads of a KV head
+
+// 16 bytes that are read once: past L1, the rest of the 128-byte line on its way to L2 meanwhile.
+__device__ __forceinline__ uint4 LoadOnce(const char* from) {
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(from));
+  return v;
+}
+
+__device__ __forceinline__ void Mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2,
+                                    uint32_t a3, uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+__device__ __forceinline__ uint32_t TransposeFragment(uint32_t fragment) {
+  uint32_t transposed;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(fragment));
+  return transposed;
+}
+
+// The lanes of a warp that hold the same query heads (equal c): the reductions over keys.
+__device__ __forceinline__ float MaxOverKeys(float value) {
+#pragma unroll
+  for (int offset = 4; offset < kWarp; offset *= 2) {
+    value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, offset));
+  }
+  return value;
+}
+__device__ __forceinline__ float SumOverKeys(float value) {
+#pragma unroll
+  for (int offset = 4; offset < kWarp; offset *= 2) {
+    value += __shfl_xor_sync(kAllLanes, value, offset);
+  }
+  return value;
+}
+
+// Where a step's tokens begin: keys of tokens 0-7 and of tokens 8-15.
+struct StepTokens {
+  const char* run[2];
+};
+
+// A lane's part of the keys, or of the values, of 16 tokens.
+template <int D>
+struct KeyFragment {
+  uint4 row[2][D / 32];
+
+  __device__ __forceinline__ void Load(const StepTokens& at, int lane) {
+    const int offset = lane / 4 * (2 * D) + lane % 4 * 16;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int i = 0; i < D / 32; ++i) row[half][i] = LoadOnce(at.run[half] + offset + 64 * i);
+    }
+  }
+};
+template <int D>
+struct ValueFragment {
+  uint4 row[4][D / 64];
+
+  __device__ __forceinline__ void Load(const StepTokens& at, int64_t plane_bytes, int lane) {
+    const int64_t offset = plane_bytes + lane % 4 * (4 * D) + lane / 4 * 16;
+#pragma unroll
+    for (int token = 0; token < 4; ++token) {
+      const char* from = at.run[token / 2] + offset + token % 2 * (2 * D);
+#pragma unroll
+      for (int i = 0; i < D / 64; ++i) row[token][i] = LoadOnce(from + 128 * i);
+    }
+  }
+
+  // Values of tokens >= valid (of the 16) become zero, whatever is in memory there.
+  __device__ __forceinline__ void Mask(int valid, int lane) {
+#pragma unroll
+    for (int token = 0; token < 4; ++token) {
+      const bool keep = lane % 4 * 2 + token % 2 + token / 2 * 8 < valid;
+#pragma unroll
+      for (int i = 0; i < D / 64; ++i) {
+        uint4& v = row[token][i];
+        v = {keep ? v.x : 0, keep ? v.y : 0, keep ? v.z : 0, keep ? v.w : 0};
+      }
+    }
+  }
+};
+
+// Running softmax of a warp's tokens, for query heads 2c and 2c + 1: out = sum / weight, relative to exp2(max).
+// `weight` is of the lane's own keys until it is reduced over them.
+template <int D>
+struct Attention {
+  float max[2];
+  float weight[2];
+  float sum
+      [D / 16]
+      [4];  // tile 4 i + w: dimensions 8 (r + 8 i) + 2 w (+ 1 in [2], [3]) of head 2c (2c + 1 in [1], [3])
+
+  __device__ __forceinline__ void Reset() {
+    max[0] = max[1] = -INFINITY;
+    weight[0] = weight[1] = 0;
+#pragma unroll
+    for (int t = 0; t < D / 16; ++t) sum[t][0] = sum[t][1] = sum[t][2] = sum[t][3] = 0;
+  }
+
+  // scores[4] becomes the two B registers of exp2(score * scale - max), the state relative to the new maximum.
+  __device__ __forceinline__ void AddScores(const float (&scores)[4], float scale,
+                                            uint32_t (&p)[2]) {
+    float e[4], rescale[2];
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      const float now = fmaxf(max[j], scale * MaxOverKeys(fmaxf(scores[j], scores[j + 2])));
+      rescale[j] = exp2f(max[j] - now);
+      max[j] = now;
+      e[j] = exp2f(fmaf(scores[j], scale, -now));
+      e[j + 2] = exp2f(fmaf(scores[j + 2], scale, -now));
+    }
+    p[0] = PackBf16(e[0], e[1]);
+    p[1] = PackBf16(e[2], e[3]);
+    // The sum of what the values are multiplied with: weights that add up to one.
+    weight[0] = fmaf(weight[0], rescale[0], LowBf16(p[0]) + LowBf16(p[1]));
+    weight[1] = fmaf(weight[1], rescale[1], HighBf16(p[0]) + HighBf16(p[1]));
+    p[0] = TransposeFragment(p[0]);
+    p[1] = TransposeFragment(p[1]);
+#pragma unroll
+    for (int t = 0; t < D / 16; ++t) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) sum[t][j] *= rescale[j % 2];
+    }
+  }
+
+  __device__ __forceinline__ void AddValues(const ValueFragment<D>& values,
+                                            const uint32_t (&p)[2]) {
+#pragma unroll
+    for (int i = 0; i < D / 64; ++i) {
+      const uint32_t* v[4];
+#pragma unroll
+      for (int token = 0; token < 4; ++token) {
+        v[token] = reinterpret_cast<const uint32_t*>(&values.row[token][i]);
+      }
+#pragma unroll
+      for (int w = 0; w < 4; ++w) {
+        Mma(sum[4 * i + w], __byte_perm(v[0][w], v[1][w], 0x5410),
+            __byte_perm(v[0][w], v[1][w], 0x7632), __byte_perm(v[2][w], v[3][w], 0x5410),
+            __byte_perm(v[2][w], v[3][w], 0x7632), p[0], p[1]);
+      }
+    }
+  }
+
+  // Writes the state of the group's heads: sum[head][stride], max[head], weight[head].
+  __device__ __forceinline__ void Write(float* sums, int stride, float* maxima, float* weights,
+                                        int group, int lane) {
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      const int head = 2 * (lane % 4) + j;
+      const float total = SumOverKeys(weight[j]);
+      if (head >= group) continue;
+      if (lane < 4) {
+        maxima[head] = max[j];
+        weights[head] = total;
+      }
+#pragma unroll
+      for (int i = 0; i < D / 64; ++i) {
+        float* to = sums + head * stride + 8 * (lane / 4 + 8 * i);
+        const float(*tile)[4] = sum + 4 * i;
+        *reinterpret_cast<float4*>(to) = {tile[0][j], tile[0][j + 2], tile[1][j], tile[1][j + 2]};
+        *reinterpret_cast<float4*>(to + 4) = {tile[2][j], tile[2][j + 2], tile[3][j],
+                                              tile[3][j + 2]};
+      }
+    }
+  }
+};
+
+// S^T of 16 keys; queries[i][lane] are the lane's chunks of the query heads, zero for heads that are none. Two chains.
+template <int D>
+__device__ __forceinline__ void Scores(const KeyFragment<D>& keys, const uint4 (*queries)[kWarp],
+                                       int lane, float (&scores)[4]) {
+  float odd[4] = {0, 0, 0, 0};
+  scores[0] = scores[1] = scores[2] = scores[3] = 0;
+#pragma unroll
+  for (int i = 0; i < D / 32; ++i) {
+    const uint4 a = keys.row[0][i], b = keys.row[1][i], q = queries[i][lane];
+    Mma(scores, a.x, b.x, a.y, b.y, q.x, q.y);
+    Mma(odd, a.z, b.z, a.w, b.w, q.z, q.w);
+  }
+#pragma unroll
+  for (int j = 0; j < 4; ++j) scores[j] += odd[j];
+}
+
+}  // namespace spin::cuda

@@ -1,0 +1,81 @@
+// Linear layers on the GPU against float64, through the weights' own way onto the device.
+#include <cmath>
+
+#include "tests/twin/twin_testing.h"
+
+namespace spin::testing {
+namespace {
+
+struct Shape {
+  int32_t m, n, k;
+};
+
+void CheckGemm(const Shape& shape, DType dtype, DType c_dtype, bool accumulate) {
+  INFO("m " << shape.m << " n " << shape.n << " k " << shape.k << " " << NameOf(dtype)
+            << (accumulate ? " accumulated" : ""));
+  Gpu& gpu = Gpu::Get();
+  Random random(static_cast<uint64_t>(shape.m + shape.n));
+  Elements a(dtype, int64_t{shape.m} * shape.k), w(dtype, int64_t{shape.n} * shape.k);
+  Elements c(c_dtype, int64_t{shape.m} * shape.n);
+  a.Randomize(random, 1);
+  w.Randomize(random, 1);
+  c.Randomize(random, 1);
+  std::vector<double> expected(static_cast<size_t>(c.size()));
+  for (int64_t i = 0; i < shape.m; ++i) {
+    for (int64_t j = 0; j < shape.n; ++j) {
+      double sum = accumulate ? double{c[i * shape.n + j]} : 0;
+      for (int64_t x = 0; x < shape.k; ++x) {
+        sum += double{a[i * shape.k + x]} * double{w[j * shape.k + x]};
+      }
+      expected[static_cast<size_t>(i * shape.n + j)] = sum;
+    }
+  }
+  const ElementsOnDevice a_device(a), c_device(c);
+  const Buffer weight =
+      gpu.Allocate(MemoryKind::kDevice, gpu.ops().PackedWeightBytes(shape.n, shape.k, dtype));
+  const int32_t half = shape.n / 2;  // a fused weight is packed in parts
+  gpu.ops().PackWeight(weight.data(), shape.n, shape.k, dtype, 0, half, w.data(), dtype);
+  const char* rest = static_cast<const char*>(w.data()) + int64_t{half} * shape.k * SizeOf(dtype);
+  gpu.ops().PackWeight(weight.data(), shape.n, shape.k, dtype, half, shape.n - half, rest, dtype);
+  gpu.ops().Gemm({.a = a_device.data(),
+                  .lda = shape.k,
+                  .w = {weight.data(), shape.n, shape.k, dtype},
+                  .m = shape.m,
+                  .c = c_device.data(),
+                  .ldc = shape.n,
+                  .c_dtype = c_dtype,
+                  .accumulate = accumulate},
+                 gpu.stream());
+  gpu.Finish();
+  CHECK(RelativeError(c_device.Read(), expected) <= Tolerance(c_dtype));
+}
+
+TEST_CASE("products of every type equal float64 within rounding") {
+  for (const Shape shape :
+       {Shape{1, 64, 64}, Shape{3, 96, 192}, Shape{17, 320, 576}, Shape{300, 128, 64}}) {
+    CheckGemm(shape, DType::kF32, DType::kF32, false);
+    CheckGemm(shape, DType::kF32, DType::kF32, true);
+    CheckGemm(shape, DType::kBf16, DType::kBf16, false);
+    CheckGemm(shape, DType::kBf16, DType::kF32, false);
+    CheckGemm(shape, DType::kBf16, DType::kF32, true);
+  }
+}
+
+TEST_CASE("weights of any file type arrive rounded to nearest even") {
+  Gpu& gpu = Gpu::Get();
+  constexpr int32_t kRows = 3, kCols = 1000;
+  Random random(5);
+  std::vector<float> values = RandomFloats(random, kRows * kCols, 3);
+  const Buffer weight =
+      gpu.Allocate(MemoryKind::kDevice, gpu.ops().PackedWeightBytes(kRows, kCols, DType::kBf16));
+  gpu.ops().PackWeight(weight.data(), kRows, kCols, DType::kBf16, 0, kRows, values.data(),
+                       DType::kF32);
+  std::vector<uint16_t> packed(values.size());
+  gpu.CopyOut(packed.data(), weight.data(), static_cast<int64_t>(packed.size() * 2));
+  bool equal = true;
+  for (size_t i = 0; i < values.size(); ++i) equal = equal && packed[i] == FloatToBf16(values[i]);
+  CHECK(equal);
+}
+
+}  // namespace
+}  // namespace spin::testing
