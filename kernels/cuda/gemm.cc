@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <mutex>
 
 #include "kernels/cuda/check.h"
 
@@ -30,6 +31,33 @@ bool Capturing(cudaStream_t stream) {
 bool Timed(const GemmParams& p) {
   if (p.m > kTimedRows && p.m % kTimedTileRows != 0) return false;
   return !p.accumulate || int64_t{p.m} * p.ldc * SizeOf(p.c_dtype) <= kScratchBytes;
+}
+
+// The fastest algorithm of each shape that was timed: kept for the process, so that whatever is made later computes the
+// same bits.
+struct Timings {
+  std::mutex mutex;  // guards algorithms
+  std::map<Gemm::Key, cublasLtMatmulAlgo_t> algorithms;
+};
+
+Timings& ProcessTimings() {
+  static Timings timings;
+  return timings;
+}
+
+bool FindTimed(const Gemm::Key& key, cublasLtMatmulAlgo_t& algo) {
+  Timings& timings = ProcessTimings();
+  const std::lock_guard lock(timings.mutex);
+  const auto at = timings.algorithms.find(key);
+  if (at == timings.algorithms.end()) return false;
+  algo = at->second;
+  return true;
+}
+
+void KeepTimed(const Gemm::Key& key, const cublasLtMatmulAlgo_t& algo) {
+  Timings& timings = ProcessTimings();
+  const std::lock_guard lock(timings.mutex);
+  timings.algorithms.emplace(key, algo);
 }
 
 }  // namespace
@@ -163,7 +191,13 @@ void Gemm::Run(const GemmParams& p, cudaStream_t stream) {
       }
       at = plans_.emplace(key, MakePlan(p)).first;
     }
-    ChooseAlgorithm(p, may_time, stream, at->second);
+    Plan& plan = at->second;
+    if (FindTimed(key, plan.algo)) {
+      plan.tuned = true;
+    } else {
+      ChooseAlgorithm(p, may_time, stream, plan);
+      if (plan.tuned) KeepTimed(key, plan.algo);
+    }
   }
   Check(Enqueue(p, at->second, at->second.algo, p.c, stream), p);
 }

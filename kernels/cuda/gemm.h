@@ -26,9 +26,10 @@ class Gemm {
 
   void Run(const GemmParams& p, cudaStream_t stream);
 
- private:
   // m, n, k, lda, ldc, dtype, c_dtype, accumulate
   using Key = std::tuple<int32_t, int32_t, int32_t, int64_t, int64_t, DType, DType, bool>;
+
+ private:
   struct Plan {
     cublasLtMatmulDesc_t desc = nullptr;
     cublasLtMatrixLayout_t w = nullptr, a = nullptr, c = nullptr;

@@ -52,12 +52,13 @@ inline const DeviceTraits& Traits() {
   return traits;
 }
 
-constexpr size_t kStaticSharedLimit = 48 * 1024;  // more must be asked for, by kernel
+// Beyond 48 KiB, static memory included, a kernel must ask.
+constexpr size_t kFreeSharedBytes = 32 * 1024;
 
 template <typename... Params, typename... Args>
 void Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes,
             cudaStream_t stream, Args... args) {
-  if (shared_bytes > kStaticSharedLimit) {
+  if (shared_bytes > kFreeSharedBytes) {
     SPIN_CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                          cudaFuncAttributeMaxDynamicSharedMemorySize,
                                          static_cast<int>(shared_bytes)));

@@ -1,349 +1,276 @@
-// Causal attention of packed prompt tokens over staging, portable (sm_80 on): tiles of 128 queries of one head against
-// tiles of 64 keys, mma.sync m16n8k16, double-buffered cp.async (FlashAttention-2, arXiv 2307.08691).
-//
-// Four warps of 32 queries each: every key and value fragment that a warp reads from shared memory serves two products,
-// which keeps shared memory (128 bytes a clock) below the tensor cores' time. Two blocks an SM. Late query tiles, which
-// see most keys, are scheduled first; the heads of a group run side by side and share keys in the L2.
-#include <cmath>
+// Causal attention of packed tokens over staging, for every shape and with no need of `segments`: bfloat16 on tensor
+// cores (prefill_attention_mma.cuh), float32 on CUDA cores.
+#include <cuda_runtime.h>
 
+#include <cmath>
+#include <cstdint>
+#include <numbers>
+
+#include "common/check.h"
+#include "common/math.h"
 #include "kernels/cuda/families.h"
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/numeric.cuh"
 #include "kernels/cuda/prefill_attention_mma.cuh"
+#include "kernels/cuda/prefill_runs.cuh"
 #include "kernels/cuda/stream_view.cuh"
 
 namespace spin::cuda {
 namespace {
 
-constexpr int kWarps = 4;
-constexpr int kThreads = kWarps * kWarp;
-constexpr int kQueries = 128;  // a block
-constexpr int kKeys = 64;      // a tile
-constexpr int kRows = 4;       // query rows that a lane has scores of
+// ---- float32 -----------------------------------------------------------------------------------------------------
 
-template <int D>
-constexpr size_t kSharedBytes = (kQueries + 4 * kKeys) * D * sizeof(Bf16);
+// Tiles of 32 tokens by 32 keys; a row belongs to 8 neighbouring lanes, two rows a thread.
+constexpr int kFloatRows = 32;
+constexpr int kFloatKeys = 32;
+constexpr int kFloatThreads = 128;
+constexpr int kLanesOfRow = 8;
+constexpr int kRowsOfThread = 2;
+constexpr int kKeysOfThread = kFloatKeys / kLanesOfRow;
 
-// The keys that the block's queries attend to, over all of them.
-struct KeyRange {
-  int32_t begin_min, begin_max, end_min, end_max;  // end: the last key
+template <int kDim>
+struct FloatTile {
+  float q[kFloatRows]
+         [kDim + 4];  // rows shifted by 16 bytes: 8 keys side by side without bank conflicts
+  float k[kFloatKeys][kDim + 4];
+  float v[kFloatKeys][kDim];
+  float weights[kFloatRows][kFloatKeys + 4];
 };
 
-__device__ KeyRange FindRange(const PrefillAttentionParams& p, int32_t first, int32_t count) {
-  __shared__ KeyRange shared[kWarps];
-  const int32_t i = first + min(static_cast<int32_t>(threadIdx.x), count - 1);
-  KeyRange r = {p.kv_begin[i], p.kv_begin[i], p.kv_index[i], p.kv_index[i]};
-#pragma unroll
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
-    r.begin_min = min(r.begin_min, __shfl_xor_sync(kAllLanes, r.begin_min, offset));
-    r.begin_max = max(r.begin_max, __shfl_xor_sync(kAllLanes, r.begin_max, offset));
-    r.end_min = min(r.end_min, __shfl_xor_sync(kAllLanes, r.end_min, offset));
-    r.end_max = max(r.end_max, __shfl_xor_sync(kAllLanes, r.end_max, offset));
+// `count` rows `pitch` floats apart into shared rows; zeros up to kRows.
+template <int kRows, int kDim, int kPitch>
+__device__ __forceinline__ void LoadFloatRows(float (&to)[kRows][kPitch], const float* from,
+                                              int64_t pitch, int count) {
+  constexpr int kChunks = kDim / 4;
+#pragma unroll 8
+  for (int i = static_cast<int>(threadIdx.x); i < kRows * kChunks; i += kFloatThreads) {
+    const int row = i / kChunks, chunk = i % kChunks;
+    float4 value = {};
+    if (row < count) value = *reinterpret_cast<const float4*>(from + row * pitch + chunk * 4);
+    *reinterpret_cast<float4*>(&to[row][chunk * 4]) = value;
   }
-  if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = r;
+}
+
+// q . k as four interleaved partial sums: the accuracy of vector code, and float4 loads.
+template <int kDim>
+__device__ __forceinline__ void FloatScores(const FloatTile<kDim>& tile, int row, int lane,
+                                            float (&scores)[kRowsOfThread][kKeysOfThread]) {
+  float4 sums[kRowsOfThread][kKeysOfThread] = {};
+#pragma unroll 4
+  for (int c = 0; c < kDim; c += 4) {
+    float4 q[kRowsOfThread];
+#pragma unroll
+    for (int r = 0; r < kRowsOfThread; ++r) {
+      q[r] = *reinterpret_cast<const float4*>(&tile.q[row + r][c]);
+    }
+#pragma unroll
+    for (int i = 0; i < kKeysOfThread; ++i) {
+      const float4 k = *reinterpret_cast<const float4*>(&tile.k[lane + i * kLanesOfRow][c]);
+#pragma unroll
+      for (int r = 0; r < kRowsOfThread; ++r) {
+        sums[r][i].x = fmaf(q[r].x, k.x, sums[r][i].x);
+        sums[r][i].y = fmaf(q[r].y, k.y, sums[r][i].y);
+        sums[r][i].z = fmaf(q[r].z, k.z, sums[r][i].z);
+        sums[r][i].w = fmaf(q[r].w, k.w, sums[r][i].w);
+      }
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < kRowsOfThread; ++r) {
+#pragma unroll
+    for (int i = 0; i < kKeysOfThread; ++i) {
+      scores[r][i] = (sums[r][i].x + sums[r][i].z) + (sums[r][i].y + sums[r][i].w);
+    }
+  }
+}
+
+// out += weights v, keys in order; 4 columns of every 32.
+template <int kDim>
+__device__ __forceinline__ void AddFloatValues(const FloatTile<kDim>& tile, int row, int lane,
+                                               float4 (&out)[kRowsOfThread][kDim / 32]) {
+#pragma unroll 4
+  for (int key = 0; key < kFloatKeys; ++key) {
+#pragma unroll
+    for (int i = 0; i < kDim / 32; ++i) {
+      const float4 v = *reinterpret_cast<const float4*>(&tile.v[key][lane * 4 + i * 32]);
+#pragma unroll
+      for (int r = 0; r < kRowsOfThread; ++r) {
+        const float w = tile.weights[row + r][key];
+        out[r][i].x = fmaf(w, v.x, out[r][i].x);
+        out[r][i].y = fmaf(w, v.y, out[r][i].y);
+        out[r][i].z = fmaf(w, v.z, out[r][i].z);
+        out[r][i].w = fmaf(w, v.w, out[r][i].w);
+      }
+    }
+  }
+}
+
+// What the rows of a thread have summed.
+template <int kDim>
+struct FloatState {
+  float max[kRowsOfThread] = {-INFINITY, -INFINITY};
+  float sum[kRowsOfThread] = {0, 0};  // of this thread's keys only
+  float4 out[kRowsOfThread][kDim / 32] = {};
+};
+
+// Softmax of one block of scores: weights into shared memory, what was summed before rescaled. Masked scores are
+// -infinity; a row without any score yet subtracts 0.
+template <int kDim>
+__device__ __forceinline__ void FloatSoftmax(const float (&scores)[kRowsOfThread][kKeysOfThread],
+                                             float scale, int row, int lane, FloatTile<kDim>& tile,
+                                             FloatState<kDim>& state) {
+#pragma unroll
+  for (int r = 0; r < kRowsOfThread; ++r) {
+    float best = state.max[r];
+#pragma unroll
+    for (int i = 0; i < kKeysOfThread; ++i) best = fmaxf(best, scores[r][i]);
+#pragma unroll
+    for (int offset = kLanesOfRow / 2; offset > 0; offset /= 2) {
+      best = fmaxf(best, __shfl_xor_sync(kAllLanes, best, offset));
+    }
+    const float finite = best == -INFINITY ? 0.0f : best;
+    const float rescale = expf((state.max[r] - finite) * scale);
+    state.max[r] = best;
+    state.sum[r] *= rescale;
+#pragma unroll
+    for (int i = 0; i < kKeysOfThread; ++i) {
+      const float weight = expf((scores[r][i] - finite) * scale);
+      state.sum[r] += weight;
+      tile.weights[row + r][lane + i * kLanesOfRow] = weight;
+    }
+#pragma unroll
+    for (int i = 0; i < kDim / 32; ++i) {
+      state.out[r][i].x *= rescale;
+      state.out[r][i].y *= rescale;
+      state.out[r][i].z *= rescale;
+      state.out[r][i].w *= rescale;
+    }
+  }
+}
+
+// One tile of tokens of one query head; the grid as in AttendMma. Bound by shared-memory reads, at a quarter of the
+// machine's float32 rate or so: it serves tests.
+template <int kDim>
+__global__ void __launch_bounds__(kFloatThreads)
+    AttendFloat(const PrefillAttentionParams p, const float scale) {
+  extern __shared__ __align__(16) unsigned char float_shared[];
+  __shared__ TileTokens<kFloatRows> tokens;
+  auto& tile = *reinterpret_cast<FloatTile<kDim>*>(float_shared);
+  const KvGeometry& g = p.geometry;
+  const int q_heads = g.num_q_heads;
+  const int head = static_cast<int>(blockIdx.x) % q_heads;
+  const int64_t token_begin =
+      (int64_t{gridDim.x} / q_heads - 1 - static_cast<int>(blockIdx.x) / q_heads) * kFloatRows;
+  const int count = static_cast<int>(min(int64_t{kFloatRows}, p.n - token_begin));
+  const int row = static_cast<int>(threadIdx.x) / kLanesOfRow * kRowsOfThread;
+  const int lane = static_cast<int>(threadIdx.x) % kLanesOfRow;
+  WaitForPredecessors();
+
+  const float* q = static_cast<const float*>(p.qkv) + token_begin * QkvWidth(g) + head * kDim;
+  LoadFloatRows<kFloatRows, kDim>(tile.q, q, QkvWidth(g), count);
+  tokens.Load(p, token_begin, count);
   __syncthreads();
-  r = shared[0];
-  for (int w = 1; w < kWarps; ++w) {
-    r.begin_min = min(r.begin_min, shared[w].begin_min);
-    r.begin_max = max(r.begin_max, shared[w].begin_max);
-    r.end_min = min(r.end_min, shared[w].end_min);
-    r.end_max = max(r.end_max, shared[w].end_max);
-  }
-  return r;
-}
 
-// One block's work; a lane's registers.
-template <int D>
-struct Block {
-  Bf16* shared;  // queries, then keys and values of each stage
-  float out[2][D / 8][4] = {};
-  float max[kRows], weight[kRows];
-  int32_t begin[kRows], end[kRows];  // keys of the lane's queries
-  float scale;                       // of scores, for exp2
-
-  __device__ __forceinline__ SharedTile<D> Queries() const { return {shared}; }
-  __device__ __forceinline__ SharedTile<D> Keys(int stage) const {
-    return {shared + (kQueries + 2 * stage * kKeys) * D};
-  }
-  __device__ __forceinline__ SharedTile<D> Values(int stage) const {
-    return {shared + (kQueries + (2 * stage + 1) * kKeys) * D};
-  }
-
-  __device__ void LoadQueries(const PrefillAttentionParams& p, int32_t first, int32_t head) {
-    const int64_t width = QkvWidth(p.geometry);
-    const Bf16* from = static_cast<const Bf16*>(p.qkv) + int64_t{head} * D;
-    for (int i = threadIdx.x; i < kQueries * SharedTile<D>::kChunks; i += kThreads) {
-      const int row = i / SharedTile<D>::kChunks, chunk = i % SharedTile<D>::kChunks;
-      const bool valid = first + row < p.n;
-      CopyAsync(Queries().At(row, chunk), from + (valid ? first + row : 0) * width + chunk * 8,
-                valid);
-    }
-  }
-
-  // Keys and values of tokens [at, at + kKeys); those behind `last` are zeros.
-  __device__ void LoadKeys(const char* keys, const char* values, int32_t at, int32_t last,
-                           int stage) {
-    for (int i = threadIdx.x; i < kKeys * SharedTile<D>::kChunks; i += kThreads) {
-      const int row = i / SharedTile<D>::kChunks, chunk = i % SharedTile<D>::kChunks;
-      const bool valid = at + row <= last;
-      const int64_t offset = (valid ? at + row : at) * int64_t{2 * D} + chunk * 16;
-      CopyAsync(Keys(stage).At(row, chunk), keys + offset, valid);
-      CopyAsync(Values(stage).At(row, chunk), values + offset, valid);
-    }
-    CommitCopies();
-  }
-
-  // Between packed sequences lie tokens that nobody wrote. Their scores are masked, but zero times NaN is NaN.
-  __device__ void ClearNotFinite(int stage) {
-    for (int i = threadIdx.x; i < kKeys * SharedTile<D>::kChunks; i += kThreads) {
-      uint4* chunk = Values(stage).Chunk(i / SharedTile<D>::kChunks, i % SharedTile<D>::kChunks);
-      uint32_t* words = reinterpret_cast<uint32_t*>(chunk);
-#pragma unroll
-      for (int w = 0; w < 4; ++w) {
-        if ((words[w] & 0x7f80u) == 0x7f80u) words[w] &= 0xffff0000u;
-        if ((words[w] & 0x7f800000u) == 0x7f800000u) words[w] &= 0x0000ffffu;
-      }
-    }
-    __syncthreads();
-  }
-
-  __device__ __forceinline__ void Scores(float (&s)[2][kKeys / 8][4], int warp, int lane,
-                                         int stage) {
-#pragma unroll
-    for (int m = 0; m < 2; ++m) {
-#pragma unroll
-      for (int n = 0; n < kKeys / 8; ++n) s[m][n][0] = s[m][n][1] = s[m][n][2] = s[m][n][3] = 0;
-    }
-#pragma unroll
-    for (int step = 0; step < D / 16; ++step) {
-      uint32_t a[2][4];
-#pragma unroll
-      for (int m = 0; m < 2; ++m) {
-        LoadMatrices(a[m], Queries().At(warp * 32 + m * 16 + lane % 16, step * 2 + lane / 16));
-      }
-#pragma unroll
-      for (int n = 0; n < kKeys / 16; ++n) {
-        uint32_t b[4];
-        LoadMatrices(b, Keys(stage).At(n * 16 + lane % 8 + lane / 16 * 8, step * 2 + lane / 8 % 2));
-#pragma unroll
-        for (int m = 0; m < 2; ++m) {
-          MmaTile(s[m][2 * n], a[m], b[0], b[1]);
-          MmaTile(s[m][2 * n + 1], a[m], b[2], b[3]);
-        }
-      }
-    }
-  }
-
-  __device__ __forceinline__ void Mask(float (&s)[2][kKeys / 8][4], int32_t at, int lane) {
-#pragma unroll
-    for (int m = 0; m < 2; ++m) {
-#pragma unroll
-      for (int n = 0; n < kKeys / 8; ++n) {
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          const int32_t key = at + n * 8 + lane % 4 * 2 + j % 2;
-          const int row = 2 * m + j / 2;
-          if (key < begin[row] || key > end[row]) s[m][n][j] = -INFINITY;
-        }
-      }
-    }
-  }
-
-  // Scores become weights relative to the new maxima; what was summed follows.
-  __device__ __forceinline__ void Softmax(float (&s)[2][kKeys / 8][4]) {
-#pragma unroll
-    for (int row = 0; row < kRows; ++row) {
-      const int m = row / 2, j = row % 2 * 2;
-      float now = -INFINITY;
-#pragma unroll
-      for (int n = 0; n < kKeys / 8; ++n) now = fmaxf(now, fmaxf(s[m][n][j], s[m][n][j + 1]));
-      now = fmaxf(now, __shfl_xor_sync(kAllLanes, now, 1));
-      now = fmaxf(now, __shfl_xor_sync(kAllLanes, now, 2));
-      now = fmaxf(max[row], now * scale);
-      const float base = now == -INFINITY ? 0.0f : now;  // no key yet
-      const float rescale = exp2f(max[row] - base);
-      max[row] = now;
-      float sum = 0;
-#pragma unroll
-      for (int n = 0; n < kKeys / 8; ++n) {
-        s[m][n][j] = exp2f(fmaf(s[m][n][j], scale, -base));
-        s[m][n][j + 1] = exp2f(fmaf(s[m][n][j + 1], scale, -base));
-        sum += s[m][n][j] + s[m][n][j + 1];
-      }
-      weight[row] = weight[row] * rescale + sum;
-#pragma unroll
-      for (int n = 0; n < D / 8; ++n) {
-        out[m][n][j] *= rescale;
-        out[m][n][j + 1] *= rescale;
-      }
-    }
-  }
-
-  __device__ __forceinline__ void AddValues(const float (&s)[2][kKeys / 8][4], int lane,
-                                            int stage) {
-#pragma unroll
-    for (int step = 0; step < kKeys / 16; ++step) {
-      uint32_t a[2][4];
-#pragma unroll
-      for (int m = 0; m < 2; ++m) {
-        const float(&low)[4] = s[m][2 * step];
-        const float(&high)[4] = s[m][2 * step + 1];
-        a[m][0] = PackBf16(low[0], low[1]);
-        a[m][1] = PackBf16(low[2], low[3]);
-        a[m][2] = PackBf16(high[0], high[1]);
-        a[m][3] = PackBf16(high[2], high[3]);
-      }
-#pragma unroll
-      for (int n = 0; n < D / 16; ++n) {
-        uint32_t b[4];
-        LoadMatricesTransposed(b, Values(stage).At(step * 16 + lane % 16, n * 2 + lane / 16));
-#pragma unroll
-        for (int m = 0; m < 2; ++m) {
-          MmaTile(out[m][2 * n], a[m], b[0], b[1]);
-          MmaTile(out[m][2 * n + 1], a[m], b[2], b[3]);
-        }
-      }
-    }
-  }
-
-  __device__ void Write(const PrefillAttentionParams& p, int32_t first, int32_t head, int lane) {
-#pragma unroll
-    for (int row = 0; row < kRows; ++row) {
-      const int m = row / 2, j = row % 2 * 2;
-      float total = weight[row];
-      total += __shfl_xor_sync(kAllLanes, total, 1);
-      total += __shfl_xor_sync(kAllLanes, total, 2);
-      const int32_t token = first + m * 16 + lane / 4 + row % 2 * 8;
-      if (token >= p.n) continue;
-      const float inverse = 1.0f / total;
-      Bf16* to = static_cast<Bf16*>(p.out) + (int64_t{token} * p.geometry.num_q_heads + head) * D +
-                 lane % 4 * 2;
-#pragma unroll
-      for (int n = 0; n < D / 8; ++n) {
-        *reinterpret_cast<uint32_t*>(to + n * 8) =
-            PackBf16(out[m][n][j] * inverse, out[m][n][j + 1] * inverse);
-      }
-    }
-  }
-};
-
-template <int D>
-__global__ void __launch_bounds__(kThreads, 2)
-    AttendBf16(const __grid_constant__ PrefillAttentionParams p, float scale) {
-  extern __shared__ __align__(128) unsigned char dynamic[];
-  const KvGeometry& g = p.geometry;
-  const int32_t num_tiles = (p.n + kQueries - 1) / kQueries;
-  const auto head = static_cast<int32_t>(blockIdx.x % g.num_q_heads);
-  const int32_t first =
-      (num_tiles - 1 - static_cast<int32_t>(blockIdx.x / g.num_q_heads)) * kQueries;
-  const int32_t count = min(kQueries, p.n - first);
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  Block<D> block;
-  block.scale = scale;
-  block.shared = reinterpret_cast<Bf16*>(dynamic);
-  WaitForPredecessors();
-  AllowSuccessors();
-  block.LoadQueries(p, first, head);
-  const KeyRange range = FindRange(p, first, count);
-#pragma unroll
-  for (int row = 0; row < kRows; ++row) {
-    const int32_t query = warp * 32 + row / 2 * 16 + lane / 4 + row % 2 * 8;
-    const bool valid = query < count;
-    block.begin[row] = valid ? p.kv_begin[first + query] : 0;
-    block.end[row] = valid ? p.kv_index[first + query] : -1;
-    block.max[row] = -INFINITY;
-    block.weight[row] = 0;
-  }
   const StagingView staging(p.staging, g);
-  const char* keys = staging.Key(head / g.group(), 0);
-  const char* values = staging.Value(head / g.group(), 0);
-  const int32_t tiles = (range.end_max - range.begin_min) / kKeys + 1;
-  block.LoadKeys(keys, values, range.begin_min, range.end_max, 0);
-  for (int32_t tile = 0; tile < tiles; ++tile) {
-    const int32_t at = range.begin_min + tile * kKeys;
-    const int stage = tile % 2;
-    WaitCopies<0>();
-    __syncthreads();
-    if (tile + 1 < tiles) block.LoadKeys(keys, values, at + kKeys, range.end_max, stage ^ 1);
-    if (range.begin_max != range.begin_min) block.ClearNotFinite(stage);
-    float s[2][kKeys / 8][4];
-    block.Scores(s, warp, lane, stage);
-    if (at < range.begin_max || at + kKeys - 1 > range.end_min || count < kQueries) {
-      block.Mask(s, at, lane);
+  const int kv_head = head / g.group();
+  FloatState<kDim> state;
+  for (int begin = 0; begin < count;) {
+    const Run run = FindRun(tokens, begin, count);
+    const int num_keys = run.last_key - run.first_key + 1;
+    for (int key = 0; key < num_keys; key += kFloatKeys) {
+      __syncthreads();  // nobody reads the block before
+      LoadFloatRows<kFloatKeys, kDim>(
+          tile.k, reinterpret_cast<const float*>(staging.Key(kv_head, run.first_key + key)), kDim,
+          num_keys - key);
+      LoadFloatRows<kFloatKeys, kDim>(
+          tile.v, reinterpret_cast<const float*>(staging.Value(kv_head, run.first_key + key)), kDim,
+          num_keys - key);
+      __syncthreads();
+      float scores[kRowsOfThread][kKeysOfThread];
+      FloatScores<kDim>(tile, row, lane, scores);
+#pragma unroll
+      for (int r = 0; r < kRowsOfThread; ++r) {
+        const int last = LastKeyInRun(tokens, run, row + r) - key - lane;
+#pragma unroll
+        for (int i = 0; i < kKeysOfThread; ++i) {
+          if (i * kLanesOfRow > last) scores[r][i] = -INFINITY;
+        }
+      }
+      FloatSoftmax<kDim>(scores, scale, row, lane, tile, state);
+      __syncwarp();  // a row's weights stay within its warp
+      AddFloatValues<kDim>(tile, row, lane, state.out);
     }
-    block.Softmax(s);
-    block.AddValues(s, lane, stage);
+    begin = run.end;
   }
-  block.Write(p, first + warp * 32, head, lane);
-}
-
-// float32, for tests of numerics: a warp a (token, head), four keys at a time.
-template <int D>
-__global__ void __launch_bounds__(kThreads) AttendF32(const PrefillAttentionParams p, float scale) {
-  constexpr int kTokens = 4;
-  constexpr int kDims = D / kWarp;
-  WaitForPredecessors();
   AllowSuccessors();
-  const KvGeometry& g = p.geometry;
-  const int lane = threadIdx.x % kWarp;
-  const int64_t item = int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarp;
-  if (item >= int64_t{p.n} * g.num_q_heads) return;
-  const auto token = static_cast<int32_t>(item / g.num_q_heads);
-  const auto head = static_cast<int32_t>(item % g.num_q_heads);
-  const float* q = static_cast<const float*>(p.qkv) + token * QkvWidth(g) + int64_t{head} * D;
-  const StagingView staging(p.staging, g);
-  const auto* keys = reinterpret_cast<const float*>(staging.Key(head / g.group(), 0));
-  const auto* values = reinterpret_cast<const float*>(staging.Value(head / g.group(), 0));
-  float query[kDims], sum[kDims] = {}, max = -INFINITY, weight = 0;
 #pragma unroll
-  for (int c = 0; c < kDims; ++c) query[c] = q[c * kWarp + lane] * scale;
-  const int32_t last = p.kv_index[token];
-  for (int32_t at = p.kv_begin[token]; at <= last; at += kTokens) {
-    float score[kTokens], now = max;
+  for (int r = 0; r < kRowsOfThread; ++r) {
+    float sum = state.sum[r];
 #pragma unroll
-    for (int t = 0; t < kTokens; ++t) {
-      float dot = 0;
-#pragma unroll
-      for (int c = 0; c < kDims; ++c) {
-        if (at + t <= last) dot = fmaf(query[c], keys[int64_t{at + t} * D + c * kWarp + lane], dot);
-      }
-      score[t] = at + t <= last ? WarpSum(dot) : -INFINITY;
-      now = fmaxf(now, score[t]);
+    for (int offset = kLanesOfRow / 2; offset > 0; offset /= 2) {
+      sum += __shfl_xor_sync(kAllLanes, sum, offset);
     }
-    const float rescale = expf(max - now);
-    max = now;
-    weight *= rescale;
+    if (row + r >= count) continue;
+    float* out =
+        static_cast<float*>(p.out) + ((token_begin + row + r) * q_heads + head) * kDim + lane * 4;
 #pragma unroll
-    for (int c = 0; c < kDims; ++c) sum[c] *= rescale;
-#pragma unroll
-    for (int t = 0; t < kTokens; ++t) {
-      if (at + t > last) break;
-      const float e = expf(score[t] - max);
-      weight += e;
-#pragma unroll
-      for (int c = 0; c < kDims; ++c) {
-        sum[c] = fmaf(e, values[int64_t{at + t} * D + c * kWarp + lane], sum[c]);
-      }
+    for (int i = 0; i < kDim / 32; ++i) {
+      const float4 o = state.out[r][i];
+      *reinterpret_cast<float4*>(out + i * 32) = {o.x / sum, o.y / sum, o.z / sum, o.w / sum};
     }
   }
-  float* out = static_cast<float*>(p.out) + (int64_t{token} * g.num_q_heads + head) * D;
-#pragma unroll
-  for (int c = 0; c < kDims; ++c) out[c * kWarp + lane] = sum[c] / weight;
 }
 
-template <int D>
-void LaunchFor(const PrefillAttentionParams& p, cudaStream_t stream) {
-  const auto heads = static_cast<unsigned>(p.geometry.num_q_heads);
-  const float scale = 1 / std::sqrt(static_cast<float>(D));
-  if (p.geometry.dtype == DType::kF32) {
-    const int64_t items = int64_t{p.n} * heads;
-    Launch(AttendF32<D>, static_cast<unsigned>((items + kWarps - 1) / kWarps), kThreads, 0, stream,
-           p, scale);
-    return;
+template <int kDim>
+void LaunchFloat(const PrefillAttentionParams& p, float scale, cudaStream_t stream) {
+  const int tiles = CeilDiv(p.n, kFloatRows);
+  Launch(AttendFloat<kDim>, dim3(tiles * p.geometry.num_q_heads), dim3(kFloatThreads),
+         sizeof(FloatTile<kDim>), stream, p, scale);
+}
+
+// ---- bfloat16 ----------------------------------------------------------------------------------------------------
+
+// Shared memory of a multiprocessor, and what the system takes of it for each CTA.
+size_t SharedPerMultiprocessor() {
+  static const size_t bytes = [] {
+    int device = 0, value = 0;
+    SPIN_CUDA_CHECK(cudaGetDevice(&device));
+    SPIN_CUDA_CHECK(
+        cudaDeviceGetAttribute(&value, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device));
+    return static_cast<size_t>(value);
+  }();
+  return bytes;
+}
+constexpr size_t kSharedOverhead = 2048;  // the system's 1 KiB, TileTokens
+
+template <class T>
+void LaunchTiling(const PrefillAttentionParams& p, float scale_log2, cudaStream_t stream) {
+  const int tiles = CeilDiv(p.n, T::kQueries);
+  Launch(AttendMma<T>, dim3(tiles * p.geometry.num_q_heads), dim3(T::kThreads), T::kSharedBytes,
+         stream, p, scale_log2);
+}
+
+// A ring of four where two CTAs of it fit on a multiprocessor, else of two.
+template <int kDim, int kRowBlocks>
+void LaunchRing(const PrefillAttentionParams& p, float scale_log2, cudaStream_t stream) {
+  using Long = MmaTiling<kDim, kRowBlocks, 4>;
+  using Short = MmaTiling<kDim, kRowBlocks, 2>;
+  if (2 * (Long::kSharedBytes + kSharedOverhead) <= SharedPerMultiprocessor()) {
+    LaunchTiling<Long>(p, scale_log2, stream);
+  } else {
+    LaunchTiling<Short>(p, scale_log2, stream);
   }
-  const auto tiles = static_cast<unsigned>((p.n + kQueries - 1) / kQueries);
-  constexpr float kLog2E = 1.44269504f;
-  Launch(AttendBf16<D>, tiles * heads, kThreads, kSharedBytes<D>, stream, p, scale * kLog2E);
+}
+
+// Tiles of 128 tokens share each block of keys twice as well as tiles of 64, which fill the machine where there are few
+// tokens. A token's result has the same bits in both.
+template <int kDim>
+void LaunchMma(const PrefillAttentionParams& p, float scale_log2, cudaStream_t stream) {
+  const int large = CeilDiv(p.n, MmaTiling<kDim, 2, 4>::kQueries) * p.geometry.num_q_heads;
+  if (large > Traits().num_sms) {
+    LaunchRing<kDim, 2>(p, scale_log2, stream);
+  } else {
+    LaunchRing<kDim, 1>(p, scale_log2, stream);
+  }
 }
 
 }  // namespace
@@ -353,7 +280,17 @@ void PrefillAttentionPortable(const PrefillAttentionParams& p, cudaStream_t stre
   SPIN_CHECK(g.dtype == DType::kF32 || g.dtype == DType::kBf16);
   SPIN_CHECK(g.head_dim == 64 || g.head_dim == 128);
   if (p.n == 0) return;
-  g.head_dim == 64 ? LaunchFor<64>(p, stream) : LaunchFor<128>(p, stream);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(g.head_dim));
+  if (g.dtype == DType::kF32) {
+    (g.head_dim == 64 ? LaunchFloat<64> : LaunchFloat<128>)(p, scale, stream);
+  } else {
+    (g.head_dim == 64 ? LaunchMma<64> : LaunchMma<128>)(p, scale * std::numbers::log2e_v<float>,
+                                                        stream);
+  }
+}
+
+void PrefillAttention(const PrefillAttentionParams& p, cudaStream_t stream) {
+  PrefillAttentionPortable(p, stream);
 }
 
 }  // namespace spin::cuda

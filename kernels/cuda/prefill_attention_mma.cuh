@@ -1,60 +1,469 @@
-// Tiles of prefill attention on the tensor cores: swizzled shared memory, its fragments, the products on them.
+// Prefill attention in bfloat16 on tensor cores (mma.sync, sm_80 on), in the manner of FlashAttention-2 (arXiv 2307.08691).
+//
+// A CTA of 4 warps takes a tile of tokens of one query head; each warp has 16 or 32 of them as its rows and meets every
+// key. Blocks of 64 keys and of their values come by cp.async through a ring of shared-memory slots in the order K0, V0,
+// K1, V1, ..; a slot is filled again as soon as all warps have left it. Weights go from the accumulators of the scores
+// into the second product without leaving registers, and their exponentials are written between its steps, so that the
+// special function unit works while the tensor cores do.
+//
+// Shared rows are d elements; the 16-byte chunk c of row r lies at place c ^ (r % 8), so that neither the copies nor
+// ldmatrix (8 rows, one chunk) meet bank conflicts.
 #pragma once
 
 #include <cstdint>
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/numeric.cuh"
+#include "kernels/cuda/prefill_runs.cuh"
+#include "kernels/cuda/stream_view.cuh"
+#include "kernels/params.h"
 
 namespace spin::cuda {
+namespace {
 
-// [rows][D] bf16 in shared memory, 16-byte chunks of a row permuted by the row's low bits: eight rows of one chunk lie
-// in different banks.
-template <int D>
-struct SharedTile {
-  static constexpr int kChunks = D / 8;
-  Bf16* data;
+__device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
 
-  __device__ __forceinline__ uint32_t At(int row, int chunk) const {
-    const Bf16* p = data + row * D + (chunk ^ (row & 7)) * 8;
-    return static_cast<uint32_t>(__cvta_generic_to_shared(p));
-  }
-  __device__ __forceinline__ uint4* Chunk(int row, int chunk) const {
-    return reinterpret_cast<uint4*>(data + row * D + (chunk ^ (row & 7)) * 8);
-  }
-};
-
-// 16 bytes from global to shared memory, asynchronously; zeros where `valid` is false.
-__device__ __forceinline__ void CopyAsync(uint32_t to, const void* from, bool valid) {
-  const int bytes = valid ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes));
+// 16 bytes to shared memory: all of them from `from`, or zeros without reading it.
+__device__ __forceinline__ void CopyChunk(uint32_t to, const void* from, bool valid) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+               "r"(valid ? 16 : 0)
+               : "memory");
 }
 __device__ __forceinline__ void CommitCopies() {
-  asm volatile("cp.async.commit_group;");
+  asm volatile("cp.async.commit_group;" ::: "memory");
 }
 template <int kPending>
 __device__ __forceinline__ void WaitCopies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending));
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-__device__ __forceinline__ void LoadMatrices(uint32_t (&r)[4], uint32_t from) {
+// Four 8 x 8 matrices; lanes 8 i .. 8 i + 7 name the rows of matrix i.
+__device__ __forceinline__ void LoadMatrices(uint32_t (&m)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(from));
+               : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+               : "r"(address)
+               : "memory");
 }
-__device__ __forceinline__ void LoadMatricesTransposed(uint32_t (&r)[4], uint32_t from) {
+__device__ __forceinline__ void LoadTransposed(uint32_t (&m)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(from));
+               : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+               : "r"(address)
+               : "memory");
 }
 
-// c [16 x 8] += a [16 x 16] * b [16 x 8].
-__device__ __forceinline__ void MmaTile(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
-                                        uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+// c (16 x 8) += a (16 x 16) b (16 x 8).
+__device__ __forceinline__ void Multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                         uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+__device__ __forceinline__ float Exp2(float x) {  // exactly 1 at 0, 0 at -infinity
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+template <int kHeadDim, int kBlocks, int kRingSlots>
+struct MmaTiling {
+  static constexpr int kDim = kHeadDim;
+  static constexpr int kRowBlocks = kBlocks;  // of 16 rows a warp
+  static constexpr int kRing = kRingSlots;    // 2 or 4
+  static constexpr int kWarps = 4;
+  static constexpr int kThreads = kWarps * kWarp;
+  static constexpr int kQueries = kWarps * kRowBlocks * 16;
+  static constexpr int kKeys = 64;
+  static constexpr int kPitch = kDim * static_cast<int>(sizeof(Bf16));
+  static constexpr int kChunks = kPitch / 16;
+  static constexpr int kCopyRows = kThreads / kChunks;  // rows that one copy of all threads covers
+  static constexpr int kTileBytes = kKeys * kPitch;
+  static constexpr int kQueryBytes = kQueries * kPitch;
+  static constexpr int kSharedBytes = kQueryBytes + kRing * kTileBytes;
+  static_assert(kCopyRows % 8 == 0, "a thread's chunk must have one place in all its rows");
+};
+
+// What a thread keeps of its rows: rows lane / 4 and lane / 4 + 8 of each block of 16; two columns of each 8.
+template <class T>
+struct RowState {
+  float out[T::kRowBlocks][T::kDim / 8][4];  // sums of weighted values, to be divided by `sum`
+  float max[T::kRowBlocks][2];               // of the scores so far, unscaled
+  float sum[T::kRowBlocks][2];               // of the weights, of this thread's columns only
+};
+
+// Where this lane points ldmatrix to. The XOR of a later step's chunk goes on top: rows are aligned to kPitch.
+template <class T>
+struct LanePlaces {
+  __device__ explicit LanePlaces(int lane)
+      : rows(static_cast<uint32_t>((lane & 15) * T::kPitch + (((lane >> 4) ^ (lane & 7)) << 4))),
+        keys(static_cast<uint32_t>(((lane & 7) + ((lane >> 4) << 3)) * T::kPitch +
+                                   ((((lane >> 3) & 1) ^ (lane & 7)) << 4))) {}
+
+  uint32_t
+      rows;  // matrices: rows 0-7, 8-15, then the same of the next chunk (queries; values transposed)
+  uint32_t keys;  // matrices: keys 0-7 and their next chunk, then keys 8-15 likewise
+};
+
+// The keys and values of one run, in blocks.
+template <class T>
+class KeyBlocks {
+ public:
+  // `keys` is the run's first key, its value lies `plane_bytes` further.
+  __device__ KeyBlocks(const char* keys, int64_t plane_bytes, const Run& run, uint32_t ring)
+      : plane_bytes_(plane_bytes), count_((run.last_key - run.first_key) / T::kKeys + 1) {
+    const int row = static_cast<int>(threadIdx.x) / T::kChunks;
+    const int chunk = static_cast<int>(threadIdx.x) % T::kChunks;
+    from_ = keys + row * T::kPitch + chunk * 16;
+    to_ = ring + static_cast<uint32_t>(row * T::kPitch + ((chunk ^ (row & 7)) << 4));
+    rows_left_ = run.last_key - run.first_key + 1 - row;
+  }
+
+  __device__ int count() const { return count_; }
+
+  // Enqueues the copy of a block, if there is one, as one group. Rows past the run's last key become zeros: what lies
+  // there may be NaN, and the weight 0 would not remove it.
+  __device__ __forceinline__ void Load(int block, int values) const {
+    if (block < count_) {
+      const char* from = from_ + (values != 0 ? plane_bytes_ : 0) + int64_t{block} * T::kTileBytes;
+      const uint32_t to = to_ + static_cast<uint32_t>(Slot(block, values));
+      const int left = rows_left_ - block * T::kKeys;
+#pragma unroll
+      for (int r = 0; r < T::kKeys; r += T::kCopyRows) {
+        CopyChunk(to + r * T::kPitch, from + r * T::kPitch, r < left);
+      }
+    }
+    CommitCopies();
+  }
+
+  // Offset in the ring of block K or V.
+  static __device__ __forceinline__ int Slot(int block, int values) {
+    return (2 * block + values) % T::kRing * T::kTileBytes;
+  }
+
+ private:
+  const char* from_;
+  int64_t plane_bytes_;
+  uint32_t to_;
+  int rows_left_;
+  int count_;
+};
+
+// scores = queries keys^T. Both addresses with the lane's place in them.
+template <class T>
+__device__ __forceinline__ void Scores(uint32_t queries, uint32_t keys,
+                                       float (&scores)[T::kRowBlocks][T::kKeys / 8][4]) {
+#pragma unroll
+  for (int b = 0; b < T::kRowBlocks; ++b) {
+#pragma unroll
+    for (int n = 0; n < T::kKeys / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) scores[b][n][i] = 0;
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < T::kDim / 16; ++k) {
+    uint32_t q[T::kRowBlocks][4];
+#pragma unroll
+    for (int b = 0; b < T::kRowBlocks; ++b) {
+      LoadMatrices(q[b], (queries ^ (k * 32)) + b * 16 * T::kPitch);
+    }
+#pragma unroll
+    for (int n = 0; n < T::kKeys / 16; ++n) {
+      uint32_t key[4];
+      LoadMatrices(key, (keys ^ (k * 32)) + n * 16 * T::kPitch);
+#pragma unroll
+      for (int b = 0; b < T::kRowBlocks; ++b) {
+        Multiply(scores[b][2 * n], q[b], key[0], key[1]);
+        Multiply(scores[b][2 * n + 1], q[b], key[2], key[3]);
+      }
+    }
+  }
+}
+
+// Selects -infinity for keys past the row's last. `last_key` and `block_begin` count from the run's first key.
+template <class T>
+__device__ __forceinline__ void Mask(const int32_t (&last_key)[T::kRowBlocks][2], int block_begin,
+                                     float (&scores)[T::kRowBlocks][T::kKeys / 8][4]) {
+  const int column = block_begin + static_cast<int>(threadIdx.x) % 4 * 2;
+#pragma unroll
+  for (int b = 0; b < T::kRowBlocks; ++b) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int last = last_key[b][i / 2] - column;
+#pragma unroll
+      for (int n = 0; n < T::kKeys / 8; ++n) {
+        scores[b][n][i] = n * 8 + i % 2 <= last ? scores[b][n][i] : -INFINITY;
+      }
+    }
+  }
+}
+
+// Takes the block's maxima into the state and rescales what was summed under the old ones. Returns in `offset` what an
+// exponent subtracts. A row that has seen nothing yet keeps its -infinity and subtracts 0.
+template <class T>
+__device__ __forceinline__ void RaiseMaxima(const float (&scores)[T::kRowBlocks][T::kKeys / 8][4],
+                                            float scale, RowState<T>& state,
+                                            float (&offset)[T::kRowBlocks][2]) {
+  float rescale[T::kRowBlocks][2];
+  bool changed = false;
+#pragma unroll
+  for (int b = 0; b < T::kRowBlocks; ++b) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      float best = state.max[b][h];
+#pragma unroll
+      for (int n = 0; n < T::kKeys / 8; ++n) {
+        best = fmaxf(best, fmaxf(scores[b][n][2 * h], scores[b][n][2 * h + 1]));
+      }
+      best = fmaxf(best, __shfl_xor_sync(kAllLanes, best, 1));
+      best = fmaxf(best, __shfl_xor_sync(kAllLanes, best, 2));
+      const float finite = best == -INFINITY ? 0.0f : best;
+      rescale[b][h] = Exp2((state.max[b][h] - finite) * scale);
+      changed |= best != state.max[b][h];
+      offset[b][h] = finite * scale;
+      state.max[b][h] = best;
+    }
+  }
+  // Late in a long row maxima seldom move. Where none of the warp's did, every factor is 1 or has zeros to multiply.
+  if (!__any_sync(kAllLanes, changed)) return;
+#pragma unroll
+  for (int b = 0; b < T::kRowBlocks; ++b) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      state.sum[b][h] *= rescale[b][h];
+#pragma unroll
+      for (int n = 0; n < T::kDim / 8; ++n) {
+        state.out[b][n][2 * h] *= rescale[b][h];
+        state.out[b][n][2 * h + 1] *= rescale[b][h];
+      }
+    }
+  }
+}
+
+// Word i of the weights of 16 keys in row block b: 2^(score * scale - offset), two at a time. The accumulators of two
+// 16 x 8 products are, pair by pair, the operand of one 16 x 16.
+template <class T>
+__device__ __forceinline__ uint32_t Weights(const float (&scores)[T::kRowBlocks][T::kKeys / 8][4],
+                                            const float (&offset)[T::kRowBlocks][2], float scale,
+                                            int k, int b, int i, RowState<T>& state) {
+  const int h = i % 2;
+  const float(&s)[4] = scores[b][2 * k + i / 2];
+  const float low = Exp2(fmaf(s[2 * h], scale, -offset[b][h]));
+  const float high = Exp2(fmaf(s[2 * h + 1], scale, -offset[b][h]));
+  state.sum[b][h] += low + high;
+  return PackBf16(low, high);
+}
+
+// out += weights values, 16 keys a step. The weights of the next step are made between the products of this one.
+template <class T>
+__device__ __forceinline__ void AddValues(const float (&scores)[T::kRowBlocks][T::kKeys / 8][4],
+                                          const float (&offset)[T::kRowBlocks][2], float scale,
+                                          uint32_t values, RowState<T>& state) {
+  constexpr int kSteps = T::kKeys / 16;
+  constexpr int kProducts = T::kDim / 16;
+  constexpr int kWords = 4 * T::kRowBlocks;
+  uint32_t weights[2][T::kRowBlocks][4];
+#pragma unroll
+  for (int w = 0; w < kWords; ++w) {
+    weights[0][w / 4][w % 4] = Weights<T>(scores, offset, scale, 0, w / 4, w % 4, state);
+  }
+#pragma unroll
+  for (int k = 0; k < kSteps; ++k) {
+#pragma unroll
+    for (int n = 0; n < kProducts; ++n) {
+      uint32_t value[4];
+      LoadTransposed(value, (values ^ (n * 32)) + k * 16 * T::kPitch);
+#pragma unroll
+      for (int b = 0; b < T::kRowBlocks; ++b) {
+        Multiply(state.out[b][2 * n], weights[k % 2][b], value[0], value[1]);
+        Multiply(state.out[b][2 * n + 1], weights[k % 2][b], value[2], value[3]);
+      }
+      if (k + 1 == kSteps) continue;
+#pragma unroll
+      for (int w = n * kWords / kProducts; w < (n + 1) * kWords / kProducts; ++w) {
+        weights[(k + 1) % 2][w / 4][w % 4] =
+            Weights<T>(scores, offset, scale, k + 1, w / 4, w % 4, state);
+      }
+    }
+  }
+}
+
+// All keys of one run. `last_key` of this thread's rows counts from the run's first key, -1: not of this run.
+template <class T>
+__device__ __forceinline__ void AttendRun(const KeyBlocks<T>& blocks,
+                                          const int32_t (&last_key)[T::kRowBlocks][2],
+                                          uint32_t queries, uint32_t ring, float scale,
+                                          RowState<T>& state) {
+  int32_t lowest = last_key[0][0], highest = last_key[0][0];
+#pragma unroll
+  for (int b = 0; b < T::kRowBlocks; ++b) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      lowest = min(lowest, last_key[b][h]);
+      highest = max(highest, last_key[b][h]);
+    }
+  }
+  lowest = __reduce_min_sync(kAllLanes, lowest);
+  highest = __reduce_max_sync(kAllLanes, highest);
+
+  const LanePlaces<T> places(static_cast<int>(threadIdx.x) % kWarp);
+#pragma unroll
+  for (int t = 0; t < T::kRing - 1; ++t) blocks.Load(t / 2, t % 2);
+  for (int block = 0; block < blocks.count(); ++block) {
+    const int begin = block * T::kKeys;
+    const bool seen = begin <= highest;  // by any row of this warp
+    float scores[T::kRowBlocks][T::kKeys / 8][4];
+    WaitCopies<T::kRing - 2>();
+    __syncthreads();  // keys are there, and nobody reads the values before them
+    blocks.Load(block + T::kRing / 2 - 1, 1);
+    if (seen) {
+      Scores<T>(queries + places.rows, ring + KeyBlocks<T>::Slot(block, 0) + places.keys, scores);
+    }
+    WaitCopies<T::kRing - 2>();
+    __syncthreads();  // values are there, and nobody reads the keys
+    blocks.Load(block + T::kRing / 2, 0);
+    if (seen) {
+      if (begin + T::kKeys - 1 > lowest) Mask<T>(last_key, begin, scores);
+      float offset[T::kRowBlocks][2];
+      RaiseMaxima<T>(scores, scale, state, offset);
+      AddValues<T>(scores, offset, scale, ring + KeyBlocks<T>::Slot(block, 1) + places.rows, state);
+    }
+  }
+}
+
+// Divides and writes the warp's rows, through its own query rows in shared memory: whole lines of 16-byte stores.
+template <class T>
+__device__ __forceinline__ void StoreRows(const RowState<T>& state, unsigned char* queries,
+                                          int warp_row, int count, char* out, int64_t out_pitch) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  __syncwarp();
+#pragma unroll
+  for (int b = 0; b < T::kRowBlocks; ++b) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      float sum = state.sum[b][h];
+      sum += __shfl_xor_sync(kAllLanes, sum, 1);
+      sum += __shfl_xor_sync(kAllLanes, sum, 2);
+      const float inverse = 1.0f / sum;
+      const int row = warp_row + b * 16 + h * 8 + lane / 4;
+#pragma unroll
+      for (int n = 0; n < T::kDim / 8; ++n) {
+        *reinterpret_cast<uint32_t*>(queries + row * T::kPitch + ((n ^ (row & 7)) << 4) +
+                                     lane % 4 * 4) =
+            PackBf16(state.out[b][n][2 * h] * inverse, state.out[b][n][2 * h + 1] * inverse);
+      }
+    }
+  }
+  __syncwarp();
+  constexpr int kRowsAtOnce = kWarp / T::kChunks;
+  const int chunk = lane % T::kChunks;
+#pragma unroll 4
+  for (int r = lane / T::kChunks; r < T::kRowBlocks * 16; r += kRowsAtOnce) {
+    const int row = warp_row + r;
+    if (row >= count) break;
+    *reinterpret_cast<uint4*>(out + row * out_pitch + chunk * 16) =
+        *reinterpret_cast<const uint4*>(queries + row * T::kPitch + ((chunk ^ (row & 7)) << 4));
+  }
+}
+
+// What this CTA does. Read anew at each use, by way of volatile: nothing of it is worth a register during the loops.
+template <class T>
+struct TilePlace {
+  __device__ __forceinline__ explicit TilePlace(const PrefillAttentionParams& p) {
+    int cta, ctas;
+    asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(cta));
+    asm volatile("mov.u32 %0, %%nctaid.x;" : "=r"(ctas));
+    const int heads = p.geometry.num_q_heads;
+    head = cta % heads;
+    token_begin = int64_t{ctas / heads - 1 - cta / heads} * T::kQueries;
+    count = static_cast<int>(min(int64_t{T::kQueries}, p.n - token_begin));
+  }
+
+  int head;
+  int64_t token_begin;
+  int count;  // tokens
+};
+
+// One tile of tokens of one query head. Late tiles, which see most keys, come first in the grid; within a tile the heads
+// of one KV head are neighbours, and the tiles in flight walk the same keys at about the same time: each block comes from
+// HBM once for all of them.
+//
+// Bound: tensor cores through mma.sync (on Hopper about 0.62 of their wgmma rate, 620 TFLOP/s), then the 64 exponentials a
+// thread and block of keys (a third of the block's tensor time, overlapped by the other CTA of the SM). A block of 64 keys
+// costs a warp 80 ldmatrix for 256 mma: shared memory is busy 0.8 of the tensor time. 4 warps x 32 rows, two CTAs an SM.
+template <class T>
+__global__ void __launch_bounds__(T::kThreads, 2)
+    AttendMma(const PrefillAttentionParams p, const float scale) {
+  extern __shared__ __align__(1024) unsigned char shared[];
+  __shared__ TileTokens<T::kQueries> tokens;
+  const KvGeometry& g = p.geometry;
+  const int q_heads = g.num_q_heads;
+  const int head = static_cast<int>(blockIdx.x) % q_heads;
+  const int tile =
+      static_cast<int>(gridDim.x) / q_heads - 1 - static_cast<int>(blockIdx.x) / q_heads;
+  const int64_t token_begin = int64_t{tile} * T::kQueries;
+  const int count = static_cast<int>(min(int64_t{T::kQueries}, p.n - token_begin));
+  const int warp_row = static_cast<int>(threadIdx.x) / kWarp * T::kRowBlocks * 16;
+  const uint32_t queries = SharedAddress(shared);
+  WaitForPredecessors();
+
+  {
+    const int row = static_cast<int>(threadIdx.x) / T::kChunks;
+    const int chunk = static_cast<int>(threadIdx.x) % T::kChunks;
+    const int64_t pitch = QkvWidth(g) * int64_t{sizeof(Bf16)};
+    const char* from = static_cast<const char*>(p.qkv) + (token_begin + row) * pitch +
+                       head * T::kPitch + chunk * 16;
+    const uint32_t to = queries + row * T::kPitch + ((chunk ^ (row & 7)) << 4);
+#pragma unroll
+    for (int r = 0; r < T::kQueries; r += T::kCopyRows) {
+      CopyChunk(to + r * T::kPitch, from + r * pitch, row + r < count);
+    }
+    CommitCopies();
+  }
+  tokens.Load(p, token_begin, count);
+  __syncthreads();
+
+  RowState<T> state;
+#pragma unroll
+  for (int b = 0; b < T::kRowBlocks; ++b) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      state.max[b][h] = -INFINITY;
+      state.sum[b][h] = 0;
+    }
+#pragma unroll
+    for (int n = 0; n < T::kDim / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) state.out[b][n][i] = 0;
+    }
+  }
+  const StagingView staging(p.staging, g);
+  const int kv_head = head / g.group();
+  for (int begin = 0; begin < count;) {
+    const Run run = FindRun(tokens, begin, count);
+    int32_t last_key[T::kRowBlocks][2];
+#pragma unroll
+    for (int b = 0; b < T::kRowBlocks; ++b) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const int row = warp_row + b * 16 + h * 8 + static_cast<int>(threadIdx.x) % kWarp / 4;
+        last_key[b][h] = LastKeyInRun(tokens, run, row);
+      }
+    }
+    const uint32_t ring = queries + T::kQueryBytes;
+    const KeyBlocks<T> blocks(staging.Key(kv_head, run.first_key), staging.plane_bytes, run, ring);
+    AttendRun<T>(blocks, last_key, queries + warp_row * T::kPitch, ring, scale, state);
+    begin = run.end;
+    if (begin < count) __syncthreads();  // the next run fills slots that others may still read
+  }
+  AllowSuccessors();
+  const int64_t out_pitch = int64_t{q_heads} * T::kPitch;
+  StoreRows<T>(state, shared, warp_row, count,
+               static_cast<char*>(p.out) + token_begin * out_pitch + head * T::kPitch, out_pitch);
+}
+
+}  // namespace
 }  // namespace spin::cuda

@@ -1,5 +1,5 @@
-// Sends the prompts of a load test and times the streams. One thread: every request is a coroutine
-// on one loop.
+// Sends the prompts of a load test at their times. Every request is a coroutine on one loop, in the
+// caller's thread.
 #pragma once
 
 #include <functional>
@@ -8,25 +8,10 @@
 
 #include "common/status.h"
 #include "tools/bench/serve_options.h"
+#include "tools/bench/transport.h"
 #include "tools/bench/workload.h"
 
 namespace spin {
-
-// One request. Times in seconds; start_s counts from the start of the run, the others from the
-// request's own send (which includes connecting).
-struct RequestRecord {
-  bool finished =
-      false;  // false: not sent, or cut off by an interrupt; then neither completed nor failed
-  std::string error;  // empty: completed
-  int input_tokens = 0;
-  int output_tokens = 0;
-  double start_s = 0;
-  double ttft_s = 0;
-  double e2e_s = 0;
-  std::vector<double> itl_s;  // gaps between content events
-
-  bool completed() const { return finished && error.empty(); }
-};
 
 struct LoadProgress {
   int finished = 0;
@@ -40,10 +25,11 @@ struct LoadResult {
   std::vector<RequestRecord> records;  // one a prompt, in order
   double duration_s = 0;
   int max_in_flight = 0;
+  double client_cpu_s = 0;  // of this process: near duration_s, the client itself was the limit
   bool interrupted = false;
 };
 
-// GET of /v1/models; tries again until options.wait_s have passed. The error says how to start a
+// Asks for the server's models; tries again until options.wait_s have passed. The error says how to start a
 // server.
 absl::StatusOr<std::string> FetchFirstModel(const ServeOptions& options);
 

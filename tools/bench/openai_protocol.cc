@@ -1,6 +1,11 @@
 #include "tools/bench/openai_protocol.h"
 
+#include <algorithm>
+#include <charconv>
+#include <iterator>
 #include <nlohmann/json.hpp>
+
+#include "tools/bench/json_cursor.h"
 
 namespace spin {
 namespace {
@@ -19,20 +24,44 @@ const Json& Member(const Json& value, const char* name) {
   return found == value.end() ? kNull : *found;
 }
 
-int TokenCount(const Json& usage, const char* name) {
-  const Json& count = Member(usage, name);
-  return count.is_number_integer() ? count.get<int>() : -1;
+// A string or an array that holds something.
+bool IsNonEmpty(std::string_view value) {
+  if (value.starts_with('"')) return value.size() > 2;
+  return value.starts_with('[') && value.find_first_not_of(" \n\t\r", 1) != value.size() - 1;
 }
 
-bool IsNonEmpty(const Json& value) {
-  return (value.is_string() || value.is_array()) && !value.empty() && value != "";
+constexpr std::string_view kContentKeys[] = {"text", "token_ids", "content", "reasoning_content",
+                                             "tool_calls"};
+
+// A choice of either API, or its delta.
+bool HasContent(JsonCursor& cursor) {
+  bool has_content = false;
+  if (cursor.Peek() != '{') return cursor.Skip(), false;
+  cursor.Members([&](std::string_view key) {
+    if (key == "delta") {
+      has_content |= HasContent(cursor);
+      return;
+    }
+    const bool is_content =
+        std::find(std::begin(kContentKeys), std::end(kContentKeys), key) != std::end(kContentKeys);
+    has_content |= IsNonEmpty(cursor.Skip()) && is_content;
+  });
+  return has_content;
 }
 
-bool HasContent(const Json& choice) {
-  const Json& delta = Member(choice, "delta");
-  return IsNonEmpty(Member(choice, "text")) || IsNonEmpty(Member(choice, "token_ids")) ||
-         IsNonEmpty(Member(delta, "content")) || IsNonEmpty(Member(delta, "reasoning_content")) ||
-         IsNonEmpty(Member(delta, "tool_calls"));
+void ReadUsage(JsonCursor& cursor, StreamEvent& event) {
+  if (cursor.Peek() != '{') {
+    cursor.Skip();
+    return;
+  }
+  cursor.Members([&](std::string_view key) {
+    const std::string_view value = cursor.Skip();
+    int count = -1;
+    const auto [stop, error] = std::from_chars(value.data(), value.data() + value.size(), count);
+    if (error != std::errc() || stop != value.data() + value.size()) return;
+    if (key == "prompt_tokens") event.input_tokens = count;
+    if (key == "completion_tokens") event.output_tokens = count;
+  });
 }
 
 }  // namespace
@@ -67,20 +96,21 @@ absl::StatusOr<StreamEvent> ParseStreamEvent(std::string_view payload) {
     event.done = true;
     return event;
   }
-  const Json chunk = Parse(payload);
-  if (!chunk.is_object()) {
+  JsonCursor cursor(payload);
+  bool failed = false;
+  cursor.Members([&](std::string_view key) {
+    if (key == "choices" && cursor.Peek() == '[') {
+      cursor.Elements([&] { event.has_content |= HasContent(cursor); });
+    } else if (key == "usage") {
+      ReadUsage(cursor, event);
+    } else {
+      failed |= cursor.Skip() != "null" && key == "error";
+    }
+  });
+  if (!cursor.AtEnd()) {
     return DataLoss("an event of the stream is not a JSON object: %s", payload.substr(0, 200));
   }
-  if (!Member(chunk, "error").is_null()) {
-    event.error = ParseErrorMessage(payload);
-    return event;
-  }
-  if (const Json& choices = Member(chunk, "choices"); choices.is_array()) {
-    for (const Json& choice : choices) event.has_content |= HasContent(choice);
-  }
-  const Json& usage = Member(chunk, "usage");
-  event.input_tokens = TokenCount(usage, "prompt_tokens");
-  event.output_tokens = TokenCount(usage, "completion_tokens");
+  if (failed) event.error = ParseErrorMessage(payload);
   return event;
 }
 

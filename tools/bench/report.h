@@ -9,6 +9,7 @@
 
 #include "tools/bench/load_generator.h"
 #include "tools/bench/serve_options.h"
+#include "tools/bench/transport.h"
 
 namespace spin {
 
@@ -18,6 +19,13 @@ struct LatencyStats {
   double median = 0;
   double stddev = 0;                                   // of the population
   std::vector<std::pair<double, double>> percentiles;  // (which, value)
+};
+
+// Tokens of the completed requests, one way. All 0 without any.
+struct LengthStats {
+  double mean = 0;
+  int min = 0;
+  int max = 0;
 };
 
 // Percentiles interpolate linearly between ranks, as numpy does.
@@ -33,6 +41,12 @@ struct Report {
   double request_throughput = 0;  // per second
   double output_throughput = 0;
   double total_token_throughput = 0;
+  int within_objectives = 0;    // requests; options.goodput
+  double request_goodput = 0;   // of them a second
+  double goodput_share = 0;     // of them among all that completed or failed
+  double client_cpu_share = 0;  // of one core
+  LengthStats input_lens;
+  LengthStats output_lens;
   LatencyStats ttft;
   LatencyStats tpot;  // of requests with at least two output tokens
   LatencyStats itl;
@@ -42,6 +56,9 @@ struct Report {
 Report MakeReport(const ServeOptions& options, const LoadResult& result);
 
 std::string ReportTable(const ServeOptions& options, const Report& report);
+
+// Whether a completed request kept every objective. A request of one token has TPOT 0.
+bool MeetsObjectives(const RequestRecord& record, std::span<const Objective> objectives);
 
 // One object; `date` is written as it stands. The records go in when options.save_detailed is set.
 std::string ReportJson(const ServeOptions& options, const std::string& model, const Report& report,

@@ -2,6 +2,7 @@
 
 #include <absl/time/clock.h>
 #include <absl/time/time.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,6 +18,7 @@ namespace spin {
 namespace {
 
 constexpr int kBarWidth = 30;
+constexpr double kBusyClient = 0.8;
 // Independent prompt streams.
 constexpr uint64_t kMeasured = 0;
 constexpr uint64_t kWarmup = 1;
@@ -47,6 +49,14 @@ class ProgressBar {
   int total_;
   bool live_;
 };
+
+// A connection a request in flight: the usual soft limit is 1024 files.
+void RaiseFileLimit() {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
 
 std::string FirstError(const LoadResult& result) {
   for (const RequestRecord& record : result.records) {
@@ -81,9 +91,10 @@ absl::StatusOr<int> Serve(ServeOptions options) {
   if (ask_model) {
     SPIN_ASSIGN_OR_RETURN(options.model, FetchFirstModel(options));
   }
-  std::fprintf(stderr, "%s at %s: %d requests of about %d tokens in, %d out\n",
-               options.model.c_str(), options.url.c_str(), options.num_prompts, options.input_len,
-               options.output_len);
+  std::fprintf(stderr, "%s at %s: %d requests of about %s tokens in, %s out\n",
+               options.model.c_str(), options.Address().c_str(), options.num_prompts,
+               ToString(options.InputLengths()).c_str(), ToString(options.OutputLengths()).c_str());
+  RaiseFileLimit();
   SPIN_RETURN_IF_ERROR(WarmUp(options, options.model));
 
   LoadResult result;
@@ -102,6 +113,11 @@ absl::StatusOr<int> Serve(ServeOptions options) {
     const std::string date = absl::FormatTime("%Y%m%d-%H%M%S", absl::Now(), absl::LocalTimeZone());
     SPIN_RETURN_IF_ERROR(
         WriteFile(options.output_json, ReportJson(options, options.model, report, result, date)));
+  }
+  if (report.client_cpu_share > kBusyClient) {
+    std::fprintf(stderr,
+                 "this client used %.0f %% of a core: its own speed may show in the figures\n",
+                 report.client_cpu_share * 100);
   }
   if (report.failed > 0) std::fprintf(stderr, "first error: %s\n", FirstError(result).c_str());
   return report.failed > 0 || report.completed == 0 ? 1 : 0;

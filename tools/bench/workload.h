@@ -19,8 +19,9 @@ struct Prompt {
 // selects an independent draw (warm-ups must not put the measured prompts into a prefix cache).
 std::vector<Prompt> MakePrompts(const ServeOptions& options, int count, uint64_t stream);
 
-// Seconds after the start at which each request is due: Poisson arrivals of `rate` a second, the
-// first at 0.
-std::vector<double> PoissonArrivals(int count, double rate, uint64_t seed);
+// Seconds after the start at which each request is due, the first at 0. The gaps are Gamma variates
+// of mean 1 / rate and shape `burstiness`: 1 is a Poisson process, less comes in bursts, more is
+// steadier. An infinite rate makes all of them due at once.
+std::vector<double> Arrivals(int count, double rate, double burstiness, uint64_t seed);
 
 }  // namespace spin

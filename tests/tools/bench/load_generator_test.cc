@@ -1,6 +1,7 @@
 #include "tools/bench/load_generator.h"
 
 #include <catch2/catch.hpp>
+#include <limits>
 
 #include "tests/tools/bench/scripted_server.h"
 
@@ -62,11 +63,33 @@ TEST_CASE("An open loop sends at the drawn times, whatever the answers do") {
   ServeOptions options = OptionsFor(server);
   options.request_rate = 100;
   const LoadResult result = Run(options, 8);
-  const auto arrivals = PoissonArrivals(8, 100, options.seed);
+  const auto arrivals = Arrivals(8, 100, 1, options.seed);
   for (size_t i = 0; i < 8; ++i) CHECK(result.records[i].start_s >= arrivals[i]);
   CHECK(result.max_in_flight > 1);
   options.concurrency = 2;
   CHECK(Run(options, 8).max_in_flight == 2);
+}
+
+TEST_CASE("An infinite rate sends everything at once, or as much as the cap allows") {
+  const ScriptedServer server([](const std::string&) { return StreamOf({kText, "[DONE]"}, 60); });
+  ServeOptions options = OptionsFor(server);
+  options.request_rate = std::numeric_limits<double>::infinity();
+  CHECK(Run(options, 12).max_in_flight == 12);
+  options.concurrency = 5;
+  CHECK(Run(options, 12).max_in_flight == 5);
+}
+
+TEST_CASE("Token ids are sent as they are, and count where the server gives no usage") {
+  const ScriptedServer server([](const std::string&) { return StreamOf({kText, "[DONE]"}, 0); });
+  ServeOptions options = OptionsFor(server);
+  options.token_ids = true;
+  options.input_len = 3;
+  const Prompt prompt = MakePrompts(options, 1, 0)[0];
+  const LoadResult result = Run(options, 1);
+  CHECK(result.records[0].input_tokens == 3);
+  CHECK_THAT(server.requests()[0],
+             Catch::Contains(absl::StrFormat(R"("prompt":[%d,%d,%d])", prompt.ids[0], prompt.ids[1],
+                                             prompt.ids[2])));
 }
 
 TEST_CASE("A request that goes wrong is a record with the reason") {

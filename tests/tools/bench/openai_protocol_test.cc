@@ -51,6 +51,12 @@ TEST_CASE("Stream events tell text from frames around it") {
   CHECK_FALSE(has_content(R"({"choices": [{"delta": {"role": "assistant", "content": ""}}]})"));
   CHECK_FALSE(has_content(R"({"choices": [{"text": "", "finish_reason": "stop"}]})"));
   CHECK_FALSE(has_content(R"({"choices": []})"));
+  CHECK_FALSE(has_content(R"({"choices": null})"));
+  CHECK_FALSE(has_content(R"({"choices": [null, {"text": null, "token_ids": [ ]}]})"));
+  CHECK_FALSE(has_content(R"({"choices": [{"text": "", "logprobs": {"text": "a"}}]})"));
+  CHECK_FALSE(has_content(R"({"text": "a", "choices": [{"finish_reason": "stop"}]})"));
+  CHECK(has_content(R"({"choices":[{"text":"]}\"{["}]})"));
+  CHECK(has_content(" {\n\"choices\" : [ {} , {\"text\" : \"a\"} ] } "));
 }
 
 TEST_CASE("Usage, the end and errors of a stream are read") {
@@ -61,7 +67,13 @@ TEST_CASE("Usage, the end and errors of a stream are read") {
   CHECK(ParseStreamEvent(R"({"choices": [], "usage": null})")->output_tokens == -1);
   CHECK(ParseStreamEvent("[DONE]")->done);
   CHECK(ParseStreamEvent(R"({"error": {"message": "out of room"}})")->error == "out of room");
-  CHECK_FALSE(ParseStreamEvent("{\"choices\":").ok());
+  for (const char* broken :
+       {"", "[]", "1", "nonsense", "{\"choices\":", "{\"choices\": [{\"text\": \"a}]}", "{\"a\" 1}",
+        "{\"a\": 1", "{\"a\": 1,}", "{\"a\": }", "{a: 1}", "{\"a\": 1} x", "{\"a\": \"\\",
+        "{\"choices\": [1 2]}", "{\"choices\": [,]}"}) {
+    INFO(broken);
+    CHECK_FALSE(ParseStreamEvent(broken).ok());
+  }
 }
 
 TEST_CASE("Answers that are not OpenAI's are errors, never crashes") {

@@ -68,6 +68,65 @@ TEST_CASE("Only completed requests count for latency and tokens") {
   CHECK(report.e2el.mean == Approx(400));
 }
 
+TEST_CASE("Goodput counts the requests that keep every objective") {
+  // The two that completed: TTFT 100 and 300 ms, TPOT 100 ms and none, E2EL 500 and 300 ms.
+  const auto goodput = [](std::vector<Objective> objectives) {
+    ServeOptions options;
+    options.goodput = std::move(objectives);
+    const Report report = MakeReport(options, ThreeRequests());
+    CHECK(report.request_goodput == Approx(report.within_objectives / 2.0));  // in two seconds
+    CHECK(report.goodput_share == Approx(report.within_objectives / 3.0));    // one had failed
+    return report.within_objectives;
+  };
+  CHECK(goodput({{"ttft", 300.001}}) == 2);
+  CHECK(goodput({{"ttft", 299}}) == 1);
+  CHECK(goodput({{"ttft", 99}}) == 0);
+  CHECK(goodput({{"tpot", 99}}) == 1);  // a single token has no gap to be late
+  CHECK(goodput({{"e2el", 400}}) == 1);
+  CHECK(goodput({{"ttft", 200}, {"tpot", 101}}) == 1);
+  CHECK(goodput({{"ttft", 200}, {"e2el", 400}}) == 0);
+}
+
+TEST_CASE("Goodput is shown when it was asked for") {
+  ServeOptions options;
+  const LoadResult result = ThreeRequests();
+  const auto shown = [&] {
+    const Report report = MakeReport(options, result);
+    return std::pair(ReportTable(options, report),
+                     nlohmann::json::parse(ReportJson(options, "m", report, result, "")));
+  };
+  CHECK_THAT(shown().first, !Catch::Contains("goodput"));
+  CHECK_FALSE(shown().second.contains("request_goodput"));
+  options.goodput = {{"ttft", 200}, {"tpot", 101}};
+  const auto [table, json] = shown();
+  CHECK_THAT(table, Catch::Contains("Request goodput (req/s):                 0.50"));
+  CHECK_THAT(table, Catch::Contains("Requests within the objectives (%):      33.33"));
+  CHECK(json["request_goodput"] == Approx(0.5));
+  CHECK(json["goodput_share"] == Approx(1.0 / 3));
+  CHECK(json["goodput_objectives_ms"] == nlohmann::json({{"ttft", 200.0}, {"tpot", 101.0}}));
+}
+
+TEST_CASE("The lengths reported are those of the requests that completed") {
+  ServeOptions options;
+  options.input_len = LengthSpec::Uniform(100, 300);
+  options.scale = 0.1;
+  options.metadata = {{"system", "mine"}};
+  const LoadResult result = ThreeRequests();
+  const Report report = MakeReport(options, result);
+  const auto json = nlohmann::json::parse(ReportJson(options, "m", report, result, ""));
+  CHECK(json["mean_input_tokens"] == 15);
+  CHECK(json["min_input_tokens"] == 10);
+  CHECK(json["max_input_tokens"] == 20);
+  CHECK(json["mean_output_tokens"] == 3);
+  CHECK(json["max_output_tokens"] == 5);
+  CHECK(json["input_len"] == 20);
+  CHECK(json["input_len_distribution"] == "10-30");
+  CHECK(json["scale"] == 0.1);
+  CHECK(json["system"] == "mine");
+  CHECK_THAT(ReportTable(options, report),
+             Catch::Contains("Mean input tokens:                       15.00"));
+}
+
 TEST_CASE("The JSON has the keys that readers of vllm bench serve look for") {
   ServeOptions options;
   options.save_detailed = true;
@@ -88,6 +147,8 @@ TEST_CASE("The JSON has the keys that readers of vllm bench serve look for") {
     }
   }
   CHECK(json["request_rate"] == "inf");
+  CHECK(json["burstiness"] == 1);
+  CHECK(json["backend"] == "openai");
   CHECK(json["max_concurrency"] == 4);
   CHECK(json["mean_ttft_ms"] == Approx(200));
   CHECK(json["errors"] == nlohmann::json({"", "", "HTTP 429"}));

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <cmath>
+#include <limits>
 
 namespace spin {
 namespace {
@@ -28,13 +30,14 @@ TEST_CASE("Token ids lie in their range") {
   ServeOptions options;
   options.token_ids = true;
   options.input_len = 500;
-  options.max_token_id = 2000;
+  options.min_token_id = 10;
+  options.max_token_id = 320;
   const Prompt prompt = MakePrompts(options, 1, 0)[0];
   CHECK(prompt.text.empty());
   REQUIRE(prompt.ids.size() == 500);
   const auto [low, high] = std::minmax_element(prompt.ids.begin(), prompt.ids.end());
-  CHECK(*low >= 1000);
-  CHECK(*high < 2000);
+  CHECK((*low >= 10 && *low < 20));
+  CHECK((*high < 320 && *high > 300));
 }
 
 TEST_CASE("A prompt depends on seed, stream and index alone") {
@@ -73,8 +76,52 @@ TEST_CASE("Lengths spread over the range asked for and no further") {
   CHECK((longest <= 150 && longest > 140));
 }
 
+TEST_CASE("The scale applies to input, output and prefix alike") {
+  ServeOptions options;
+  options.token_ids = true;
+  options.input_len = 1000;
+  options.output_len = 200;
+  options.prefix_len = 600;
+  options.scale = 0.05;
+  const auto prompts = MakePrompts(options, 2, 0);
+  for (const Prompt& prompt : prompts) {
+    CHECK(prompt.ids.size() == 50);
+    CHECK(prompt.output_len == 10);
+  }
+  const auto differ =
+      std::mismatch(prompts[0].ids.begin(), prompts[0].ids.end(), prompts[1].ids.begin());
+  CHECK(differ.first - prompts[0].ids.begin() >= 30);
+  CHECK(differ.first - prompts[0].ids.begin() < 35);
+}
+
+TEST_CASE("Input and output are cut to the model's length, the output first") {
+  ServeOptions options;
+  options.token_ids = true;
+  options.max_model_len = 100;
+  const auto lengths = [&](int input, int output) {
+    options.input_len = input;
+    options.output_len = output;
+    const Prompt prompt = MakePrompts(options, 1, 0)[0];
+    return std::pair(static_cast<int>(prompt.ids.size()), prompt.output_len);
+  };
+  CHECK(lengths(60, 40) == std::pair(60, 40));
+  CHECK(lengths(60, 90) == std::pair(60, 40));
+  CHECK(lengths(99, 90) == std::pair(99, 1));
+  CHECK(lengths(500, 90) == std::pair(99, 1));
+}
+
+// Mean and coefficient of variation of the gaps.
+std::pair<double, double> GapsOf(const std::vector<double>& arrivals) {
+  double mean = 0, variance = 0;
+  const auto count = static_cast<double>(arrivals.size() - 1);
+  for (size_t i = 1; i < arrivals.size(); ++i) mean += (arrivals[i] - arrivals[i - 1]) / count;
+  for (size_t i = 1; i < arrivals.size(); ++i)
+    variance += std::pow(arrivals[i] - arrivals[i - 1] - mean, 2) / count;
+  return {mean, std::sqrt(variance) / mean};
+}
+
 TEST_CASE("Arrivals are ordered, begin at 0 and come at the rate asked for") {
-  const auto arrivals = PoissonArrivals(4000, 8, 5);
+  const auto arrivals = Arrivals(4000, 8, 1, 5);
   CHECK(arrivals[0] == 0);
   CHECK(std::is_sorted(arrivals.begin(), arrivals.end()));
   CHECK(arrivals.back() == Approx(500).epsilon(0.06));
@@ -82,6 +129,23 @@ TEST_CASE("Arrivals are ordered, begin at 0 and come at the rate asked for") {
   int shorter = 0;
   for (size_t i = 1; i < arrivals.size(); ++i) shorter += arrivals[i] - arrivals[i - 1] < 0.125;
   CHECK(shorter / 3999.0 == Approx(0.632).margin(0.03));
+  CHECK(Arrivals(9, 8, 1, 5) == std::vector<double>(arrivals.begin(), arrivals.begin() + 9));
+  CHECK(Arrivals(9, 8, 1, 6) != Arrivals(9, 8, 1, 5));
+}
+
+TEST_CASE("Burstiness is the shape of the gaps and leaves their mean") {
+  // A Gamma distribution of shape k varies by 1 / sqrt(k) of its mean.
+  for (const double burstiness : {0.25, 0.8, 1.0, 1.5, 4.0, 100.0}) {
+    INFO(burstiness);
+    const auto [mean, variation] = GapsOf(Arrivals(40000, 10, burstiness, 1));
+    CHECK(mean == Approx(0.1).epsilon(0.04));
+    CHECK(variation == Approx(1 / std::sqrt(burstiness)).epsilon(0.04));
+  }
+}
+
+TEST_CASE("An infinite rate makes all requests due at once") {
+  const auto arrivals = Arrivals(5, std::numeric_limits<double>::infinity(), 0.5, 1);
+  CHECK(arrivals == std::vector<double>(5, 0.0));
 }
 
 }  // namespace
