@@ -170,6 +170,7 @@ class Summaries {
   // Page `page`'s summary, given its extent; null past the last page.
   __device__ const char* At(int32_t page, int32_t extent) const {
     if (page >= stream_.pages) return nullptr;
+    SPIN_DEVICE_CHECK(extent >= 0);
     return pool_ + geometry_.PageIndex(extent, head_, page % geometry_.extent_pages()) *
                        geometry_.summary_bytes();
   }

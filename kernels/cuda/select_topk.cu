@@ -235,7 +235,7 @@ __device__ __forceinline__ void WriteChosen(const Candidates& from, Keys& keys, 
 }
 
 // Scores are read once, up to 8,192 of a stream, and stay in registers (longer streams are read again for each pass).
-// What is left is latency: four barriers a digit, two digits as a rule, and the compaction.
+// What is left is latency: three barriers a digit, two digits as a rule, and the compaction.
 __global__ void __launch_bounds__(kThreads, 2) SelectKernel(const SelectTopKParams p) {
   __shared__ Shared shared;
   shared.histogram[threadIdx.x] = {};

@@ -228,7 +228,7 @@ TEST_CASE("without ids every page of the sequence is looked up") {
 }
 
 TEST_CASE("streams longer than what a CTA holds in registers") {
-  Setting setting = {.max_extents = 40, .tokens = 20000, .seed = 15};
+  Setting setting = {.max_extents = 40, .tokens = 20000, .budget = {}, .seed = 15};
   SECTION("all pages") {
     setting.everything = true;
     setting.budget = {{1, 2560}, {3, 2501}};
