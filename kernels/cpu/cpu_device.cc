@@ -5,10 +5,10 @@
 #include <string>
 
 #include "common/check.h"
+#include "common/host_limits.h"
 #include "common/math.h"
 #include "common/units.h"
 #include "kernels/cpu/cpu_stream.h"
-#include "common/host_limits.h"
 #include "kernels/cpu/isa.h"
 
 namespace spin::cpu {

@@ -49,7 +49,7 @@ class CudaOps final : public Ops {
   Scratch scratch_;
   std::unique_ptr<cuda::Gemm> gemm_;
   std::unique_ptr<CudnnAttention> cudnn_;  // null where there is none
-  int32_t planned_pages_ = 0;  // staging that cuDNN has plans for
+  int32_t planned_pages_ = 0;              // staging that cuDNN has plans for
 };
 
 }  // namespace spin::cuda

@@ -107,9 +107,17 @@ class ElementsOnDevice {
 class KvOnDevice {
  public:
   explicit KvOnDevice(const KvWorld& w)
-      : slot_dir(w.slot_dir), host_dir(w.host_dir), summary_dir(w.summary_dir), meta_dir(w.meta_dir),
-        placement(w.placement), num_slots(w.num_slots), meta(w.meta), slot_owner(w.slot_owner),
-        slot_age(w.slot_age), slots(w.slots), host(w.host, MemoryKind::kPinned),
+      : slot_dir(w.slot_dir),
+        host_dir(w.host_dir),
+        summary_dir(w.summary_dir),
+        meta_dir(w.meta_dir),
+        placement(w.placement),
+        num_slots(w.num_slots),
+        meta(w.meta),
+        slot_owner(w.slot_owner),
+        slot_age(w.slot_age),
+        slots(w.slots),
+        host(w.host, MemoryKind::kPinned),
         summaries(w.summaries) {
     tables = {.geometry = w.geometry,
               .slot_dir = slot_dir.data(),
@@ -142,7 +150,8 @@ class KvOnDevice {
     CHECK((summaries.Read() == w.summaries));
   }
 
-  OnDevice<int32_t> slot_dir, host_dir, summary_dir, meta_dir, placement, num_slots, meta, slot_owner;
+  OnDevice<int32_t> slot_dir, host_dir, summary_dir, meta_dir, placement, num_slots, meta,
+      slot_owner;
   OnDevice<uint8_t> slot_age, slots, host, summaries;
   KvTables tables;
 };
@@ -151,8 +160,11 @@ class KvOnDevice {
 class RowsOnDevice {
  public:
   RowsOnDevice(const StepRows& step, int32_t max_batch)
-      : max_batch_(max_batch), count_({step.count}), rows_(Padded(step.rows, max_batch)),
-        token_(step.token), position_(step.position) {}
+      : max_batch_(max_batch),
+        count_({step.count}),
+        rows_(Padded(step.rows, max_batch)),
+        token_(step.token),
+        position_(step.position) {}
 
   DecodeRows view() const {
     return {.max_batch = max_batch_,

@@ -9,8 +9,8 @@
 #include <string_view>
 #include <vector>
 
-#include "common/thread_pool.h"
 #include "common/host_limits.h"
+#include "common/thread_pool.h"
 #include "kernels/cpu/isa.h"
 #include "tools/bench/micro_rows.h"
 
