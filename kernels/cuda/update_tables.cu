@@ -32,7 +32,8 @@ __host__ __device__ constexpr bool ReadsTables(TableCommandKind kind) {
 
 __device__ uint16_t OwnerOf(const TableCommand& c) {
   uint32_t hash = static_cast<uint32_t>(c.kind == kShareSlotExtent ? kSetSlotExtent : c.kind);
-  for (const int32_t part : {c.row, c.layer, c.index}) {
+  const bool whole_row = c.kind == kSetPlacement;  // one entry, whatever layer and index say
+  for (const int32_t part : {c.row, whole_row ? 0 : c.layer, whole_row ? 0 : c.index}) {
     hash = (hash ^ static_cast<uint32_t>(part)) * 0x9E3779B1u;
     hash ^= hash >> 15;
   }

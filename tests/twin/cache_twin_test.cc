@@ -93,7 +93,7 @@ TEST_CASE("offload leaves the same pools and tables for Resident and Tiered rows
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
   const int32_t d = GENERATE(64, 128);
   const int32_t page_tokens = GENERATE(8, 16, 64);
-  const int32_t budget = GENERATE(1, 3, 40);
+  const int32_t budget = GENERATE(1, 3, 20);
   KvWorld w(SmallGeometry(dtype, d, page_tokens));
   const KvGeometry& g = w.geometry;
   const int32_t resident_tokens = 2 * page_tokens + 3, tiered_tokens = 530, small_tokens = 5;
