@@ -7,8 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "common/math.h"
-#include "kernels/cpu/families.h"
 #include "tests/twin/twin_testing.h"
 
 namespace spin {
