@@ -150,7 +150,7 @@ __device__ __forceinline__ void FloatSoftmax(const float (&scores)[kRowsOfThread
 // One tile of tokens of one query head; the grid as in AttendMma. Bound by shared-memory reads, at a quarter of the
 // machine's float32 rate or so: it serves tests.
 template <int kDim>
-__global__ void __launch_bounds__(kFloatThreads)
+__global__ void __launch_bounds__(kFloatThreads, 2)
     AttendFloat(const PrefillAttentionParams p, const float scale) {
   extern __shared__ __align__(16) unsigned char float_shared[];
   __shared__ TileTokens<kFloatRows> tokens;
@@ -249,16 +249,17 @@ void LaunchTiling(const PrefillAttentionParams& p, float scale_log2, cudaStream_
          stream, p, scale_log2);
 }
 
-// A ring of four where two CTAs of it fit on a multiprocessor, else of two.
+// A ring of four where two CTAs of it fit on a multiprocessor, as with d 64 they always do, else of two.
 template <int kDim, int kRowBlocks>
 void LaunchRing(const PrefillAttentionParams& p, float scale_log2, cudaStream_t stream) {
   using Long = MmaTiling<kDim, kRowBlocks, 4>;
-  using Short = MmaTiling<kDim, kRowBlocks, 2>;
-  if (2 * (Long::kSharedBytes + kSharedOverhead) <= SharedPerMultiprocessor()) {
-    LaunchTiling<Long>(p, scale_log2, stream);
-  } else {
-    LaunchTiling<Short>(p, scale_log2, stream);
+  if constexpr (kDim > 64) {
+    if (2 * (Long::kSharedBytes + kSharedOverhead) > SharedPerMultiprocessor()) {
+      LaunchTiling<MmaTiling<kDim, kRowBlocks, 2>>(p, scale_log2, stream);
+      return;
+    }
   }
+  LaunchTiling<Long>(p, scale_log2, stream);
 }
 
 // Tiles of 128 tokens share each block of keys twice as well as tiles of 64, which fill the machine where there are few
@@ -287,10 +288,6 @@ void PrefillAttentionPortable(const PrefillAttentionParams& p, cudaStream_t stre
     (g.head_dim == 64 ? LaunchMma<64> : LaunchMma<128>)(p, scale * std::numbers::log2e_v<float>,
                                                         stream);
   }
-}
-
-void PrefillAttention(const PrefillAttentionParams& p, cudaStream_t stream) {
-  PrefillAttentionPortable(p, stream);
 }
 
 }  // namespace spin::cuda

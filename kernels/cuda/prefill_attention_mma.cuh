@@ -4,8 +4,7 @@
 // A CTA of 4 warps takes a tile of tokens of one query head; each warp has 16 or 32 of them as its rows and meets every
 // key. Blocks of 64 keys and of their values come by cp.async through a ring of shared-memory slots in the order K0,
 // V0, K1, V1, ..; a slot is filled again as soon as all warps have left it. Weights go from the accumulators of the
-// scores into the second product without leaving registers, and their exponentials are written between its steps, so
-// that the special function unit works while the tensor cores do.
+// scores into the second product without leaving registers.
 //
 // Shared rows are d elements; the 16-byte chunk c of row r lies at place c ^ (r % 8), so that neither the copies nor
 // ldmatrix (8 rows, one chunk) meet bank conflicts.
@@ -17,57 +16,11 @@
 #include "kernels/cuda/numeric.cuh"
 #include "kernels/cuda/prefill_runs.cuh"
 #include "kernels/cuda/stream_view.cuh"
+#include "kernels/cuda/tensor_core.cuh"
 #include "kernels/params.h"
 
 namespace spin::cuda {
 namespace {
-
-__device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
-// 16 bytes to shared memory: all of them from `from`, or zeros without reading it.
-__device__ __forceinline__ void CopyChunk(uint32_t to, const void* from, bool valid) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
-               "r"(valid ? 16 : 0)
-               : "memory");
-}
-__device__ __forceinline__ void CommitCopies() {
-  asm volatile("cp.async.commit_group;" ::: "memory");
-}
-template <int kPending>
-__device__ __forceinline__ void WaitCopies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
-}
-
-// Four 8 x 8 matrices; lanes 8 i .. 8 i + 7 name the rows of matrix i.
-__device__ __forceinline__ void LoadMatrices(uint32_t (&m)[4], uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-               : "r"(address)
-               : "memory");
-}
-__device__ __forceinline__ void LoadTransposed(uint32_t (&m)[4], uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-               : "r"(address)
-               : "memory");
-}
-
-// c (16 x 8) += a (16 x 16) b (16 x 8).
-__device__ __forceinline__ void Multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
-                                         uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-      "{%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-__device__ __forceinline__ float Exp2(float x) {  // exactly 1 at 0, 0 at -infinity
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
 
 template <int kHeadDim, int kBlocks, int kRingSlots>
 struct MmaTiling {
@@ -75,6 +28,7 @@ struct MmaTiling {
   static constexpr int kRowBlocks = kBlocks;  // of 16 rows a warp
   static constexpr int kRing = kRingSlots;    // 2 or 4
   static constexpr int kWarps = 4;
+  static constexpr int kCtasPerSm = 2;
   static constexpr int kThreads = kWarps * kWarp;
   static constexpr int kQueries = kWarps * kRowBlocks * 16;
   static constexpr int kKeys = 64;
@@ -90,6 +44,22 @@ struct MmaTiling {
 // What a thread keeps of its rows: rows lane / 4 and lane / 4 + 8 of each block of 16; two columns of each 8.
 template <class T>
 struct RowState {
+  __device__ __forceinline__ void Clear() {
+#pragma unroll
+    for (int b = 0; b < T::kRowBlocks; ++b) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        max[b][h] = -INFINITY;
+        sum[b][h] = 0;
+      }
+#pragma unroll
+      for (int n = 0; n < T::kDim / 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) out[b][n][i] = 0;
+      }
+    }
+  }
+
   float out[T::kRowBlocks][T::kDim / 8][4];  // sums of weighted values, to be divided by `sum`
   float max[T::kRowBlocks][2];               // of the scores so far, unscaled
   float sum[T::kRowBlocks][2];               // of the weights, of this thread's columns only
@@ -103,9 +73,8 @@ struct LanePlaces {
         keys(static_cast<uint32_t>(((lane & 7) + ((lane >> 4) << 3)) * T::kPitch +
                                    ((((lane >> 3) & 1) ^ (lane & 7)) << 4))) {}
 
-  uint32_t
-      rows;  // matrices: rows 0-7, 8-15, then the same of the next chunk (queries; values transposed)
-  uint32_t keys;  // matrices: keys 0-7 and their next chunk, then keys 8-15 likewise
+  uint32_t rows;  // rows 0-7, 8-15, then the same of the next chunk: queries, and values transposed
+  uint32_t keys;  // keys 0-7, their next chunk, then keys 8-15 likewise
 };
 
 // The keys and values of one run, in blocks.
@@ -117,7 +86,7 @@ class KeyBlocks {
       : plane_bytes_(plane_bytes), count_((run.last_key - run.first_key) / T::kKeys + 1) {
     const int row = static_cast<int>(threadIdx.x) / T::kChunks;
     const int chunk = static_cast<int>(threadIdx.x) % T::kChunks;
-    from_ = keys + row * T::kPitch + chunk * 16;
+    from_ = keys + threadIdx.x * 16;  // tokens are contiguous
     to_ = ring + static_cast<uint32_t>(row * T::kPitch + ((chunk ^ (row & 7)) << 4));
     rows_left_ = run.last_key - run.first_key + 1 - row;
   }
@@ -234,7 +203,7 @@ __device__ __forceinline__ void RaiseMaxima(const float (&scores)[T::kRowBlocks]
   for (int b = 0; b < T::kRowBlocks; ++b) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      state.sum[b][h] *= rescale[b][h];
+      state.sum[b][h] = __fmul_rn(state.sum[b][h], rescale[b][h]);  // never part of an fma
 #pragma unroll
       for (int n = 0; n < T::kDim / 8; ++n) {
         state.out[b][n][2 * h] *= rescale[b][h];
@@ -244,49 +213,35 @@ __device__ __forceinline__ void RaiseMaxima(const float (&scores)[T::kRowBlocks]
   }
 }
 
-// Word i of the weights of 16 keys in row block b: 2^(score * scale - offset), two at a time. The accumulators of two
-// 16 x 8 products are, pair by pair, the operand of one 16 x 16.
-template <class T>
-__device__ __forceinline__ uint32_t Weights(const float (&scores)[T::kRowBlocks][T::kKeys / 8][4],
-                                            const float (&offset)[T::kRowBlocks][2], float scale,
-                                            int k, int b, int i, RowState<T>& state) {
-  const int h = i % 2;
-  const float(&s)[4] = scores[b][2 * k + i / 2];
-  const float low = Exp2(fmaf(s[2 * h], scale, -offset[b][h]));
-  const float high = Exp2(fmaf(s[2 * h + 1], scale, -offset[b][h]));
-  state.sum[b][h] += low + high;
-  return PackBf16(low, high);
-}
-
-// out += weights values, 16 keys a step. The weights of the next step are made between the products of this one.
+// out += weights values, 16 keys a step; weight = 2^(score * scale - offset).
 template <class T>
 __device__ __forceinline__ void AddValues(const float (&scores)[T::kRowBlocks][T::kKeys / 8][4],
                                           const float (&offset)[T::kRowBlocks][2], float scale,
                                           uint32_t values, RowState<T>& state) {
-  constexpr int kSteps = T::kKeys / 16;
-  constexpr int kProducts = T::kDim / 16;
-  constexpr int kWords = 4 * T::kRowBlocks;
-  uint32_t weights[2][T::kRowBlocks][4];
 #pragma unroll
-  for (int w = 0; w < kWords; ++w) {
-    weights[0][w / 4][w % 4] = Weights<T>(scores, offset, scale, 0, w / 4, w % 4, state);
-  }
+  for (int k = 0; k < T::kKeys / 16; ++k) {
+    // The accumulators of two 16 x 8 products are, pair by pair, the operand of one 16 x 16.
+    uint32_t weights[T::kRowBlocks][4];
 #pragma unroll
-  for (int k = 0; k < kSteps; ++k) {
+    for (int b = 0; b < T::kRowBlocks; ++b) {
 #pragma unroll
-    for (int n = 0; n < kProducts; ++n) {
+      for (int i = 0; i < 4; ++i) {
+        const int h = i % 2;
+        const float(&s)[4] = scores[b][2 * k + i / 2];
+        const float low = Exp2(fmaf(s[2 * h], scale, -offset[b][h]));
+        const float high = Exp2(fmaf(s[2 * h + 1], scale, -offset[b][h]));
+        state.sum[b][h] = __fadd_rn(state.sum[b][h], __fadd_rn(low, high));
+        weights[b][i] = PackBf16(low, high);
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < T::kDim / 16; ++n) {
       uint32_t value[4];
       LoadTransposed(value, (values ^ (n * 32)) + k * 16 * T::kPitch);
 #pragma unroll
       for (int b = 0; b < T::kRowBlocks; ++b) {
-        Multiply(state.out[b][2 * n], weights[k % 2][b], value[0], value[1]);
-        Multiply(state.out[b][2 * n + 1], weights[k % 2][b], value[2], value[3]);
-      }
-      if (k + 1 == kSteps) continue;
-#pragma unroll
-      for (int w = n * kWords / kProducts; w < (n + 1) * kWords / kProducts; ++w) {
-        weights[(k + 1) % 2][w / 4][w % 4] =
-            Weights<T>(scores, offset, scale, k + 1, w / 4, w % 4, state);
+        Multiply(state.out[b][2 * n], weights[b], value[0], value[1]);
+        Multiply(state.out[b][2 * n + 1], weights[b], value[2], value[3]);
       }
     }
   }
@@ -313,6 +268,7 @@ __device__ __forceinline__ void AttendRun(const KeyBlocks<T>& blocks,
   const LanePlaces<T> places(static_cast<int>(threadIdx.x) % kWarp);
 #pragma unroll
   for (int t = 0; t < T::kRing - 1; ++t) blocks.Load(t / 2, t % 2);
+#pragma unroll 1
   for (int block = 0; block < blocks.count(); ++block) {
     const int begin = block * T::kKeys;
     const bool seen = begin <= highest;  // by any row of this warp
@@ -388,64 +344,54 @@ struct TilePlace {
   int count;  // tokens
 };
 
+// The tile's queries into shared memory, one group of copies; zeros past the last token.
+template <class T>
+__device__ __forceinline__ void LoadQueries(const PrefillAttentionParams& p,
+                                            const TilePlace<T>& place, uint32_t queries) {
+  const int row = static_cast<int>(threadIdx.x) / T::kChunks;
+  const int chunk = static_cast<int>(threadIdx.x) % T::kChunks;
+  const int64_t pitch = QkvWidth(p.geometry) * int64_t{sizeof(Bf16)};
+  const char* from = static_cast<const char*>(p.qkv) + (place.token_begin + row) * pitch +
+                     place.head * T::kPitch + chunk * 16;
+  const uint32_t to = queries + row * T::kPitch + ((chunk ^ (row & 7)) << 4);
+#pragma unroll
+  for (int r = 0; r < T::kQueries; r += T::kCopyRows) {
+    CopyChunk(to + r * T::kPitch, from + r * pitch, row + r < place.count);
+  }
+  CommitCopies();
+}
+
 // One tile of tokens of one query head. Late tiles, which see most keys, come first in the grid; within a tile the
 // heads of one KV head are neighbours, and the tiles in flight walk the same keys at about the same time: each block
 // comes from HBM once for all of them.
 //
-// Bound: tensor cores through mma.sync (on Hopper about 0.62 of their wgmma rate, 620 TFLOP/s), then the 64
-// exponentials a thread and block of keys (a third of the block's tensor time, overlapped by the other CTA of the
-// SM). A block of 64 keys costs a warp 80 ldmatrix for 256 mma: shared memory is busy 0.8 of the tensor time. 4
-// warps x 32 rows, two CTAs an SM.
+// Bound by the tensor cores through mma.sync, on Hopper about 0.62 of their wgmma rate: 620 TFLOP/s. A block of 64 keys
+// costs a warp of 32 rows 256 mma (1,640 cycles), 64 exponentials a lane (512 cycles of the special function unit) and
+// about 500 other instructions; one of the two CTAs of an SM computes weights while the other multiplies. 80 ldmatrix
+// keep shared memory busy for 0.8 of the tensor cores' time, with 16 rows a warp they would for more than all of it.
+// Kernels of this kind reach 330 to 360 TFLOP/s.
 template <class T>
-__global__ void __launch_bounds__(T::kThreads, 2)
+__global__ void __launch_bounds__(T::kThreads, T::kCtasPerSm)
     AttendMma(const PrefillAttentionParams p, const float scale) {
   extern __shared__ __align__(1024) unsigned char shared[];
   __shared__ TileTokens<T::kQueries> tokens;
-  const KvGeometry& g = p.geometry;
-  const int q_heads = g.num_q_heads;
-  const int head = static_cast<int>(blockIdx.x) % q_heads;
-  const int tile =
-      static_cast<int>(gridDim.x) / q_heads - 1 - static_cast<int>(blockIdx.x) / q_heads;
-  const int64_t token_begin = int64_t{tile} * T::kQueries;
-  const int count = static_cast<int>(min(int64_t{T::kQueries}, p.n - token_begin));
-  const int warp_row = static_cast<int>(threadIdx.x) / kWarp * T::kRowBlocks * 16;
   const uint32_t queries = SharedAddress(shared);
+  const uint32_t ring = queries + T::kQueryBytes;
+  const int warp_row = static_cast<int>(threadIdx.x) / kWarp * T::kRowBlocks * 16;
   WaitForPredecessors();
-
   {
-    const int row = static_cast<int>(threadIdx.x) / T::kChunks;
-    const int chunk = static_cast<int>(threadIdx.x) % T::kChunks;
-    const int64_t pitch = QkvWidth(g) * int64_t{sizeof(Bf16)};
-    const char* from = static_cast<const char*>(p.qkv) + (token_begin + row) * pitch +
-                       head * T::kPitch + chunk * 16;
-    const uint32_t to = queries + row * T::kPitch + ((chunk ^ (row & 7)) << 4);
-#pragma unroll
-    for (int r = 0; r < T::kQueries; r += T::kCopyRows) {
-      CopyChunk(to + r * T::kPitch, from + r * pitch, row + r < count);
-    }
-    CommitCopies();
+    const TilePlace<T> place(p);
+    LoadQueries<T>(p, place, queries);
+    tokens.Load(p, place.token_begin, place.count);
   }
-  tokens.Load(p, token_begin, count);
   __syncthreads();
 
   RowState<T> state;
-#pragma unroll
-  for (int b = 0; b < T::kRowBlocks; ++b) {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      state.max[b][h] = -INFINITY;
-      state.sum[b][h] = 0;
-    }
-#pragma unroll
-    for (int n = 0; n < T::kDim / 8; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) state.out[b][n][i] = 0;
-    }
-  }
-  const StagingView staging(p.staging, g);
-  const int kv_head = head / g.group();
-  for (int begin = 0; begin < count;) {
-    const Run run = FindRun(tokens, begin, count);
+  state.Clear();
+#pragma unroll 1
+  for (int begin = 0; begin < TilePlace<T>(p).count;) {
+    const TilePlace<T> place(p);
+    const Run run = FindRun(tokens, begin, place.count);
     int32_t last_key[T::kRowBlocks][2];
 #pragma unroll
     for (int b = 0; b < T::kRowBlocks; ++b) {
@@ -455,16 +401,19 @@ __global__ void __launch_bounds__(T::kThreads, 2)
         last_key[b][h] = LastKeyInRun(tokens, run, row);
       }
     }
-    const uint32_t ring = queries + T::kQueryBytes;
-    const KeyBlocks<T> blocks(staging.Key(kv_head, run.first_key), staging.plane_bytes, run, ring);
+    const StagingView staging(p.staging, p.geometry);
+    const KeyBlocks<T> blocks(staging.Key(place.head / p.geometry.group(), run.first_key),
+                              staging.plane_bytes, run, ring);
     AttendRun<T>(blocks, last_key, queries + warp_row * T::kPitch, ring, scale, state);
+    __syncthreads();  // the next run fills slots that others may still read
     begin = run.end;
-    if (begin < count) __syncthreads();  // the next run fills slots that others may still read
   }
   AllowSuccessors();
-  const int64_t out_pitch = int64_t{q_heads} * T::kPitch;
-  StoreRows<T>(state, shared, warp_row, count,
-               static_cast<char*>(p.out) + token_begin * out_pitch + head * T::kPitch, out_pitch);
+  const TilePlace<T> place(p);
+  const int64_t out_pitch = int64_t{p.geometry.num_q_heads} * T::kPitch;
+  StoreRows<T>(state, shared, warp_row, place.count,
+               static_cast<char*>(p.out) + place.token_begin * out_pitch + place.head * T::kPitch,
+               out_pitch);
 }
 
 }  // namespace

@@ -19,6 +19,7 @@ struct TileTokens {
   // All threads of the CTA; a barrier must follow.
   __device__ __forceinline__ void Load(const PrefillAttentionParams& p, int64_t token_begin,
                                        int count) {
+#pragma unroll 1
     for (int r = static_cast<int>(threadIdx.x); r < count; r += static_cast<int>(blockDim.x)) {
       first_key[r] = p.kv_begin[token_begin + r];
       last_key[r] = p.kv_index[token_begin + r];
@@ -40,6 +41,7 @@ template <int kRows>
 __device__ __forceinline__ Run FindRun(const TileTokens<kRows>& tokens, int begin, int count) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   Run run = {.begin = begin, .end = count, .first_key = tokens.first_key[begin], .last_key = 0};
+#pragma unroll 1
   for (int r = begin + lane; r < count; r += kWarp) {
     if (tokens.first_key[r] != run.first_key) {
       run.end = r;
@@ -48,6 +50,7 @@ __device__ __forceinline__ Run FindRun(const TileTokens<kRows>& tokens, int begi
   }
   run.end = __reduce_min_sync(kAllLanes, run.end);
   run.last_key = run.first_key;
+#pragma unroll 1
   for (int r = begin + lane; r < run.end; r += kWarp) {
     run.last_key = max(run.last_key, tokens.last_key[r]);
   }
