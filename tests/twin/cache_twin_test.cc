@@ -22,7 +22,7 @@ TEST_CASE("appended tokens and fetched pages leave the same pools") {
   step.position[3] = 3 * page_tokens + 5;
   w.Apply({{kBindSlots, 3, kLayer, 1, 4}});
   Random random(5);
-  Elements qkv(dtype, 2 * (g.num_q_heads + 2 * g.num_kv_heads) * d);
+  Elements qkv(dtype, 3 * (g.num_q_heads + 2 * g.num_kv_heads) * d);
   qkv.Randomize(random, 1);
   for (uint8_t& byte : w.host) byte = static_cast<uint8_t>(random.NextU32());
   const KvOnDevice device(w);
