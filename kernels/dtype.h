@@ -3,6 +3,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <cstring>
 
 namespace spin {
 
@@ -40,6 +41,31 @@ inline float F16ToFloat(uint16_t value) {
   const uint32_t bits =
       exponent == 31 ? 0x7f800000 | (mantissa << 13) : ((exponent + 112) << 23) | (mantissa << 13);
   return std::bit_cast<float>(sign | bits);
+}
+
+// `count` elements of `from_type` at `from`, any alignment, become float32 or bfloat16 at `to`.
+inline void ConvertElements(void* to, DType to_type, const void* from, DType from_type,
+                            int64_t count) {
+  if (to_type == from_type) {
+    std::memcpy(to, from, static_cast<size_t>(count * SizeOf(to_type)));
+    return;
+  }
+  const auto* bytes = static_cast<const char*>(from);
+  for (int64_t i = 0; i < count; ++i) {
+    float value = 0;
+    if (from_type == DType::kF32) {
+      std::memcpy(&value, bytes + 4 * i, 4);
+    } else {
+      uint16_t half = 0;
+      std::memcpy(&half, bytes + 2 * i, 2);
+      value = from_type == DType::kBf16 ? Bf16ToFloat(half) : F16ToFloat(half);
+    }
+    if (to_type == DType::kF32) {
+      static_cast<float*>(to)[i] = value;
+    } else {
+      static_cast<uint16_t*>(to)[i] = FloatToBf16(value);
+    }
+  }
 }
 
 }  // namespace spin

@@ -118,7 +118,8 @@ class Uploader {
     const int64_t chunk = kUploadChunkBytes / SizeOf(dtype);
     for (int64_t begin = 0; begin < elements; begin += chunk) {
       const int64_t count = std::min(chunk, elements - begin);
-      Convert(tensor, begin, count, dtype);
+      ConvertElements(bounce_.data(), dtype, tensor.bytes.data() + begin * SizeOf(tensor.dtype),
+                      tensor.dtype, count);
       device_.Copy(static_cast<std::byte*>(dst) + begin * SizeOf(dtype), bounce_.data(),
                    count * SizeOf(dtype), *stream_);
       device_.Synchronize(*stream_);
@@ -128,29 +129,6 @@ class Uploader {
  private:
   Uploader(Device& device, Buffer bounce)
       : device_(device), stream_(device.CreateStream("load")), bounce_(std::move(bounce)) {}
-
-  void Convert(const TensorView& tensor, int64_t begin, int64_t count, DType dtype) {
-    const std::byte* from = tensor.bytes.data() + begin * SizeOf(tensor.dtype);
-    if (tensor.dtype == dtype) {
-      std::memcpy(bounce_.data(), from, static_cast<std::size_t>(count * SizeOf(dtype)));
-      return;
-    }
-    for (int64_t i = 0; i < count; ++i) {
-      float value = 0;
-      if (tensor.dtype == DType::kF32) {
-        std::memcpy(&value, from + 4 * i, 4);
-      } else {
-        uint16_t half = 0;
-        std::memcpy(&half, from + 2 * i, 2);
-        value = tensor.dtype == DType::kBf16 ? Bf16ToFloat(half) : F16ToFloat(half);
-      }
-      if (dtype == DType::kF32) {
-        bounce_.as<float>()[i] = value;
-      } else {
-        bounce_.as<uint16_t>()[i] = FloatToBf16(value);
-      }
-    }
-  }
 
   Device& device_;
   std::unique_ptr<Stream> stream_;

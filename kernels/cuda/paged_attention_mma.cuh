@@ -17,6 +17,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/numeric.cuh"
+#include "kernels/cuda/tensor_core.cuh"
 
 namespace spin::cuda {
 
@@ -30,15 +31,6 @@ __device__ __forceinline__ uint4 LoadOnce(const char* from) {
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                : "l"(from));
   return v;
-}
-
-__device__ __forceinline__ void Mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2,
-                                    uint32_t a3, uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-      "{%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 __device__ __forceinline__ uint32_t TransposeFragment(uint32_t fragment) {
@@ -164,9 +156,9 @@ struct Attention {
       }
 #pragma unroll
       for (int w = 0; w < 4; ++w) {
-        Mma(sum[4 * i + w], __byte_perm(v[0][w], v[1][w], 0x5410),
-            __byte_perm(v[0][w], v[1][w], 0x7632), __byte_perm(v[2][w], v[3][w], 0x5410),
-            __byte_perm(v[2][w], v[3][w], 0x7632), p[0], p[1]);
+        Multiply(sum[4 * i + w], __byte_perm(v[0][w], v[1][w], 0x5410),
+                 __byte_perm(v[0][w], v[1][w], 0x7632), __byte_perm(v[2][w], v[3][w], 0x5410),
+                 __byte_perm(v[2][w], v[3][w], 0x7632), p[0], p[1]);
       }
     }
   }
@@ -204,8 +196,8 @@ __device__ __forceinline__ void Scores(const KeyFragment<D>& keys, const uint4 (
 #pragma unroll
   for (int i = 0; i < D / 32; ++i) {
     const uint4 a = keys.row[0][i], b = keys.row[1][i], q = queries[i][lane];
-    Mma(scores, a.x, b.x, a.y, b.y, q.x, q.y);
-    Mma(odd, a.z, b.z, a.w, b.w, q.z, q.w);
+    Multiply(scores, a.x, b.x, a.y, b.y, q.x, q.y);
+    Multiply(odd, a.z, b.z, a.w, b.w, q.z, q.w);
   }
 #pragma unroll
   for (int j = 0; j < 4; ++j) scores[j] += odd[j];

@@ -9,6 +9,7 @@
 #include "common/math.h"
 #include "kernels/cuda/families.h"
 #include "kernels/cuda/stream_view.cuh"
+#include "kernels/cuda/tensor_core.cuh"
 
 namespace spin::cuda {
 namespace {
@@ -28,15 +29,6 @@ __device__ __forceinline__ float MinusInfinity() {
 __device__ __forceinline__ float Weight(float bound, float max) {
   const float exponent = bound - max;
   return exponent > kLeastExponent ? __expf(exponent) : 0.0f;
-}
-
-// c += a * b of 16 x 16 by 16 x 8, bf16 into f32.
-__device__ __forceinline__ void MultiplyAdd(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2,
-                                            uint32_t a3, uint32_t b0, uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-      "{%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 // The queries of a group, ready to score tiles of 16 summaries. Score leaves in lane l = 4 g + t the unscaled bounds
@@ -90,8 +82,8 @@ class Queries<Bf16, kDim> {
     return pair & ((pair >> 15 & 0x00010001u) * 0xffffu);
   }
   static __device__ void Add(float (&c)[4], const uint4& low, const uint4& high, const uint4& q) {
-    MultiplyAdd(c, low.x, high.x, low.y, high.y, q.x, q.y);
-    MultiplyAdd(c, low.z, high.z, low.w, high.w, q.z, q.w);
+    Multiply(c, low.x, high.x, low.y, high.y, q.x, q.y);
+    Multiply(c, low.z, high.z, low.w, high.w, q.z, q.w);
   }
 
   uint4 positive_[kPieces], negative_[kPieces];

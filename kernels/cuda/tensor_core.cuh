@@ -38,13 +38,17 @@ __device__ __forceinline__ void LoadTransposed(uint32_t (&m)[4], uint32_t addres
                : "memory");
 }
 
-// c (16 x 8) += a (16 x 16) b (16 x 8).
-__device__ __forceinline__ void Multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
-                                         uint32_t b1) {
+// c (16 x 8) += a (16 x 16) b (16 x 8), bf16 into f32.
+__device__ __forceinline__ void Multiply(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2,
+                                         uint32_t a3, uint32_t b0, uint32_t b1) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+__device__ __forceinline__ void Multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                         uint32_t b1) {
+  Multiply(c, a[0], a[1], a[2], a[3], b0, b1);
 }
 
 __device__ __forceinline__ float Exp2(float x) {  // exactly 1 at 0, 0 at -infinity

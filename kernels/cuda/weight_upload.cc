@@ -3,7 +3,6 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "kernels/cuda/check.h"
 
@@ -36,7 +35,7 @@ class Upload {
       Half& half = halves_[next_ ^= 1];
       SPIN_CUDA_CHECK(cudaEventSynchronize(half.sent));
       const int64_t count = std::min(chunk, elements - begin);
-      Convert(half.data, dtype, src + begin * SizeOf(src_dtype), src_dtype, count);
+      ConvertElements(half.data, dtype, src + begin * SizeOf(src_dtype), src_dtype, count);
       SPIN_CUDA_CHECK(cudaMemcpyAsync(dst + begin * SizeOf(dtype), half.data,
                                       static_cast<size_t>(count * SizeOf(dtype)),
                                       cudaMemcpyHostToDevice, stream_));
@@ -50,43 +49,6 @@ class Upload {
     void* data = nullptr;
     cudaEvent_t sent = nullptr;
   };
-
-  template <typename From>
-  static float Load(const char* from, int64_t i) {
-    From value;
-    std::memcpy(&value, from + i * static_cast<int64_t>(sizeof(From)), sizeof(From));
-    return value;
-  }
-
-  static void Convert(void* to, DType dtype, const char* from, DType src_dtype, int64_t count) {
-    if (dtype == src_dtype) {
-      std::memcpy(to, from, static_cast<size_t>(count * SizeOf(dtype)));
-      return;
-    }
-    const auto each = [&](auto read) {
-      if (dtype == DType::kF32) {
-        for (int64_t i = 0; i < count; ++i) static_cast<float*>(to)[i] = read(i);
-      } else {
-        for (int64_t i = 0; i < count; ++i) static_cast<uint16_t*>(to)[i] = FloatToBf16(read(i));
-      }
-    };
-    switch (src_dtype) {
-      case DType::kF32:
-        return each([from](int64_t i) { return Load<float>(from, i); });
-      case DType::kBf16:
-        return each([from](int64_t i) {
-          uint16_t bits;
-          std::memcpy(&bits, from + 2 * i, 2);
-          return Bf16ToFloat(bits);
-        });
-      case DType::kF16:
-        return each([from](int64_t i) {
-          uint16_t bits;
-          std::memcpy(&bits, from + 2 * i, 2);
-          return F16ToFloat(bits);
-        });
-    }
-  }
 
   cudaStream_t stream_ = nullptr;
   Half halves_[2];
