@@ -14,15 +14,19 @@ int64_t PanelElements(int32_t k, DType dtype) {
   return int64_t{kPanelRows} * (dtype == DType::kF32 ? k : RoundUp(k, 2));
 }
 
-float ToFloat(const float* p) {
-  return *p;
+// Elements of a file, which need not lie at a multiple of their size.
+struct [[gnu::packed]] F32 {
+  float value;
+};
+struct [[gnu::packed]] Bf16 {
+  uint16_t bits;
+};
+struct [[gnu::packed]] F16 {
+  uint16_t bits;
+};
+float ToFloat(const F32* p) {
+  return p->value;
 }
-struct Bf16 {
-  uint16_t bits;
-};
-struct F16 {
-  uint16_t bits;
-};
 float ToFloat(const Bf16* p) {
   return Bf16ToFloat(p->bits);
 }
@@ -101,7 +105,7 @@ void PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin,
   SPIN_CHECK_LE(row_begin + rows, n);
   switch (src_dtype) {
     case DType::kF32:
-      return PackRows(dst, k, dtype, row_begin, rows, static_cast<const float*>(src));
+      return PackRows(dst, k, dtype, row_begin, rows, static_cast<const F32*>(src));
     case DType::kBf16:
       return PackRows(dst, k, dtype, row_begin, rows, static_cast<const Bf16*>(src));
     case DType::kF16:
