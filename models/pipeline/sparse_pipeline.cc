@@ -67,6 +67,7 @@ void EnqueueDecodeAttention(const ModelContext& model, int32_t layer, const Deco
   EnqueueLookup(model, stage, selection, workspace, counters);
   EnqueueOffloadAndRetrieve(stage, workspace, counters);
   EnqueueAttention(stage, workspace);
+  if (model.observer != nullptr) model.observer->OnAttention(stage, selection);
 }
 
 void EnqueuePrefillOffload(const ModelContext& model, int32_t layer, const PrefillSlice* slices,
