@@ -27,9 +27,11 @@ absl::Status Run(const Options& options) {
   line.sources.environment = [](const std::string& name) { return std::getenv(name.c_str()); };
   SPIN_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadConfig(line.sources));
   SetUpLogging(LogLevel::kWarning, loaded.config.log_format);
-  const auto progress = [](const Variant& variant) {
-    std::fprintf(stderr, "%s %s\n", variant.name().c_str(),
-                 variant.whole() ? "" : std::to_string(variant.sparse.budget_tokens).c_str());
+  const auto progress = [](const VariantGroup& group) {
+    std::string line = "measuring";
+    for (const Variant& variant : group) line += " " + variant.label() + ",";
+    line.back() = '\n';
+    std::fputs(line.c_str(), stderr);
   };
   SPIN_ASSIGN_OR_RETURN(const Evaluation evaluation, Evaluate(options, loaded.config, progress));
   std::printf("%s", ReportTable(options, evaluation).c_str());

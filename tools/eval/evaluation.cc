@@ -33,7 +33,7 @@ struct Inputs {
   int32_t max_tokens = 0;  // of the longest sequence
 
   std::vector<std::vector<float>> dense_logits;  // [documents * forced][vocab]
-  std::vector<std::vector<int32_t>> dense_runs;  // by free run
+  Runs dense_runs;
 };
 
 absl::Status AddTaskSamples(const Options& options, const ModelFolder& folder,
@@ -83,70 +83,80 @@ absl::StatusOr<Inputs> MakeInputs(const Options& options, const ModelFolder& fol
 
 // kl and recall, in one pass over the documents. Dense's logits are kept.
 absl::Status MeasureForced(const Options& options, Session& session, Inputs& inputs,
-                           VariantResult& result) {
-  ForcedOptions forced = {.num_forced = options.forced};
-  std::unique_ptr<AttentionMeter> meter;
-  if (options.recall) {
+                           std::span<VariantResult> results) {
+  std::vector<std::unique_ptr<AttentionMeter>> meters;
+  std::vector<AttentionMeter*> meter_of;
+  for (size_t i = 0; options.recall && i < results.size(); ++i) {
     SPIN_ASSIGN_OR_RETURN(
-        meter, AttentionMeter::Create(session.device(), session.geometry(), session.batch()));
-    forced.meter = meter.get();
-    forced.num_measured = options.recall_steps;
+        std::unique_ptr<AttentionMeter> meter,
+        AttentionMeter::Create(session.device(), session.geometry(), session.batch()));
+    meter_of.push_back(meter.get());
+    meters.push_back(std::move(meter));
   }
   const auto steps = static_cast<size_t>(options.forced);
   const bool is_reference = inputs.dense_logits.empty();
   if (is_reference && options.kl) inputs.dense_logits.resize(inputs.documents.size() * steps);
-  LogitSummary summary;
-  const auto take = [&](size_t document, int32_t step, std::span<const float> logits) {
+  std::vector<LogitSummary> summaries(results.size());
+  const auto take = [&](size_t variant, size_t document, int32_t step,
+                        std::span<const float> logits) {
     if (!options.kl) return;
     std::vector<float>& dense = inputs.dense_logits[document * steps + static_cast<size_t>(step)];
     if (is_reference) dense.assign(logits.begin(), logits.end());
     const Tokens& tokens = inputs.documents[document];
     const size_t next = tokens.size() - steps + static_cast<size_t>(step) + 1;
-    summary.Add(dense, logits, next < tokens.size() ? tokens[next] : -1);
+    summaries[variant].Add(dense, logits, next < tokens.size() ? tokens[next] : -1);
   };
-  SPIN_RETURN_IF_ERROR(ForcedDecode(session, inputs.documents, forced, take));
-  if (options.kl) result.logits = std::move(summary);
-  if (meter != nullptr) result.recall = meter->layers();
+  SPIN_RETURN_IF_ERROR(ForcedDecode(
+      session, inputs.documents,
+      {.num_forced = options.forced, .num_measured = options.recall_steps, .meters = meter_of},
+      take));
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (options.kl) results[i].logits = std::move(summaries[i]);
+    if (options.recall) results[i].recall = meters[i]->layers();
+  }
   return absl::OkStatus();
 }
 
-absl::Status MeasureFreeRuns(Session& session, Inputs& inputs, VariantResult& result) {
-  SPIN_ASSIGN_OR_RETURN(auto runs, GreedyDecode(session, inputs.free_runs, inputs.stop_tokens));
-  if (inputs.dense_runs.empty()) inputs.dense_runs = runs;
-  result.greedy = CompareRuns(inputs.dense_runs, runs);
+absl::Status MeasureFreeRuns(Session& session, Inputs& inputs, std::span<VariantResult> results) {
+  SPIN_ASSIGN_OR_RETURN(const std::vector<Runs> runs,
+                        GreedyDecode(session, inputs.free_runs, inputs.stop_tokens));
+  if (inputs.dense_runs.empty()) inputs.dense_runs = runs[0];
+  for (size_t i = 0; i < results.size(); ++i) {
+    results[i].greedy = CompareRuns(inputs.dense_runs, runs[i]);
+  }
   return absl::OkStatus();
 }
 
-absl::Status MeasureTasks(const Options& options, Session& session, const Inputs& inputs,
-                          VariantResult& result) {
-  SPIN_ASSIGN_OR_RETURN(const auto said,
-                        GreedyDecode(session, inputs.questions, inputs.stop_tokens));
+std::vector<TaskScore> ScoreTasks(const Inputs& inputs, const Runs& said, int32_t samples) {
+  std::vector<TaskScore> scores;
   for (size_t i = 0; i < inputs.samples.size(); ++i) {
     const auto& [task, sample] = inputs.samples[i];
-    if (result.tasks.empty() || result.tasks.back().task != task) result.tasks.push_back({task, 0});
-    result.tasks.back().score += sample.score(said[i]) / options.samples;
+    if (scores.empty() || scores.back().task != task) scores.push_back({task, 0});
+    scores.back().score += sample.score(said[i]) / samples;
   }
-  return absl::OkStatus();
+  return scores;
 }
 
-absl::StatusOr<VariantResult> MeasureVariant(const Options& options, const ServerConfig& config,
-                                             const Variant& variant, Inputs& inputs,
-                                             Evaluation& evaluation) {
-  const auto begin = std::chrono::steady_clock::now();
-  VariantResult result;
-  result.variant = variant;
+absl::Status MeasureGroup(const Options& options, const ServerConfig& config,
+                          const VariantGroup& group, Inputs& inputs, Evaluation& evaluation) {
+  std::vector<VariantResult> results;
+  for (const Variant& variant : group) results.emplace_back().variant = variant;
   SPIN_ASSIGN_OR_RETURN(const std::unique_ptr<Session> session,
-                        Session::Create(config, variant, options.batch, inputs.max_tokens));
+                        Session::Create(config, group, options.batch, inputs.max_tokens));
   evaluation.device = session->device().info().name;
   if (options.kl || options.recall) {
-    SPIN_RETURN_IF_ERROR(MeasureForced(options, *session, inputs, result));
+    SPIN_RETURN_IF_ERROR(MeasureForced(options, *session, inputs, results));
   }
-  if (options.greedy) SPIN_RETURN_IF_ERROR(MeasureFreeRuns(*session, inputs, result));
+  if (options.greedy) SPIN_RETURN_IF_ERROR(MeasureFreeRuns(*session, inputs, results));
   if (!inputs.samples.empty()) {
-    SPIN_RETURN_IF_ERROR(MeasureTasks(options, *session, inputs, result));
+    SPIN_ASSIGN_OR_RETURN(const std::vector<Runs> said,
+                          GreedyDecode(*session, inputs.questions, inputs.stop_tokens));
+    for (size_t i = 0; i < results.size(); ++i) {
+      results[i].tasks = ScoreTasks(inputs, said[i], options.samples);
+    }
   }
-  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  return result;
+  for (VariantResult& result : results) evaluation.results.push_back(std::move(result));
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -158,24 +168,25 @@ double VariantResult::mean_task_score() const {
 }
 
 absl::StatusOr<Evaluation> Evaluate(const Options& options, const ServerConfig& config,
-                                    const std::function<void(const Variant&)>& progress) {
+                                    const std::function<void(const VariantGroup&)>& progress) {
+  const auto begin = std::chrono::steady_clock::now();
   if (config.model_path.empty()) return InvalidArgument("no model: give --model FOLDER");
   SPIN_ASSIGN_OR_RETURN(const ModelFolder folder, ReadModelFolder(config.model_path));
-  SPIN_ASSIGN_OR_RETURN(const std::vector<Variant> variants,
+  SPIN_ASSIGN_OR_RETURN(const std::vector<VariantGroup> groups,
                         ListVariants(options, config, folder.config));
   SPIN_ASSIGN_OR_RETURN(Inputs inputs, MakeInputs(options, folder));
   if (inputs.max_tokens == 0) return InvalidArgument("--measure tasks: no task suits this model");
   Evaluation evaluation;
   evaluation.model = config.model_path;
   evaluation.dtype = config.dtype;
-  for (const Variant& variant : variants) {
-    progress(variant);
-    SPIN_ASSIGN_OR_RETURN(VariantResult result,
-                          MeasureVariant(options, config, variant, inputs, evaluation));
-    evaluation.results.push_back(std::move(result));
+  for (const VariantGroup& group : groups) {
+    progress(group);
+    SPIN_RETURN_IF_ERROR(MeasureGroup(options, config, group, inputs, evaluation));
   }
   const VariantResult& dense = evaluation.results.front();
   if (dense.logits.has_value()) evaluation.dense_perplexity = dense.logits->dense_perplexity();
+  evaluation.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return evaluation;
 }
 

@@ -32,7 +32,6 @@ struct VariantResult {
   std::vector<LayerRecall> recall;  // empty: not measured
   std::optional<GreedyAgreement> greedy;
   std::vector<TaskScore> tasks;
-  double seconds = 0;
 
   double mean_task_score() const;  // 0 without tasks
 };
@@ -42,17 +41,19 @@ struct Evaluation {
   std::string device;
   DType dtype = DType::kBf16;
   double dense_perplexity = 0;         // of the forced tokens; 0: kl was not measured
+  double seconds = 0;                  // all of it
   std::vector<VariantResult> results;  // dense first
 };
 
-// Dense, then for each algorithm its exact mode and each budget, then the controls. InvalidArgument: an algorithm
-// cannot serve the model or a budget. One that nobody named and that cannot serve the model at all is left out.
-absl::StatusOr<std::vector<Variant>> ListVariants(const Options& options,
-                                                  const ServerConfig& config,
-                                                  const ModelConfig& model);
+// Dense, then for each algorithm its exact mode and each budget; with the budgets of the first the controls.
+// InvalidArgument: an algorithm cannot serve the model or a budget. One that nobody named and that cannot serve the
+// model at all is left out.
+absl::StatusOr<std::vector<VariantGroup>> ListVariants(const Options& options,
+                                                       const ServerConfig& config,
+                                                       const ModelConfig& model);
 
-// `progress` hears each variant before it runs.
+// `progress` hears each group before it runs.
 absl::StatusOr<Evaluation> Evaluate(const Options& options, const ServerConfig& config,
-                                    const std::function<void(const Variant&)>& progress);
+                                    const std::function<void(const VariantGroup&)>& progress);
 
 }  // namespace spin::eval

@@ -45,29 +45,42 @@ bool IsMeasured(int32_t step, const ForcedOptions& options) {
   return int64_t{step + 1} * options.num_measured / options.num_forced > done;
 }
 
+// The forced tokens of documents whose prompts are in `rows` ([document][variant]), under one variant.
+void RunVariant(Session& session, size_t variant, StepTap& tap, std::span<const Tokens> documents,
+                const std::vector<std::vector<RowId>>& rows, const ForcedOptions& options,
+                absl::FunctionRef<void(size_t document, int32_t step)> on_step) {
+  std::vector<RowId> batch;
+  for (const auto& copies : rows) batch.push_back(copies[variant]);
+  for (int32_t step = 0; step < options.num_forced; ++step) {
+    const bool measured = !options.meters.empty() && IsMeasured(step, options);
+    tap.Watch(measured ? options.meters[variant] : nullptr);
+    const auto left = static_cast<size_t>(options.num_forced - step);
+    for (size_t i = 0; i < batch.size(); ++i) {
+      session.Force(batch[i], documents[i][documents[i].size() - left]);
+    }
+    session.Step(variant, batch);
+    for (size_t i = 0; i < batch.size(); ++i) on_step(i, step);
+  }
+}
+
 absl::Status RunBatch(Session& session, StepTap& tap, std::span<const Tokens> documents,
                       size_t first, const ForcedOptions& options, LogitsSink sink) {
-  std::vector<RowId> rows;
+  std::vector<std::vector<RowId>> rows;
   for (const Tokens& tokens : documents) {
     SPIN_CHECK_GT(static_cast<int64_t>(tokens.size()), int64_t{options.num_forced});
     const std::span<const int32_t> prompt(tokens.data(),
                                           tokens.size() - static_cast<size_t>(options.num_forced));
-    SPIN_ASSIGN_OR_RETURN(const RowId row, session.Start(prompt, options.num_forced));
-    rows.push_back(row);
+    SPIN_ASSIGN_OR_RETURN(std::vector<RowId> copies, session.Start(prompt, options.num_forced));
+    rows.push_back(std::move(copies));
   }
   session.Observe(&tap);
-  for (int32_t step = 0; step < options.num_forced; ++step) {
-    tap.Watch(IsMeasured(step, options) ? options.meter : nullptr);
-    for (size_t i = 0; i < rows.size(); ++i) {
-      session.Force(
-          rows[i],
-          documents[i][documents[i].size() - static_cast<size_t>(options.num_forced - step)]);
-    }
-    session.Step(rows);
-    for (size_t i = 0; i < rows.size(); ++i) sink(first + i, step, tap.logits(i));
+  for (size_t variant = 0; variant < session.num_variants(); ++variant) {
+    RunVariant(session, variant, tap, documents, rows, options, [&](size_t document, int32_t step) {
+      sink(variant, first + document, step, tap.logits(document));
+    });
   }
   session.Observe(nullptr);
-  for (const RowId row : rows) session.Release(row);
+  for (const auto& copies : rows) session.Release(copies);
   return absl::OkStatus();
 }
 

@@ -20,16 +20,17 @@ namespace spin::eval {
 using Tokens = std::vector<int32_t>;
 
 struct ForcedOptions {
-  int32_t num_forced = 128;  // last tokens of each document, at least 1
-  int32_t num_measured = 0;  // steps among them, evenly spread, that `meter` sees
-  AttentionMeter* meter = nullptr;
+  int32_t num_forced = 128;                 // last tokens of each document, at least 1
+  int32_t num_measured = 0;                 // steps among them, evenly spread, that the meters see
+  std::span<AttentionMeter* const> meters;  // one a variant, or none
 };
 
-// Called for each document and forced step with the logits behind tokens[size - num_forced + step].
-using LogitsSink =
-    absl::FunctionRef<void(size_t document, int32_t step, std::span<const float> logits)>;
+// Called for each variant, document and forced step with the logits behind tokens[size - num_forced + step].
+using LogitsSink = absl::FunctionRef<void(size_t variant, size_t document, int32_t step,
+                                          std::span<const float> logits)>;
 
-// Runs all documents, session.batch() at once. REQUIRES: each is longer than num_forced.
+// Runs all documents under all variants of the session, session.batch() documents at once. REQUIRES: each is longer
+// than num_forced.
 absl::Status ForcedDecode(Session& session, std::span<const Tokens> documents,
                           const ForcedOptions& options, LogitsSink sink);
 

@@ -1,60 +1,66 @@
 #include "tools/eval/greedy.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/check.h"
 
 namespace spin::eval {
 namespace {
 
-// A sequence of the running batch.
-struct Running {
-  RowId row;
-  size_t prompt = 0;
-};
-
-// Notes the token that the row sampled. False: the sequence has ended.
-bool Take(const Session& session, const Running& run, const GreedyPrompt& prompt,
-          std::span<const int32_t> stop_tokens, std::vector<int32_t>& said) {
-  const int32_t token = session.sampled(run.row);
-  if (std::find(stop_tokens.begin(), stop_tokens.end(), token) != stop_tokens.end()) return false;
-  said.push_back(token);
-  return static_cast<int32_t>(said.size()) < prompt.max_new;
+// Decodes the prompts of `rows` until all have ended.
+void RunBatch(Session& session, size_t variant, std::span<const GreedyPrompt> prompts,
+              const std::vector<std::vector<RowId>>& rows, std::span<const int32_t> stop_tokens,
+              std::span<std::vector<int32_t>> said) {
+  std::vector<RowId> running;
+  std::vector<size_t> prompt_of;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    running.push_back(rows[i][variant]);
+    prompt_of.push_back(i);
+  }
+  while (true) {
+    size_t kept = 0;
+    for (size_t i = 0; i < running.size(); ++i) {
+      const int32_t token = session.sampled(running[i]);
+      const size_t prompt = prompt_of[i];
+      if (std::find(stop_tokens.begin(), stop_tokens.end(), token) != stop_tokens.end()) continue;
+      said[prompt].push_back(token);
+      if (static_cast<int32_t>(said[prompt].size()) == prompts[prompt].max_new) continue;
+      running[kept] = running[i];
+      prompt_of[kept++] = prompt;
+    }
+    running.resize(kept);
+    prompt_of.resize(kept);
+    if (running.empty()) return;
+    session.Step(variant, running);
+  }
 }
 
 }  // namespace
 
-absl::StatusOr<std::vector<std::vector<int32_t>>> GreedyDecode(
-    Session& session, std::span<const GreedyPrompt> prompts, std::span<const int32_t> stop_tokens) {
-  std::vector<std::vector<int32_t>> said(prompts.size());
-  std::vector<Running> running;
-  size_t next = 0;
-  while (next < prompts.size() || !running.empty()) {
-    while (next < prompts.size() && static_cast<int32_t>(running.size()) < session.batch()) {
-      SPIN_ASSIGN_OR_RETURN(const RowId row,
-                            session.Start(prompts[next].tokens, prompts[next].max_new));
-      running.push_back({row, next});
-      if (!Take(session, running.back(), prompts[next], stop_tokens, said[next])) {
-        session.Release(row);
-        running.pop_back();
-      }
-      ++next;
+absl::StatusOr<std::vector<Runs>> GreedyDecode(Session& session,
+                                               std::span<const GreedyPrompt> prompts,
+                                               std::span<const int32_t> stop_tokens) {
+  std::vector<Runs> said(session.num_variants(), Runs(prompts.size()));
+  const auto batch = static_cast<size_t>(session.batch());
+  for (size_t first = 0; first < prompts.size(); first += batch) {
+    const auto group = prompts.subspan(first, std::min(batch, prompts.size() - first));
+    std::vector<std::vector<RowId>> rows;
+    for (const GreedyPrompt& prompt : group) {
+      SPIN_ASSIGN_OR_RETURN(std::vector<RowId> copies,
+                            session.Start(prompt.tokens, prompt.max_new));
+      rows.push_back(std::move(copies));
     }
-    if (running.empty()) continue;
-    std::vector<RowId> rows;
-    for (const Running& run : running) rows.push_back(run.row);
-    session.Step(rows);
-    std::erase_if(running, [&](const Running& run) {
-      if (Take(session, run, prompts[run.prompt], stop_tokens, said[run.prompt])) return false;
-      session.Release(run.row);
-      return true;
-    });
+    for (size_t variant = 0; variant < session.num_variants(); ++variant) {
+      RunBatch(session, variant, group, rows, stop_tokens,
+               std::span(said[variant]).subspan(first, group.size()));
+    }
+    for (const auto& copies : rows) session.Release(copies);
   }
   return said;
 }
 
-GreedyAgreement CompareRuns(std::span<const std::vector<int32_t>> dense,
-                            std::span<const std::vector<int32_t>> sparse) {
+GreedyAgreement CompareRuns(const Runs& dense, const Runs& sparse) {
   SPIN_CHECK_EQ(dense.size(), sparse.size());
   GreedyAgreement agreement;
   if (dense.empty()) return agreement;

@@ -15,10 +15,14 @@ struct GreedyPrompt {
   int32_t max_new = 64;
 };
 
-// What the model says to each prompt, session.batch() at once: up to max_new tokens, or up to and without the
-// first of `stop_tokens`.
-absl::StatusOr<std::vector<std::vector<int32_t>>> GreedyDecode(
-    Session& session, std::span<const GreedyPrompt> prompts, std::span<const int32_t> stop_tokens);
+// What one variant says, a prompt each.
+using Runs = std::vector<std::vector<int32_t>>;
+
+// What each variant of the session says to each prompt, session.batch() prompts at once: up to max_new tokens, or up to
+// and without the first of `stop_tokens`.
+absl::StatusOr<std::vector<Runs>> GreedyDecode(Session& session,
+                                               std::span<const GreedyPrompt> prompts,
+                                               std::span<const int32_t> stop_tokens);
 
 // Of several pairs of runs.
 struct GreedyAgreement {
@@ -30,7 +34,6 @@ struct GreedyAgreement {
 };
 
 // REQUIRES: as many runs in both.
-GreedyAgreement CompareRuns(std::span<const std::vector<int32_t>> dense,
-                            std::span<const std::vector<int32_t>> sparse);
+GreedyAgreement CompareRuns(const Runs& dense, const Runs& sparse);
 
 }  // namespace spin::eval

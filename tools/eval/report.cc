@@ -14,11 +14,6 @@ std::string BudgetText(const Variant& variant) {
   return variant.whole() ? "all" : std::to_string(variant.sparse.budget_tokens);
 }
 
-std::string Label(const VariantResult& result) {
-  const Variant& variant = result.variant;
-  return variant.whole() ? variant.name() : variant.name() + " " + BudgetText(variant);
-}
-
 std::string Head(const Options& options, const Evaluation& evaluation) {
   std::string text =
       absl::StrFormat("%s, %s, %s; context %d, seed %d\n",
@@ -34,6 +29,7 @@ std::string Head(const Options& options, const Evaluation& evaluation) {
     text += '\n';
   }
   if (options.tasks) text += absl::StrFormat("%d samples of each task\n", options.samples);
+  text += absl::StrFormat("%.0f s in all\n", evaluation.seconds);
   if (evaluation.dense_perplexity > 0) {
     text += absl::StrFormat("dense perplexity %.3f\n", evaluation.dense_perplexity);
   }
@@ -49,7 +45,7 @@ std::string MainTable(const Options& options, const Evaluation& evaluation) {
     head += absl::StrFormat("  %6s %6s %7s %7s", "mass", "p5", "/oracle", "overlap");
   if (options.greedy) head += absl::StrFormat("  %6s %6s %8s", "same", "equal", "length x");
   if (options.tasks) head += absl::StrFormat("  %6s", "tasks");
-  std::string text = head + absl::StrFormat("  %6s\n", "s");
+  std::string text = head + "\n";
   for (const VariantResult& result : evaluation.results) {
     text += absl::StrFormat("%-14s %6s", result.variant.name(), BudgetText(result.variant));
     if (result.logits.has_value()) {
@@ -69,7 +65,7 @@ std::string MainTable(const Options& options, const Evaluation& evaluation) {
                               greedy.length_ratio);
     }
     if (!result.tasks.empty()) text += absl::StrFormat("  %5.1f%%", 100 * result.mean_task_score());
-    text += absl::StrFormat("  %6.1f\n", result.seconds);
+    text += '\n';
   }
   return text;
 }
@@ -80,7 +76,7 @@ std::string TaskTable(const Evaluation& evaluation) {
   if (tasks.empty()) return "";
   std::string text = absl::StrFormat("\n%-16s", "tasks, %");
   for (const VariantResult& result : evaluation.results)
-    text += absl::StrFormat(" %12s", Label(result));
+    text += absl::StrFormat(" %12s", result.variant.label());
   text += '\n';
   for (size_t i = 0; i < tasks.size(); ++i) {
     text += absl::StrFormat("%-16s", tasks[i].task);
@@ -95,7 +91,7 @@ std::string TaskTable(const Evaluation& evaluation) {
 std::string LayerTable(const Evaluation& evaluation) {
   std::string text = absl::StrFormat("\n%-16s", "mass / oracle, %");
   for (const VariantResult& result : evaluation.results)
-    text += absl::StrFormat(" %12s", Label(result));
+    text += absl::StrFormat(" %12s", result.variant.label());
   text += '\n';
   for (size_t layer = 0; layer < evaluation.results.front().recall.size(); ++layer) {
     text += absl::StrFormat("layer %-10d", layer);
@@ -131,8 +127,7 @@ Json ResultJson(const VariantResult& result) {
   const Variant& variant = result.variant;
   Json json = {{"name", variant.name()},
                {"algorithm", variant.sparse.algorithm},
-               {"budget", variant.whole() ? Json(nullptr) : Json(variant.sparse.budget_tokens)},
-               {"seconds", result.seconds}};
+               {"budget", variant.whole() ? Json(nullptr) : Json(variant.sparse.budget_tokens)}};
   if (result.logits.has_value()) json["kl"] = LogitsJson(*result.logits);
   if (!result.recall.empty()) {
     json["recall"] = RecallJson(Summarize(result.recall));
@@ -173,6 +168,7 @@ std::string ReportJson(const Options& options, const Evaluation& evaluation) {
                {"greedy_tokens", options.greedy_tokens},
                {"samples", options.samples},
                {"dense_perplexity", evaluation.dense_perplexity},
+               {"seconds", evaluation.seconds},
                {"results", Json::array()}};
   for (const VariantResult& result : evaluation.results) {
     json["results"].push_back(ResultJson(result));

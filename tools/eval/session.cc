@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "common/check.h"
-#include "tools/eval/host_selection.h"
 
 namespace spin::eval {
 namespace {
@@ -19,21 +18,26 @@ class IdleObserver final : public StepObserver {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Session>> Session::Create(ServerConfig config,
-                                                         const Variant& variant, int32_t batch,
-                                                         int32_t max_tokens) {
-  config.sparse = variant.sparse;
-  config.engine.max_num_seqs = batch;
+                                                         std::span<const Variant> variants,
+                                                         int32_t batch, int32_t max_tokens) {
+  SPIN_CHECK(!variants.empty());
+  config.sparse = variants.back().sparse;
+  config.engine.max_num_seqs = batch * static_cast<int32_t>(variants.size());
   config.engine.max_batched_tokens = max_tokens;
   config.max_model_len = max_tokens;
   SPIN_ASSIGN_OR_RETURN(ModelPlan plan, PlanModel(config));
+  SPIN_ASSIGN_OR_RETURN(auto variant_switch, VariantSwitch::Create(variants, plan.folder.config,
+                                                                   plan.cache.plan.geometry, batch,
+                                                                   *plan.backend.device));
   std::unique_ptr<Session> session(new Session());
-  if (variant.selector != Selector::kAlgorithm) {
-    SPIN_ASSIGN_OR_RETURN(
-        plan.algorithm,
-        HostSelection::Create(std::move(plan.algorithm), variant.selector, plan.cache.plan.geometry,
-                              batch, *plan.backend.device));
-    session->idle_ = std::make_unique<IdleObserver>();
+  session->batch_ = batch;
+  session->num_variants_ = variants.size();
+  session->switch_ = variant_switch.get();
+  session->idle_ = std::make_unique<IdleObserver>();
+  for (int32_t layer = 0; layer < plan.folder.config.num_layers; ++layer) {
+    plan.cache.layers[static_cast<size_t>(layer)] = variant_switch->Demand(layer);
   }
+  plan.algorithm = std::move(variant_switch);
   SPIN_ASSIGN_OR_RETURN(session->stack_,
                         ModelStack::Create(config, std::move(plan), session->metrics_));
   session->sampled_.resize(static_cast<size_t>(session->geometry().max_rows));
@@ -43,24 +47,26 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Create(ServerConfig config,
 
 Session::~Session() = default;
 
-absl::StatusOr<RowId> Session::Start(std::span<const int32_t> prompt, int32_t max_new) {
+absl::StatusOr<std::vector<RowId>> Session::Start(std::span<const int32_t> prompt,
+                                                  int32_t max_new) {
   KvCacheManager& memory = stack_->memory();
   const auto length = static_cast<int64_t>(prompt.size());
-  SPIN_RETURN_IF_ERROR(memory.CheckFits(length, length + max_new, 1));
-  const auto rows = memory.Admit(length, length + max_new, 1);
+  const auto copies = static_cast<int32_t>(num_variants_);
+  SPIN_RETURN_IF_ERROR(memory.CheckFits(length, length + max_new, copies));
+  auto rows = memory.Admit(length, length + max_new, copies);
   if (!rows.has_value()) {
     return ResourceExhausted(
-        "no room for another sequence of %d tokens: raise memory.hbm_budget or memory.host_pool, "
-        "or lower the batch",
-        length + max_new);
+        "no room for another prompt of %d tokens under %d variants: raise memory.hbm_budget or "
+        "memory.host_pool, or lower the batch",
+        length, copies);
   }
   stack_->executor().ApplyTables(memory.TakeCommands());
   SamplingRow sampling;
   sampling.temperature = 0;
   sampling.prompt_tokens = static_cast<int32_t>(length);
-  stack_->executor().StartRow((*rows)[0], sampling, prompt, {});
+  for (const RowId row : *rows) stack_->executor().StartRow(row, sampling, prompt, {});
   Prefill(*rows, {prompt.begin(), prompt.end()});
-  return (*rows)[0];
+  return *std::move(rows);
 }
 
 void Session::Prefill(std::span<const RowId> rows, std::vector<int32_t> tokens) {
@@ -79,8 +85,9 @@ void Session::Prefill(std::span<const RowId> rows, std::vector<int32_t> tokens) 
   }
 }
 
-void Session::Step(std::span<const RowId> rows) {
+void Session::Step(size_t variant, std::span<const RowId> rows) {
   Executor& executor = stack_->executor();
+  switch_->Use(variant);
   executor.ApplyTables(stack_->memory().TakeCommands());
   executor.EnqueueDecode(rows);
   stack_->memory().Advance(rows);
@@ -90,8 +97,8 @@ void Session::Step(std::span<const RowId> rows) {
   }
 }
 
-void Session::Release(RowId row) {
-  stack_->memory().Release(row);
+void Session::Release(std::span<const RowId> rows) {
+  for (const RowId row : rows) stack_->memory().Release(row);
   stack_->executor().ApplyTables(stack_->memory().TakeCommands());
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "models/sparse/sparse_options.h"
 
@@ -25,8 +26,15 @@ struct Variant {
     if (selector == Selector::kOracle) return "oracle";
     return sparse.exact ? sparse.algorithm + " exact" : sparse.algorithm;
   }
+  // "quest 256"; what has no budget is named alone.
+  std::string label() const {
+    return whole() ? name() : name() + " " + std::to_string(sparse.budget_tokens);
+  }
   // The context is attended to as a whole: a budget means nothing.
   bool whole() const { return sparse.exact || sparse.algorithm == "dense"; }
 };
+
+// Variants that can share one executor (variant_switch.h). The last one has the largest budget.
+using VariantGroup = std::vector<Variant>;
 
 }  // namespace spin::eval

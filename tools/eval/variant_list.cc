@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <utility>
 
 #include "models/sparse/sparse_registry.h"
 #include "tools/eval/evaluation.h"
@@ -19,45 +20,48 @@ SparseOptions WithBudget(SparseOptions sparse, int32_t budget) {
   return sparse;
 }
 
+// The algorithm at each budget and, asked for, the controls of its page size.
+VariantGroup AtBudgets(const SparseOptions& sparse, const Options& options, bool with_controls) {
+  VariantGroup group;
+  const auto add = [&](Selector selector) {
+    for (const int32_t budget : options.budgets) {
+      group.push_back({.sparse = WithBudget(sparse, budget), .selector = selector});
+    }
+  };
+  add(Selector::kAlgorithm);
+  if (with_controls && options.window) add(Selector::kWindow);
+  if (with_controls && options.oracle) add(Selector::kOracle);
+  return group;
+}
+
 }  // namespace
 
-absl::StatusOr<std::vector<Variant>> ListVariants(const Options& options,
-                                                  const ServerConfig& config,
-                                                  const ModelConfig& model) {
+absl::StatusOr<std::vector<VariantGroup>> ListVariants(const Options& options,
+                                                       const ServerConfig& config,
+                                                       const ModelConfig& model) {
   std::vector<std::string> names = options.algorithms;
   if (names.empty()) names = SparseAlgorithmNames();
   std::erase(names, "dense");
-  SparseOptions sparse = config.sparse;
-  sparse.exact = false;
-  std::vector<Variant> variants;
-  variants.emplace_back();  // dense
-  std::optional<SparseOptions> first;
+  std::vector<VariantGroup> groups = {{Variant{}}};  // dense
+  bool has_controls = false;
   for (const std::string& name : names) {
+    SparseOptions sparse = config.sparse;
     sparse.algorithm = name;
+    sparse.exact = false;
     const absl::Status status = CanServe(WithBudget(sparse, options.budgets.back()), model);
     if (!status.ok() && options.algorithms.empty()) continue;
-    if (!first.has_value()) first = sparse;
     if (options.exact) {
       Variant exact{.sparse = WithBudget(sparse, options.budgets.back())};
       exact.sparse.exact = true;
-      variants.push_back(exact);
+      groups.push_back({exact});
     }
-    for (const int32_t budget : options.budgets) {
-      variants.push_back({.sparse = WithBudget(sparse, budget)});
-    }
-  }
-  for (const auto& [asked, selector] : {std::pair(options.window, Selector::kWindow),
-                                        std::pair(options.oracle, Selector::kOracle)}) {
-    if (!asked || !first.has_value()) continue;
-    for (const int32_t budget : options.budgets) {
-      variants.push_back({.sparse = WithBudget(*first, budget), .selector = selector});
+    groups.push_back(AtBudgets(sparse, options, !std::exchange(has_controls, true)));
+    for (const Variant& variant : groups.back()) {
+      const absl::Status served = CanServe(variant.sparse, model);
+      if (!served.ok()) return Annotate(served, variant.name());
     }
   }
-  for (const Variant& variant : variants) {
-    const absl::Status status = CanServe(variant.sparse, model);
-    if (!status.ok()) return Annotate(status, variant.name());
-  }
-  return variants;
+  return groups;
 }
 
 }  // namespace spin::eval
