@@ -32,8 +32,9 @@ def evaluate(*args, status=0):
 
 class SmolLM2Test(unittest.TestCase):
     def test_logits_and_attention(self):
-        results, table = evaluate("--algorithms", "quest", "--measure", "kl,recall", "--context", "512", "--documents",
-                                  "2", "--batch", "2", "--forced", "12", "--recall-steps", "2", "--budgets", "64,512")
+        results, table = evaluate("--algorithms", "quest", "--measure", "kl,recall", "--context", "512",
+                                  "--documents", "2", "--batch", "2", "--forced", "12", "--recall-steps", "2",
+                                  "--budgets", "64,512")
         for label in ("quest exact", "quest 512", "window 512", "oracle 512"):
             self.assertLess(results[label]["kl"]["mean_kl"], 1e-9, table)
             self.assertEqual(results[label]["kl"]["top1_agreement"], 1, table)
@@ -46,8 +47,9 @@ class SmolLM2Test(unittest.TestCase):
         self.assertLess(small["quest"]["kl"]["mean_kl"], 2, table)
 
     def test_a_needle_is_found_with_the_budget_for_it(self):
-        results, table = evaluate("--algorithms", "quest", "--measure", "tasks", "--tasks", "niah_single_1", "--context",
-                                  "400", "--samples", "2", "--batch", "2", "--budgets", "400", "--controls", "exact")
+        results, table = evaluate("--algorithms", "quest", "--measure", "tasks", "--tasks", "niah_single_1",
+                                  "--context", "400", "--samples", "2", "--batch", "2", "--budgets", "400",
+                                  "--controls", "exact")
         self.assertEqual(results["dense"]["task_mean"], 1, table)
         self.assertEqual(results["quest exact"]["tasks"], results["dense"]["tasks"])
         self.assertEqual(results["quest 400"]["tasks"], results["dense"]["tasks"])

@@ -35,11 +35,12 @@ double Overlap(std::span<const int32_t> selected, std::span<const int32_t> best)
 
 absl::StatusOr<std::unique_ptr<AttentionMeter>> AttentionMeter::Create(Device& device,
                                                                        const KvGeometry& geometry,
-                                                                       int32_t max_batch) {
+                                                                       int32_t max_batch,
+                                                                       int32_t max_selected) {
   const int64_t streams = int64_t{max_batch} * geometry.num_kv_heads;
   SPIN_ASSIGN_OR_RETURN(std::unique_ptr<PageReader> reader, PageReader::Create(device, geometry));
   SPIN_ASSIGN_OR_RETURN(Buffer ids,
-                        device.Allocate(MemoryKind::kPinned, streams * geometry.max_pages() * 4));
+                        device.Allocate(MemoryKind::kPinned, streams * max_selected * 4));
   SPIN_ASSIGN_OR_RETURN(Buffer count, device.Allocate(MemoryKind::kPinned, streams * 4));
   return std::unique_ptr<AttentionMeter>(new AttentionMeter(
       device, geometry.num_layers, std::move(reader), std::move(ids), std::move(count)));

@@ -40,10 +40,11 @@ RecallSummary Summarize(const std::vector<LayerRecall>& layers);  // all samples
 
 class AttentionMeter {
  public:
-  // `device` outlives the meter.
+  // For steps of at most `max_batch` rows and selections of at most `max_selected` pages. `device` outlives the meter.
   static absl::StatusOr<std::unique_ptr<AttentionMeter>> Create(Device& device,
                                                                 const KvGeometry& geometry,
-                                                                int32_t max_batch);
+                                                                int32_t max_batch,
+                                                                int32_t max_selected);
 
   // Adds all rows of the step's layer. Waits for the stage's stream.
   void Measure(const DecodeStage& stage, const Selection& selection);

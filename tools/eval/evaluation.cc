@@ -87,9 +87,9 @@ absl::Status MeasureForced(const Options& options, Session& session, Inputs& inp
   std::vector<std::unique_ptr<AttentionMeter>> meters;
   std::vector<AttentionMeter*> meter_of;
   for (size_t i = 0; options.recall && i < results.size(); ++i) {
-    SPIN_ASSIGN_OR_RETURN(
-        std::unique_ptr<AttentionMeter> meter,
-        AttentionMeter::Create(session.device(), session.geometry(), session.batch()));
+    SPIN_ASSIGN_OR_RETURN(std::unique_ptr<AttentionMeter> meter,
+                          AttentionMeter::Create(session.device(), session.geometry(),
+                                                 session.batch(), session.max_selected()));
     meter_of.push_back(meter.get());
     meters.push_back(std::move(meter));
   }

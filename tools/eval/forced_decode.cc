@@ -89,7 +89,9 @@ absl::Status RunBatch(Session& session, StepTap& tap, std::span<const Tokens> do
 absl::Status ForcedDecode(Session& session, std::span<const Tokens> documents,
                           const ForcedOptions& options, LogitsSink sink) {
   const auto batch = static_cast<size_t>(session.batch());
-  const int64_t bytes = int64_t{session.batch()} * session.plan().folder.config.vocab_size * 4;
+  // A device may round the rows of a step up.
+  const int64_t bytes =
+      int64_t{session.plan().executor.max_batch} * session.plan().folder.config.vocab_size * 4;
   SPIN_ASSIGN_OR_RETURN(Buffer logits, session.device().Allocate(MemoryKind::kPinned, bytes));
   StepTap tap(session.device(), std::move(logits));
   for (size_t first = 0; first < documents.size(); first += batch) {

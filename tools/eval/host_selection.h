@@ -17,6 +17,9 @@
 
 namespace spin::eval {
 
+// The most pages that one Select of the algorithm returns, in any layer; 1 where all need the whole context.
+int32_t MostSelected(const SparseAlgorithm& algorithm, int32_t num_layers);
+
 class HostSelection final : public SparseAlgorithm {
  public:
   // Page size, demand and summaries are `inner`'s. `device` outlives the selection. REQUIRES: selector is a control.
@@ -33,22 +36,24 @@ class HostSelection final : public SparseAlgorithm {
 
  private:
   HostSelection(std::unique_ptr<SparseAlgorithm> inner, Selector selector, Device& device,
-                std::unique_ptr<PageReader> reader, Buffer ids, Buffer count)
+                std::unique_ptr<PageReader> reader, int32_t width, Buffer ids, Buffer count)
       : inner_(std::move(inner)),
         selector_(selector),
         device_(device),
         reader_(std::move(reader)),
+        width_(width),
         ids_(std::move(ids)),
         count_(std::move(count)) {}
 
-  std::vector<int32_t> Choose(const LayerView& view, const std::vector<float>& mass,
-                              const KvGeometry& geometry, int32_t head, int32_t budget) const;
+  std::vector<int32_t> Choose(const std::vector<float>& mass, const KvGeometry& geometry,
+                              int32_t head, int32_t pages, int32_t budget) const;
 
   std::unique_ptr<SparseAlgorithm> inner_;
   const Selector selector_;
   Device& device_;
   std::unique_ptr<PageReader> reader_;
-  Buffer ids_, count_;  // pinned: as SelectScratch
+  const int32_t width_;  // most pages that one Select returns
+  Buffer ids_, count_;   // pinned: [max_batch][Hkv][width], [max_batch][Hkv]
 };
 
 }  // namespace spin::eval

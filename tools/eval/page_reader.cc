@@ -32,6 +32,14 @@ int32_t PageReader::NumRows(const DecodeStage& stage) {
   return FetchInt(stage.decode.num_rows, stage.stream);
 }
 
+int32_t PageReader::Row(const DecodeStage& stage, int32_t place) {
+  return FetchInt(stage.decode.rows + place, stage.stream);
+}
+
+int32_t PageReader::Position(const DecodeStage& stage, int32_t place) {
+  return FetchInt(stage.decode.position + Row(stage, place), stage.stream);
+}
+
 // Resident: page p lies in slot p. Tiered: the host has every page, since new tokens are written through.
 void PageReader::FetchExtents(const DecodeStage& stage, int32_t row, int32_t count) {
   const KvTables& tables = stage.tables;
@@ -69,9 +77,8 @@ void PageReader::CopyKeys(const KvGeometry& geometry, int32_t position, LayerVie
 
 void PageReader::Read(const DecodeStage& stage, int32_t place, LayerView& view) {
   const KvGeometry& geometry = stage.tables.geometry;
-  const int32_t row = FetchInt(stage.decode.rows + place, stage.stream);
-  view.position = FetchInt(stage.decode.position + row, stage.stream);
-  FetchExtents(stage, row, CeilDiv(view.position + 1, kExtentTokens));
+  view.position = Position(stage, place);
+  FetchExtents(stage, Row(stage, place), CeilDiv(view.position + 1, kExtentTokens));
   const int64_t width =
       int64_t{geometry.num_q_heads + 2 * geometry.num_kv_heads} * geometry.head_dim;
   const int64_t bytes = width * SizeOf(geometry.dtype);

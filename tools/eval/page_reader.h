@@ -33,8 +33,9 @@ class PageReader {
   // stage's qkv. Overwrites `view`.
   void Read(const DecodeStage& stage, int32_t place, LayerView& view);
 
-  // Rows of the step.
+  // Rows of the step, and the position of one's token.
   int32_t NumRows(const DecodeStage& stage);
+  int32_t Position(const DecodeStage& stage, int32_t place);
 
  private:
   PageReader(Device& device, Buffer words, Buffer qkv, Buffer extents)
@@ -43,6 +44,7 @@ class PageReader {
         qkv_(std::move(qkv)),
         extents_(std::move(extents)) {}
 
+  int32_t Row(const DecodeStage& stage, int32_t place);
   int32_t FetchInt(const int32_t* from, Stream& stream);
   void FetchExtents(const DecodeStage& stage, int32_t row, int32_t count);
   void CopyKeys(const KvGeometry& geometry, int32_t position, LayerView& view) const;

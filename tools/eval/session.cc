@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "common/check.h"
+#include "tools/eval/host_selection.h"
 
 namespace spin::eval {
 namespace {
@@ -33,6 +34,7 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Create(ServerConfig config,
   session->batch_ = batch;
   session->num_variants_ = variants.size();
   session->switch_ = variant_switch.get();
+  session->max_selected_ = MostSelected(*variant_switch, plan.folder.config.num_layers);
   session->idle_ = std::make_unique<IdleObserver>();
   for (int32_t layer = 0; layer < plan.folder.config.num_layers; ++layer) {
     plan.cache.layers[static_cast<size_t>(layer)] = variant_switch->Demand(layer);

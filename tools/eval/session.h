@@ -47,6 +47,7 @@ class Session {
 
   size_t num_variants() const { return num_variants_; }
   int32_t batch() const { return batch_; }
+  int32_t max_selected() const { return max_selected_; }  // pages of one Select, under any variant
   const ModelPlan& plan() const { return stack_->plan(); }
   const KvGeometry& geometry() const { return stack_->store().tables().geometry; }
   Device& device() { return *plan().backend.device; }
@@ -60,6 +61,7 @@ class Session {
   VariantSwitch* switch_ = nullptr;     // the executor's algorithm
   std::unique_ptr<StepObserver> idle_;  // keeps steps, which differ by variant, from being captured
   int32_t batch_ = 0;
+  int32_t max_selected_ = 0;
   size_t num_variants_ = 0;
   std::vector<int32_t> sampled_;  // by row
 };
