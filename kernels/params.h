@@ -196,15 +196,31 @@ struct QuestScoreParams {
   float* scores = nullptr;  // [max_batch][Hkv][max_pages]
 };
 
-// The critical partitions of each stream: the first `fixed_first` and the last page always, then the best scores
-// until `budget_pages` are chosen; ties go to the lower id. Ids come out ascending. With num_pages <= budget_pages:
-// all.
+// How many pages of a stream one Select returns, by the pages that the stream has. Fixed pages are always among them:
+// the first (attention sink), the last (local window, the tail among them), and those whose score is +infinity (an
+// Index marks outliers so, at most `outliers` a stream).
+struct PageBudget {
+  int32_t fixed_first = 0;
+  int32_t fixed_last = 1;  // >= 1: the tail
+  int32_t outliers = 0;
+  int32_t selectable = 0;       // chosen by score, at least so many
+  int32_t context_divisor = 0;  // and at least pages / context_divisor; 0: no such rule
+
+  constexpr int32_t fixed() const { return fixed_first + fixed_last + outliers; }
+  constexpr int32_t Selectable(int32_t pages) const {
+    const int32_t share = context_divisor > 0 ? (pages + context_divisor - 1) / context_divisor : 0;
+    return share > selectable ? share : selectable;
+  }
+  constexpr int32_t Total(int32_t pages) const { return fixed() + Selectable(pages); }
+};
+
+// The critical partitions of each stream: the first `fixed_first` and the last `fixed_last` pages always, then the best
+// scores until budget.Total(pages) are chosen; ties go to the lower id. Ids come out ascending. With pages <= Total: all.
 struct SelectTopKParams {
   DecodeRows decode;
   const float* scores = nullptr;  // [max_batch][Hkv][max_pages]
   KvGeometry geometry;
-  int32_t budget_pages = 0;  // >= fixed_first + 1
-  int32_t fixed_first = 0;
+  PageBudget budget;
   int32_t* ids = nullptr;    // [max_batch][Hkv][max_selected]
   int32_t* count = nullptr;  // [max_batch][Hkv]
   int32_t max_selected = 0;

@@ -35,7 +35,7 @@ std::pair<int32_t, int32_t> ListLimits(const SparseAlgorithm& algorithm,
   int32_t selected = 1;
   for (int32_t layer = 0; layer < geometry.num_layers; ++layer) {
     const LayerDemand demand = algorithm.Demand(layer);
-    const int32_t pages = demand.fixed_pages + demand.selectable_pages;
+    const int32_t pages = demand.fixed_pages + demand.Selectable(geometry.max_pages());
     list = std::max(list, demand.whole_context ? geometry.max_pages() : pages);
     if (!demand.whole_context) selected = std::max(selected, pages);
   }

@@ -1,5 +1,4 @@
-// The critical partitions of a stream: the fixed first pages, the last page, and the best scores
-// between them.
+// The critical partitions of a stream: the fixed first and last pages, and the best scores between them.
 //
 // Exact radix selection over ordered keys, 11 + 11 + 10 bits, in place on the scores: no sort and
 // no scratch. A key orders as the score does; -0 equals +0, and NaN is below everything, so that a
@@ -50,13 +49,14 @@ Cut FindCut(const float* scores, int32_t n, int32_t k) {
 
 void SelectTopK(const SelectTopKParams& p, ThreadPool& pool) {
   const KvGeometry& g = p.geometry;
-  SPIN_CHECK(p.fixed_first >= 0 && p.budget_pages > p.fixed_first);
+  const PageBudget& budget = p.budget;
+  SPIN_CHECK(budget.fixed_first >= 0 && budget.fixed_last >= 1 && budget.Selectable(0) >= 0);
   const int64_t streams = int64_t{NumRows(p.decode)} * g.num_kv_heads;
   pool.ParallelFor(streams, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int32_t row = p.decode.rows[i / g.num_kv_heads];
       const int32_t last = p.decode.position[row] / g.page_tokens;
-      const int32_t count = std::min(last + 1, p.budget_pages);
+      const int32_t count = std::min(last + 1, budget.Total(last + 1));
       SPIN_CHECK(last < g.max_pages() && count <= p.max_selected);
       int32_t* ids = p.ids + i * p.max_selected;
       p.count[i] = count;
@@ -65,16 +65,18 @@ void SelectTopK(const SelectTopKParams& p, ThreadPool& pool) {
         continue;
       }
       const float* scores = p.scores + i * g.max_pages();
-      for (int32_t page = 0; page < p.fixed_first; ++page) *ids++ = page;
-      const int32_t best = count - p.fixed_first - 1;
+      const int32_t first = budget.fixed_first;
+      const int32_t end = last + 1 - budget.fixed_last;  // candidates are first .. end - 1
+      for (int32_t page = 0; page < first; ++page) *ids++ = page;
+      const int32_t best = count - budget.fixed_first - budget.fixed_last;
       if (best > 0) {
-        Cut cut = FindCut(scores + p.fixed_first, last - p.fixed_first, best);
-        for (int32_t page = p.fixed_first; page < last; ++page) {
+        Cut cut = FindCut(scores + first, end - first, best);
+        for (int32_t page = first; page < end; ++page) {
           const uint32_t key = OrderedKey(scores[page]);
           if (key > cut.key || (key == cut.key && cut.equal-- > 0)) *ids++ = page;
         }
       }
-      *ids = last;
+      for (int32_t page = end; page <= last; ++page) *ids++ = page;
     }
   });
 }

@@ -1,4 +1,4 @@
-// The critical partitions of a stream: the fixed first pages, the last page, and the best scores between them.
+// The critical partitions of a stream: the fixed first and last pages, and the best scores between them.
 //
 // One CTA a stream. Exact radix selection over ordered keys that are held in registers, then compaction in order of id:
 // the ids are those of kernels/cpu/select_topk.cc for the same scores. A key orders as the score does; -0 equals +0,
@@ -246,20 +246,24 @@ __global__ void __launch_bounds__(kThreads, 2) SelectKernel(const SelectTopKPara
   if (place >= NumRows(p.decode)) return;
   const int64_t stream = int64_t{place} * g.num_kv_heads + blockIdx.x;
   const int32_t last = p.decode.position[p.decode.rows[place]] / g.page_tokens;
-  const int32_t count = min(last + 1, p.budget_pages);
+  const PageBudget& budget = p.budget;
+  const int32_t count = min(last + 1, budget.Total(last + 1));
   SPIN_DEVICE_CHECK(last < g.max_pages() && count <= p.max_selected);
   int32_t* ids = p.ids + stream * p.max_selected;
-  if (threadIdx.x == 0) {
-    p.count[stream] = count;
-    ids[count - 1] = last;
-  }
-  const int32_t fixed = count == last + 1 ? last : p.fixed_first;
+  if (threadIdx.x == 0) p.count[stream] = count;
+  const bool all = count == last + 1;
+  const int32_t fixed = all ? count : budget.fixed_first;
   for (auto page = static_cast<int32_t>(threadIdx.x); page < fixed; page += kThreads) {
     ids[page] = page;
   }
-  const int32_t best = count - 1 - fixed;
+  if (all) return;
+  for (auto i = static_cast<int32_t>(threadIdx.x); i < budget.fixed_last; i += kThreads) {
+    ids[count - 1 - i] = last - i;
+  }
+  const int32_t best = count - fixed - budget.fixed_last;
   if (best == 0) return;
-  const Candidates candidates = {p.scores + stream * g.max_pages(), fixed, last};
+  const Candidates candidates = {p.scores + stream * g.max_pages(), fixed,
+                                 last + 1 - budget.fixed_last};
   Keys keys(candidates);
   const Cut cut = FindCut(keys, best, shared);
   WriteChosen(candidates, keys, cut, ids + fixed, shared);
@@ -268,7 +272,8 @@ __global__ void __launch_bounds__(kThreads, 2) SelectKernel(const SelectTopKPara
 }  // namespace
 
 void SelectTopK(const SelectTopKParams& p, cudaStream_t stream) {
-  SPIN_CHECK(p.fixed_first >= 0 && p.budget_pages > p.fixed_first);
+  const PageBudget& budget = p.budget;
+  SPIN_CHECK(budget.fixed_first >= 0 && budget.fixed_last >= 1 && budget.Selectable(0) >= 0);
   SPIN_CHECK_EQ(p.geometry.max_pages() % 4, 0);
   if (p.decode.max_batch == 0) return;
   const dim3 grid(static_cast<unsigned>(p.geometry.num_kv_heads),

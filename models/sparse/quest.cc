@@ -15,14 +15,13 @@ absl::StatusOr<std::unique_ptr<SparseAlgorithm>> QuestAlgorithm::Make(
     return InvalidArgument("sparse.quest.dense_layers: %d is not in 0..%d",
                            options.quest_dense_layers, shape.num_layers);
   }
-  return std::make_unique<QuestAlgorithm>(budget_pages, options.quest_dense_layers, shape.head_dim);
+  const PageBudget budget = {.fixed_first = kFixedFirst, .selectable = budget_pages - kFixedPages};
+  return std::make_unique<QuestAlgorithm>(budget, options.quest_dense_layers, shape.head_dim);
 }
 
 LayerDemand QuestAlgorithm::Demand(int32_t layer) const {
   if (layer < dense_layers_) return {.whole_context = true};
-  return {.whole_context = false,
-          .fixed_pages = kFixedPages,
-          .selectable_pages = budget_pages_ - kFixedPages};
+  return DemandOf(budget_);
 }
 
 void QuestAlgorithm::IndexPrefill(const PrefillStage& stage) const {
@@ -42,7 +41,6 @@ void QuestAlgorithm::IndexDecode(const DecodeStage& stage) const {
 
 Selection QuestAlgorithm::Select(const DecodeStage& stage) const {
   if (stage.layer < dense_layers_) return {};
-  SPIN_CHECK_LE(budget_pages_, stage.scratch.max_selected);
   stage.ops.QuestScore({.decode = stage.decode,
                         .qkv = stage.qkv,
                         .layer = stage.layer,
@@ -53,8 +51,7 @@ Selection QuestAlgorithm::Select(const DecodeStage& stage) const {
   stage.ops.SelectTopK({.decode = stage.decode,
                         .scores = stage.scratch.scores,
                         .geometry = stage.tables.geometry,
-                        .budget_pages = budget_pages_,
-                        .fixed_first = kFixedFirst,
+                        .budget = budget_,
                         .ids = stage.scratch.ids,
                         .count = stage.scratch.count,
                         .max_selected = stage.scratch.max_selected},

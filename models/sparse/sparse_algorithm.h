@@ -12,6 +12,14 @@
 
 namespace spin {
 
+// The demand of a layer whose Select keeps to the budget.
+inline LayerDemand DemandOf(const PageBudget& budget) {
+  return {.whole_context = false,
+          .fixed_pages = budget.fixed(),
+          .selectable_pages = budget.selectable,
+          .context_divisor = budget.context_divisor};
+}
+
 class SparseAlgorithm {
  public:
   virtual ~SparseAlgorithm() = default;

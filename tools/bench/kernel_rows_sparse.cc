@@ -108,15 +108,15 @@ KernelRow TopKRow(const std::string& name, int32_t batch, int32_t pages, BenchMe
   const DecodeRows decode =
       MakeDecodeRows(memory, std::vector<int32_t>(static_cast<size_t>(batch), pages * 16 - 1));
   return {name, Ceiling::kCopy, 4.0 * batch * kKvHeads * pages, 16, [=, &memory](int64_t) {
-            memory.backend().ops->SelectTopK({.decode = decode,
-                                              .scores = scores,
-                                              .geometry = g,
-                                              .budget_pages = kBudget,
-                                              .fixed_first = 1,
-                                              .ids = ids,
-                                              .count = count,
-                                              .max_selected = kBudget},
-                                             memory.stream());
+            memory.backend().ops->SelectTopK(
+                {.decode = decode,
+                 .scores = scores,
+                 .geometry = g,
+                 .budget = {.fixed_first = 1, .selectable = kBudget - 2},
+                 .ids = ids,
+                 .count = count,
+                 .max_selected = kBudget},
+                memory.stream());
           }};
 }
 
