@@ -35,8 +35,8 @@ __device__ __forceinline__ int32_t LoadNow(const int32_t* from) {
   return value;
 }
 
-// A row's list of slots. kRunPages: pages of 8 tokens, so that a step is two of them; else it lies in one. Its tokens are
-// counted from the begin of all lists, the row's `origin` the first: one number less to carry.
+// A row's list of slots. kRunPages: pages of 8 tokens, so that a step is two of them; else it lies in one. Its tokens
+// are counted from the begin of all lists, the row's `origin` the first: one number less to carry.
 template <bool kRunPages>
 struct SlotList {
   // Slots of the two runs of the step at `token`. Past the list's end: of its last page, so that they can be read.
@@ -72,13 +72,13 @@ __device__ void LoadQueries(const PagedTask& task, int place, int kv_head, CtaSt
   shared.queries[warp][lane] = q;
 }
 
-// What of the row is the CTA's, into shared memory. Returns the pages of the row's list, 0 where there is nothing to do.
+// What of the row is the CTA's, into shared memory. Returns the pages of the row's list, 0 where nothing is to do.
 template <int D>
 __device__ __forceinline__ int TakeParts(const PagedTask& task, int place, CtaState<D>& shared) {
   const int row = place * task.num_kv_heads + static_cast<int>(blockIdx.y);
   const int num_rows = LoadNow(task.num_rows);
   const int num_pages = LoadNow(task.list_len + row);  // of an unused place: not looked at
-  if (place >= num_rows) return 0;
+  if (task.first_place + place >= num_rows) return 0;
   SPIN_DEVICE_CHECK(0 < num_pages && num_pages <= task.max_list);
   const int capacity = num_pages << task.page_shift;
   const int rounds = (capacity + kRoundTokens - 1) / kRoundTokens;
@@ -263,39 +263,44 @@ int32_t MaxParts(const KvGeometry& g) {
   return static_cast<int32_t>(std::max<int64_t>(1, std::min(wanted, room)));
 }
 
-// CTAs to launch a row: four waves of them, so that rows of different lengths even out, as far as the longest list has work
-// for them.
+// CTAs to launch a row: four waves of them, so that rows of different lengths even out, as far as the longest list has
+// work for them.
 int32_t CtasPerRow(int32_t max_rounds, int32_t max_parts, int32_t num_rows, int32_t to_fill) {
   const int32_t waves = 4 * kCtasPerSm * Traits().num_sms / num_rows;
   const int32_t ctas = CtasOfRow(max_rounds, max_parts, std::max(waves, 1), to_fill);
   return CeilDiv(max_parts, CeilDiv(max_parts, ctas));
 }
 
+// Places of one launch: as many as scratch has room for, and as SlotList can count the tokens of.
+int32_t PlacesPerLaunch(const PagedAttentionParams& p) {
+  const KvGeometry& g = p.tables.geometry;
+  const int64_t in_scratch = std::min(kPartialFloats / (int64_t{g.num_q_heads} * (g.head_dim + 2)),
+                                      kTickets / g.num_kv_heads);
+  const int64_t tokens = int64_t{g.num_kv_heads} * p.max_list * g.page_tokens;
+  const int64_t countable = (INT32_MAX - 4 * kRoundTokens) / tokens;  // steps look past a list
+  const int64_t places = std::min(in_scratch, countable);
+  SPIN_CHECK_GE(places, 1);
+  return static_cast<int32_t>(std::min<int64_t>(places, p.decode.max_batch));
+}
+
 template <int D>
 void LaunchBf16(const PagedAttentionParams& p, const Scratch& scratch, cudaStream_t stream) {
   const KvGeometry& g = p.tables.geometry;
-  const int32_t num_rows = p.decode.max_batch * g.num_kv_heads;
+  const int32_t places = PlacesPerLaunch(p);
+  const int32_t num_rows = places * g.num_kv_heads;
   const int64_t row_floats = int64_t{g.group()} * (D + 2);
   const int32_t max_rounds = CeilDiv(p.max_list * g.page_tokens, kRoundTokens);
   const int64_t room = kPartialFloats / (num_rows * row_floats);
-  SPIN_CHECK(int64_t{num_rows} * p.max_list * g.page_tokens < INT32_MAX);  // SlotList counts them
-  const auto max_parts = static_cast<int32_t>(std::min<int64_t>(MaxParts(g), room));
-  SPIN_CHECK(max_parts >= 1 && num_rows <= kTickets);
   PagedTask task;
   task.num_rows = p.decode.num_rows;
-  task.rows = p.decode.rows;
   task.position = p.decode.position;
-  task.qkv = static_cast<const Bf16*>(p.qkv);
   task.slots = static_cast<const char*>(p.tables.slots);
-  task.page_list = p.page_list;
-  task.list_len = p.list_len;
-  task.out = static_cast<Bf16*>(p.out);
   task.max_list = p.max_list;
   task.page_shift = std::countr_zero(static_cast<uint32_t>(g.page_tokens));
   task.num_kv_heads = g.num_kv_heads;
   task.group = g.group();
-  task.max_parts = max_parts;
-  task.part_stride = std::min(max_parts, max_rounds);
+  task.max_parts = static_cast<int32_t>(std::min<int64_t>(MaxParts(g), room));
+  task.part_stride = std::min(task.max_parts, max_rounds);
   task.part_sums = scratch.partials;
   const int64_t part_heads = int64_t{num_rows} * task.part_stride * g.group();
   task.part_states = reinterpret_cast<float2*>(scratch.partials + part_heads * D);
@@ -303,12 +308,20 @@ void LaunchBf16(const PagedAttentionParams& p, const Scratch& scratch, cudaStrea
   task.scale = 1.44269504f / std::sqrt(static_cast<float>(D));
   task.ctas_to_fill = std::max(1, kCtasPerSm * Traits().num_sms / num_rows);
   const int32_t ctas = CtasPerRow(max_rounds, task.part_stride, num_rows, task.ctas_to_fill);
-  const dim3 grid(static_cast<unsigned>(ctas), static_cast<unsigned>(g.num_kv_heads),
-                  static_cast<unsigned>(p.decode.max_batch));
   // The warps' states, then what the groups of threads that merge parts hand each other.
   const size_t shared_bytes = std::max(StateBytes<D>(g.group()), kThreads * sizeof(float4));
-  Launch(g.page_tokens == 8 ? AttendBf16<D, true> : AttendBf16<D, false>, grid, kThreads,
-         shared_bytes, stream, task);
+  for (int32_t first = 0; first < p.decode.max_batch; first += places) {
+    task.first_place = first;
+    task.rows = p.decode.rows + first;
+    task.qkv = static_cast<const Bf16*>(p.qkv) + first * QkvWidth(g);
+    task.page_list = p.page_list + int64_t{first} * g.num_kv_heads * p.max_list;
+    task.list_len = p.list_len + int64_t{first} * g.num_kv_heads;
+    task.out = static_cast<Bf16*>(p.out) + int64_t{first} * g.num_q_heads * D;
+    const dim3 grid(static_cast<unsigned>(ctas), static_cast<unsigned>(g.num_kv_heads),
+                    static_cast<unsigned>(std::min(places, p.decode.max_batch - first)));
+    Launch(g.page_tokens == 8 ? AttendBf16<D, true> : AttendBf16<D, false>, grid, kThreads,
+           shared_bytes, stream, task);
+  }
 }
 
 }  // namespace

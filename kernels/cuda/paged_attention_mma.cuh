@@ -169,8 +169,9 @@ struct Attention {
     }
   }
 
-  // Writes the state of the group's heads: sum[head][stride], max[head], weight[head]. Dimensions are in SumOrder, word by
-  // word: no register has to move to a neighbour's side, and with a stride of 4 (mod 16) no two lanes meet in a bank.
+  // Writes the state of the group's heads: sum[head][stride], max[head], weight[head]. Dimensions are in SumOrder, word
+  // by word: no register has to move to a neighbour's side, and with a stride of 4 (mod 16) no two lanes meet in a
+  // bank.
   __device__ __forceinline__ void Write(float* sums, int stride, float* maxima, float* weights,
                                         int group, int lane) {
 #pragma unroll

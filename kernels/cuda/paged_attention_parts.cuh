@@ -30,8 +30,8 @@ __host__ __device__ inline RowParts CutRow(int total_rounds, int max_parts) {
   return {rounds, (total_rounds + rounds - 1) / rounds};
 }
 
-// CTAs that share a row: no more than are launched for it or than it has parts, and fewer where each would get less than
-// kCtaRounds, unless the machine would not be full then.
+// CTAs that share a row: no more than are launched for it or than it has parts, and fewer where each would get less
+// than kCtaRounds, unless the machine would not be full then.
 constexpr int kCtaRounds = 8;
 __host__ __device__ inline int CtasOfRow(int total_rounds, int parts, int launched, int to_fill) {
   const int wanted = total_rounds / kCtaRounds < to_fill ? to_fill : total_rounds / kCtaRounds;
@@ -39,13 +39,14 @@ __host__ __device__ inline int CtasOfRow(int total_rounds, int parts, int launch
   return wanted < most ? wanted : most;
 }
 
-// The first part that CTA `cta` of `ctas` takes, cta * parts / ctas. The half keeps the product with a rounded reciprocal
-// on its side of an integer: cta <= ctas, and both they and the parts are at most kMaxParts.
+// The first part that CTA `cta` of `ctas` takes, cta * parts / ctas. The half keeps the product with a rounded
+// reciprocal on its side of an integer: cta <= ctas, and both they and the parts are at most kMaxParts.
 __device__ __forceinline__ int FirstPart(int cta, int parts, int ctas) {
   return static_cast<int>((static_cast<float>(cta * parts) + 0.5f) * __fdividef(1.0f, ctas));
 }
 
-// Parameters and scratch as the bf16 kernel wants them. A "row" is a (place, KV head).
+// Parameters and scratch as the bf16 kernel wants them. A "row" is a (place, KV head). A launch takes the step's places
+// from `first_place` on: arrays begin with that one, num_rows counts the places of the whole step.
 struct PagedTask {
   const int32_t* num_rows;
   const int32_t* rows;
@@ -58,6 +59,7 @@ struct PagedTask {
   float* part_sums;     // [row][part_stride][group][D]
   float2* part_states;  // [row][part_stride][group]: maximum, weight
   uint32_t* tickets;    // [row]
+  int32_t first_place;
   int32_t max_list;
   int32_t page_shift;
   int32_t num_kv_heads;
