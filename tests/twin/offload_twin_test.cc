@@ -14,25 +14,6 @@ using testing::KvOnDevice;
 using testing::KvWorld;
 using testing::OnDevice;
 
-// [Hkv][num_pages] pages as [Hkv][2][num_pages * P][d] planes.
-Elements PlanesOf(const Elements& pages, const KvGeometry& g, int32_t num_pages) {
-  Elements planes(g.dtype, pages.size());
-  const int64_t element = SizeOf(g.dtype);
-  const int64_t plane = g.plane_elements() * element;
-  const auto* from = static_cast<const char*>(pages.data());
-  auto* to = static_cast<char*>(planes.data());
-  for (int64_t head = 0; head < g.num_kv_heads; ++head) {
-    for (int64_t page = 0; page < num_pages; ++page) {
-      for (int64_t kv = 0; kv < 2; ++kv) {
-        std::memcpy(to + ((head * 2 + kv) * num_pages + page) * plane,
-                    from + ((head * num_pages + page) * 2 + kv) * plane,
-                    static_cast<size_t>(plane));
-      }
-    }
-  }
-  return planes;
-}
-
 // One row's part in an offload; slices come from them.
 struct Part {
   int32_t row = 0;
@@ -66,7 +47,7 @@ class Twins {
     }
     Random random(seed);
     Elements staging = world_.MakeStaging(pages, slices, random);
-    const ElementsOnDevice planes(PlanesOf(staging, g, pages));
+    const ElementsOnDevice planes(testing::PlanesOf(staging, g, pages));
     const OnDevice<PrefillSlice> device_slices(slices);
     const auto slots = world_.slots, host = world_.host;
     OffloadParams p{.slices = device_slices.data(),

@@ -66,8 +66,9 @@ struct StepArrays {
     std::iota(ids.begin(), ids.end(), 0);
     Random random(step.seed);
     for (size_t i = ids.size(); i > 1; --i) std::swap(ids[i - 1], ids[random.Below(uint32_t(i))]);
-    slots = Poisoned(pool * g.page_elements());
-    qkv = Poisoned(int64_t{step.bucket} * (g.num_q_heads + 2 * g.num_kv_heads) * g.head_dim);
+    slots = Poisoned(g.dtype, pool * g.page_elements());
+    qkv =
+        Poisoned(g.dtype, int64_t{step.bucket} * (g.num_q_heads + 2 * g.num_kv_heads) * g.head_dim);
     list.assign(size_t(step.bucket) * g.num_kv_heads * max_list, 1 << 30);
     list_len.assign(size_t(step.bucket) * g.num_kv_heads, 1 << 30);
     for (int32_t b = 0; b < places; ++b) AddPlace(all, step.sequences[size_t(b)], b, ids);
@@ -97,12 +98,6 @@ struct StepArrays {
     }
     rows.rows.push_back(g.max_rows - 1 - place);
     rows.position[size_t(rows.rows.back())] = length - 1;
-  }
-
-  Elements Poisoned(int64_t size) const {
-    Elements elements(g.dtype, size);
-    std::memset(elements.data(), 0xff, static_cast<size_t>(size * SizeOf(g.dtype)));
-    return elements;
   }
 
   int32_t places;
@@ -213,14 +208,30 @@ TEST_CASE("paged attention of the model's shape is as near to float64 as its CPU
   }
 }
 
-TEST_CASE("paged attention of every group size equals float64") {
-  for (const int32_t group : {1, 2, 3, 4, 5, 6, 7, 8}) {
-    for (const int32_t d : {64, 128}) {
-      INFO("group " << group << ", d " << d);
-      const Sequences all({2 * group, 2, d}, DType::kBf16, {300, 15, 17, 128, 129});
-      const std::vector<Elements> gpu = OnGpu(all, {{0, 1, 2, 3, 4}, 8, 5, 2, 7});
-      for (int32_t s = 0; s < 5; ++s) {
-        CHECK(RelativeError(gpu[size_t(s)], Reference(all, s)) <= 1e-2);
+// Lengths at the edges of pages and rounds, and a row of several parts.
+void CheckEdges(Heads heads, DType dtype, int32_t page_tokens) {
+  INFO(NameOf(dtype) << " " << heads.q << "/" << heads.kv << " x " << heads.d << ", pages of "
+                     << page_tokens);
+  const Sequences all(heads, dtype,
+                      {1, page_tokens - 1, page_tokens, page_tokens + 1, 17, 128, 129, 517});
+  const auto count = static_cast<int32_t>(all.lengths.size());
+  std::vector<int32_t> sequences(all.lengths.size());
+  std::iota(sequences.begin(), sequences.end(), 0);
+  const std::vector<Elements> gpu = OnGpu(all, {sequences, page_tokens, count + 1, 2, 7});
+  for (int32_t s = 0; s < count; ++s) {
+    const double error = RelativeError(gpu[size_t(s)], Reference(all, s));
+    CHECK(error <= (dtype == DType::kF32 ? 1e-5 : 1e-2));
+  }
+}
+
+TEST_CASE("paged attention of every group and page size equals float64") {
+  for (const int32_t d : {64, 128}) {
+    for (const int32_t group : {1, 2, 3, 4, 5, 6, 7, 8}) {
+      CheckEdges({2 * group, 2, d}, DType::kBf16, 8);
+      if (group % 4 > 1) continue;
+      for (const int32_t page_tokens : {16, 32, 64}) {
+        CheckEdges({2 * group, 2, d}, DType::kBf16, page_tokens);
+        CheckEdges({2 * group, 2, d}, DType::kF32, page_tokens);
       }
     }
   }
@@ -250,6 +261,22 @@ TEST_CASE("neither page size, places, batch, bucket nor room of the lists change
           CHECK(got[b] == alone[size_t(s)]);
         }
       }
+    }
+  }
+}
+
+TEST_CASE("a step of more places than one launch of paged attention takes") {
+  // Heads that scratch has room for in 1,008 places.
+  const Sequences all({64, 8, 128}, DType::kBf16, {1, 17, 120});
+  std::vector<Elements> alone;
+  for (int32_t s = 0; s < 3; ++s) alone.push_back(OnGpu(all, {{s}, 16, 1, 0, 3})[0]);
+  std::vector<int32_t> sequences(1100);
+  for (size_t b = 0; b < sequences.size(); ++b) sequences[b] = b % 400 == 399 ? 2 : int32_t(b % 2);
+  for (const int32_t bucket : {1100, 2100}) {
+    const std::vector<Elements> got = OnGpu(all, {sequences, 16, bucket, 0, 18});
+    for (size_t b = 0; b < sequences.size(); ++b) {
+      if (got[b] == alone[size_t(sequences[b])]) continue;
+      FAIL("place " << b << " of " << bucket);
     }
   }
 }

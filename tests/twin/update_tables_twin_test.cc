@@ -103,32 +103,41 @@ class Twins {
     }
   }
 
-  // A Resident row becomes Tiered, keeping its last extent: spills between grants, then bindings.
-  void Demote(int32_t row) {
-    const KvGeometry& g = world_.geometry;
-    for (int32_t layer = 0; layer < g.num_layers; ++layer) {
-      const int32_t extents = Mapped(kSetSlotExtent, row, layer);
-      for (int32_t i = 0; i < extents; ++i) {
+  // A demotion begins: the host's side is granted, while the row stays Resident.
+  void BeginDemotion(int32_t row) {
+    for (int32_t layer = 0; layer < world_.geometry.num_layers; ++layer) {
+      for (int32_t i = 0; i < Mapped(kSetSlotExtent, row, layer); ++i) {
         Grant(kSetMetaSegment, row, layer, i);
         Grant(kSetHostExtent, row, layer, i);
+      }
+    }
+  }
+  int32_t SlotExtents(int32_t row) const { return Mapped(kSetSlotExtent, row, 0); }
+  bool LeavesHbm(int32_t row) const { return Mapped(kSetHostExtent, row, 0) > 0; }
+
+  // And ends, some time later: of `holding` extents with tokens the last are spilled, then each layer keeps its last
+  // ones, in front of the directory and bound, and is granted cold ones for the rest of `num_slots`.
+  void FinishDemotion(int32_t row, int32_t holding, int32_t num_slots) {
+    const KvGeometry& g = world_.geometry;
+    const int32_t wanted = CeilDiv(num_slots, g.extent_pages());
+    const int32_t pages = holding * g.extent_pages() - Below(g.extent_pages());
+    for (int32_t layer = 0; layer < g.num_layers; ++layer) {
+      for (int32_t i = Below(holding); i < holding; ++i) {
         Do({kSpillExtent, row, layer, Entry(kSetHostExtent, row, layer, i),
             Entry(kSetSlotExtent, row, layer, i)});
       }
     }
     Do({kSetPlacement, row, 0, 0, static_cast<int32_t>(Placement::kTiered)});
     for (int32_t layer = 0; layer < g.num_layers; ++layer) {
-      const int32_t extents = Mapped(kSetSlotExtent, row, layer);
-      if (extents == 0) continue;
-      const int32_t kept = Entry(kSetSlotExtent, row, layer, extents - 1);
-      for (int32_t i = 0; i + 1 < extents; ++i) {
-        Free(kSetSlotExtent).push_back(Entry(kSetSlotExtent, row, layer, i));
+      const int32_t begin = std::max(holding - wanted, 0);
+      Keep(row, layer, begin, wanted);
+      Do({kSetNumSlots, row, layer, 0, num_slots});
+      Do({kBindSlots, row, layer, begin * g.extent_pages(), pages});
+    }
+    for (int32_t layer = 0; layer < g.num_layers; ++layer) {
+      for (int32_t i = Mapped(kSetSlotExtent, row, layer); i < wanted; ++i) {
+        Grant(kSetSlotExtent, row, layer, i);
       }
-      for (int32_t i = 0; i < extents; ++i) {
-        Do({kSetSlotExtent, row, layer, i, i == 0 ? kept : kAbsent});
-      }
-      const int32_t first = (extents - 1) * g.extent_pages();
-      Do({kSetNumSlots, row, layer, 0, g.extent_pages() - 1});
-      Do({kBindSlots, row, layer, first, first + 1 + Below(g.extent_pages())});
     }
   }
 
@@ -249,6 +258,20 @@ class Twins {
     }
   }
 
+  // Of a layer's slot extents those from `begin` on stay, at most `count`, as the first ones.
+  void Keep(int32_t row, int32_t layer, int32_t begin, int32_t count) {
+    std::vector<int32_t> kept;
+    const int32_t mapped = Mapped(kSetSlotExtent, row, layer);
+    for (int32_t i = 0; i < mapped; ++i) {
+      const bool stays = i >= begin && i < begin + count;
+      (stays ? kept : world_.free_slots).push_back(Entry(kSetSlotExtent, row, layer, i));
+    }
+    kept.resize(static_cast<size_t>(mapped), kAbsent);
+    for (int32_t i = 0; i < mapped; ++i) {
+      Do({kSetSlotExtent, row, layer, i, kept[static_cast<size_t>(i)]});
+    }
+  }
+
   KvWorld world_;
   std::vector<uint32_t> history_;
   Random random_;
@@ -269,7 +292,9 @@ void Event(Twins& twins) {
       return twins.Admit(row, twins.Below(3) == 0 ? Placement::kResident : Placement::kTiered,
                          extents, num_slots);
     case Placement::kResident:
-      return twins.Below(4) == 0 ? twins.Release(row) : twins.Demote(row);
+      if (twins.Below(4) == 0) return twins.Release(row);
+      if (!twins.LeavesHbm(row)) return twins.BeginDemotion(row);
+      return twins.FinishDemotion(row, 1 + twins.Below(twins.SlotExtents(row)), num_slots);
     case Placement::kTiered:
       switch (twins.Below(12)) {
         case 0:
@@ -368,8 +393,10 @@ TEST_CASE("tables: admission, suspension and release of long sequences of Qwen3-
   for (int32_t layer = 0; layer < g.num_layers; ++layer) twins.Bind(2, layer);
   twins.Send();
   twins.Check();
-  twins.Demote(1);
+  twins.BeginDemotion(1);
   twins.Suspend(2);
+  twins.Send();
+  twins.FinishDemotion(1, 61, 300);
   twins.Release(0);
   twins.Admit(0, Placement::kTiered, 50, 200);  // of extents that the list gave back
   twins.Send();
