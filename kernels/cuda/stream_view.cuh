@@ -62,7 +62,7 @@ __device__ __forceinline__ char* PageAt(void* pool, const KvGeometry& g, int64_t
 }
 
 // Elements of a row of fused q, k, v.
-__device__ __forceinline__ int64_t QkvWidth(const KvGeometry& g) {
+__host__ __device__ __forceinline__ int64_t QkvWidth(const KvGeometry& g) {
   return int64_t{g.num_q_heads + 2 * g.num_kv_heads} * g.head_dim;
 }
 // Key of KV head `head` of batch place (or packed token) `i`; its value lies num_kv_heads * head_dim elements further.

@@ -29,24 +29,6 @@ float Corner(Random& random) {
   return random.Below(6) == 0 ? kCorners[random.Below(8)] : 2 * random.Uniform() - 1;
 }
 
-// Staging as the GPU keeps it, [Hkv][2][tokens][d], of the CPU's pages.
-Elements Planes(const Elements& pages, const KvGeometry& g, int32_t num_pages) {
-  Elements planes(g.dtype, pages.size());
-  for (int32_t head = 0; head < g.num_kv_heads; ++head) {
-    for (int64_t token = 0; token < int64_t{num_pages} * g.page_tokens; ++token) {
-      const int64_t page = int64_t{head} * num_pages + token / g.page_tokens;
-      const auto in_page = static_cast<int32_t>(token % g.page_tokens);
-      for (int32_t c = 0; c < g.head_dim; ++c) {
-        const int64_t from = page * g.page_elements() + c;
-        const int64_t to = 2 * head * num_pages * g.plane_elements() + token * g.head_dim + c;
-        planes.Set(to, pages[from + g.KeyOffset(in_page)]);
-        planes.Set(to + num_pages * g.plane_elements(), pages[from + g.ValueOffset(in_page)]);
-      }
-    }
-  }
-  return planes;
-}
-
 // Prefill of three sequences, one behind a prefix and one of one token, then decode steps.
 void CheckIndex(DType dtype, int32_t d, int32_t page_tokens, int32_t tokens, bool corners) {
   KvWorld world(testing::SmallGeometry(dtype, d, page_tokens));
@@ -69,7 +51,7 @@ void CheckIndex(DType dtype, int32_t d, int32_t page_tokens, int32_t tokens, boo
     if (std::abs(staging[i]) <= 1) staging.Set(i, Corner(random));
   }
   const KvOnDevice gpu(world);
-  const testing::ElementsOnDevice planes(Planes(staging, g, num_pages));
+  const testing::ElementsOnDevice planes(testing::PlanesOf(staging, g, num_pages));
   const OnDevice<PrefillSlice> gpu_slices(slices);
   QuestIndexPrefillParams p = {.slices = gpu_slices.data(),
                                .num_slices = 3,
