@@ -331,7 +331,6 @@ struct SampledToken {
 struct SampleParams {
   DecodeRows decode;              // which rows; logits row b belongs to place b
   const float* logits = nullptr;  // [max_batch][vocab]
-  float* adjusted = nullptr;      // scratch [max_batch][vocab]; a backend may do without
   int32_t vocab = 0;
   const SamplingRow* sampling = nullptr;  // [max_rows]
   // [max_rows][vocab]: bit 31 = token occurs in the prompt, low bits = times generated. Kept only for rows with

@@ -204,7 +204,6 @@ void ModelExecutor::Impl::EnqueueStep(const DecodeRows& decode, SampledToken* ou
   EnqueueLogits(model, tokens.residual, tokens.n, workspace, *compute);
   ops().Sample({.decode = decode,
                 .logits = workspace.logits,
-                .adjusted = workspace.adjusted_logits,
                 .vocab = model.config.vocab_size,
                 .sampling = workspace.sampling,
                 .history = workspace.history,

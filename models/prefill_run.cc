@@ -266,7 +266,6 @@ void PrefillRun::EnqueueSample(Stream& compute, SampledToken* sampled) {
                                    .token = workspace_.token,
                                    .position = workspace_.position},
                         .logits = workspace_.logits,
-                        .adjusted = workspace_.adjusted_logits,
                         .vocab = model_.config.vocab_size,
                         .sampling = workspace_.sampling,
                         .history = workspace_.history,

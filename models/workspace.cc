@@ -51,7 +51,6 @@ void TakeActivations(const WorkspaceShape& shape, const ModelConfig& config, DTy
   w.logits_rows = std::max(shape.max_batch, kMinLogitsRows);
   allocator.Take(w.gathered, int64_t{w.logits_rows} * config.hidden * 4);
   allocator.Take(w.logits, int64_t{w.logits_rows} * config.vocab_size * 4);
-  allocator.Take(w.adjusted_logits, int64_t{w.logits_rows} * config.vocab_size * 4);
 }
 
 void TakeCacheScratch(const WorkspaceShape& shape, Workspace& w, Allocator& allocator) {

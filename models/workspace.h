@@ -38,7 +38,6 @@ struct Workspace {
   float* prefill_residual = nullptr;  // [max_prefill_tokens][H]
   float* gathered = nullptr;          // [logits_rows][H]: rows of the residual that get logits
   float* logits = nullptr;            // [logits_rows][V]
-  float* adjusted_logits = nullptr;   // [logits_rows][V]
   int32_t logits_rows = 0;
 
   Staging

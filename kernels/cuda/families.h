@@ -8,14 +8,16 @@
 
 namespace spin::cuda {
 
-// Device memory that families share for what a kernel hands itself (partial results, arrival counters). Owned by
-// CudaOps; sized by the constants below, whatever the model. Families of the decode step use it, one stream at a time.
+// Device memory that families share for what a kernel hands itself or the next (partial results, arrival counters).
+// Owned by CudaOps; sized by the constants below, whatever the model. Families of the decode step use it, one stream at
+// a time.
 struct Scratch {
-  float* partials = nullptr;  // [kPartialFloats]
+  float* partials = nullptr;  // [kPartialFloats]; sampling takes all of the kScratchBytes that begin here
   uint32_t* tickets =
       nullptr;  // [kTickets], zero between kernels: who takes one gives it back as zero
 };
 inline constexpr int64_t kPartialFloats = int64_t{8} << 20;
+inline constexpr int64_t kScratchBytes = int64_t{64} << 20;  // 53 rows of 151,936 logits at once
 inline constexpr int64_t kTickets = 65536;
 
 // Products of at most 16 rows of bf16, where the shape is one that it serves. CudaOps goes through gemm.h.
@@ -46,8 +48,9 @@ void GatherPages(const GatherPagesParams& p, cudaStream_t stream);  // gather_pa
 void PagedAttention(const PagedAttentionParams& p, const Scratch& scratch,
                     cudaStream_t stream);  // paged_attention.cu
 
-void Sample(const SampleParams& p, cudaStream_t stream);                // sample.cu
-void TokenLogprobs(const TokenLogprobsParams& p, cudaStream_t stream);  // sample.cu
+void Sample(const SampleParams& p, const Scratch& scratch, cudaStream_t stream);  // sample.cu
+void TokenLogprobs(const TokenLogprobsParams& p, const Scratch& scratch,
+                   cudaStream_t stream);  // sample.cu
 
 // `p.commands` is read by the host while it enqueues, too.
 void UpdateTables(const UpdateTablesParams& p, cudaStream_t stream);  // update_tables.cu
