@@ -66,6 +66,7 @@ int64_t FakeExecutor::held_rows() const {
 void FakeExecutor::ApplyTables(std::span<const TableCommand> commands) {
   SPIN_CHECK(!open_.has_prefill && !open_.has_decode);
   for (const TableCommand& command : commands) {
+    CheckNotSpilling(command);
     if (command.kind != TableCommandKind::kSetPlacement) continue;
     Row& row = rows_.at(static_cast<std::size_t>(command.row));
     const bool held = command.value != static_cast<int32_t>(Placement::kNone);
@@ -73,6 +74,33 @@ void FakeExecutor::ApplyTables(std::span<const TableCommand> commands) {
     row = Row{};
     row.held = held;
   }
+}
+
+// A copy under way reads its slots and writes its host pages: nobody else may have them.
+void FakeExecutor::CheckNotSpilling(const TableCommand& command) const {
+  if (command.value == kAbsent) return;
+  for (const TableCommand& copy : spill_) {
+    SPIN_CHECK(command.kind != TableCommandKind::kSetSlotExtent || command.value != copy.value);
+    SPIN_CHECK(command.kind != TableCommandKind::kSetHostExtent || command.value != copy.index);
+  }
+}
+
+void FakeExecutor::Spill(std::span<const TableCommand> copies) {
+  if (copies.empty()) return;
+  SPIN_CHECK(spill_.empty());
+  SPIN_CHECK_LE(static_cast<int64_t>(copies.size()), int64_t{options_.limits.max_spills});
+  for (const TableCommand& copy : copies) SPIN_CHECK(copy.kind == TableCommandKind::kSpillExtent);
+  spill_.assign(copies.begin(), copies.end());
+  spill_polls_left_ =
+      static_cast<int32_t>(random_.Below(static_cast<uint32_t>(options_.max_spill_polls)));
+  num_spills_ += static_cast<int64_t>(copies.size());
+}
+
+bool FakeExecutor::SpillPassed() {
+  if (spill_polls_left_-- > 0) return false;
+  spill_polls_left_ = 0;
+  spill_.clear();
+  return true;
 }
 
 void FakeExecutor::StartRow(RowId id, const SamplingRow& sampling, std::span<const int32_t> prompt,
@@ -185,6 +213,7 @@ void FakeExecutor::EnqueueDecode(std::span<const RowId> rows) {
   open_.has_decode = true;
   open_.decoded = static_cast<int64_t>(rows.size());
   decoded_rows_ += open_.decoded;
+  if (!spill_.empty()) decoded_beside_spills_ += open_.decoded;
   const std::set<RowId> distinct(rows.begin(), rows.end());
   SPIN_CHECK_EQ(distinct.size(), rows.size());
   for (const RowId id : rows) {
