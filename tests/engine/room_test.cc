@@ -73,6 +73,26 @@ TEST_CASE("rows go on decoding, the one that is demoted too, until there is room
   CHECK(Preemptions(h) == 0);
 }
 
+TEST_CASE("no running row waits longer than a step for a demotion, however much is copied") {
+  HarnessOptions options = TwoTiers(6);
+  options.max_spills = 64;
+  EngineHarness h(options);
+  std::vector<Request> requests = {h.MakeRequest(1990, 50, 1), h.MakeRequest(600, 200, 2)};
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (const Request& request : requests) sinks.push_back(h.Submit(request));
+  while (sinks[0]->num_outputs < 5 || sinks[1]->num_outputs < 5) h.Steps(1);
+  CHECK(h.executor.longest_spill_wait_ns() == 0);
+  requests.push_back(h.MakeRequest(700, 100, 3));
+  sinks.push_back(h.Submit(requests.back()));
+  h.RunUntilIdle();
+  const FakeExecutor::Options device;
+  CHECK(h.memory.usage().demotions == 1);
+  CHECK(h.executor.num_spills() * device.spill_extent_ns > 2 * device.decode_ns);
+  CHECK(h.executor.longest_spill_wait_ns() > 0);  // the end of each layer
+  CHECK(h.executor.longest_spill_wait_ns() < device.decode_ns);
+  for (std::size_t i = 0; i < requests.size(); ++i) CHECK(h.Matches(requests[i], *sinks[i]));
+}
+
 TEST_CASE("a sequence alone outgrows HBM: there is nothing to run until its copies have passed") {
   HarnessOptions options = TwoTiers(2);
   SECTION("stepped") {

@@ -47,17 +47,18 @@ class FakeExecutor final : public Executor {
     int64_t collect_sleep_ns = 0;  // real time that Collect takes
     // The copies of a Spill pass at a random one of the next so many calls of SpillPassed.
     int32_t max_spill_polls = 1;
+    int64_t spill_extent_ns = 200'000;  // of a copy that something waits for
   };
 
   // `memory` and `clock` outlive the executor. Collect moves the clock (if there is one) by the
-  // pass's device time.
+  // pass's device time, AwaitSpill by that of the copies.
   FakeExecutor(const Options& options, const KvCacheManager* memory, FakeClock* clock);
 
   const ExecutorLimits& limits() const override { return options_.limits; }
   void ApplyTables(std::span<const TableCommand> commands) override;
   void Spill(std::span<const TableCommand> copies) override;
   bool SpillPassed() override;
-  void AwaitSpill() override { spill_polls_left_ = 0; }
+  void AwaitSpill() override;
   void StartRow(RowId row, const SamplingRow& sampling, std::span<const int32_t> prompt,
                 std::span<const int32_t> generated) override;
   void BeginPrefill(std::vector<PrefillItem> items) override;
@@ -76,6 +77,8 @@ class FakeExecutor final : public Executor {
   int64_t num_spills() const { return num_spills_; }
   // Rows that decoded while copies were under way.
   int64_t decoded_beside_spills() const { return decoded_beside_spills_; }
+  // The longest that a decode step had to wait for copies: kSpillExtent commands and AwaitSpill since the step before.
+  int64_t longest_spill_wait_ns() const { return longest_spill_wait_ns_; }
   int64_t held_rows() const;
   // The most tiles that a pass with a decode step, or any pass, had.
   int64_t most_tiles_beside_decode() const { return most_tiles_beside_decode_; }
@@ -98,6 +101,7 @@ class FakeExecutor final : public Executor {
     std::vector<std::vector<SampledToken>> prompt_logprobs;
     int64_t tiles = 0;
     int64_t decoded = 0;
+    int64_t spill_ns = 0;  // of kSpillExtent commands
     bool has_prefill = false;
     bool has_decode = false;
   };
@@ -127,6 +131,8 @@ class FakeExecutor final : public Executor {
   Random random_{1};
   int64_t num_spills_ = 0;
   int64_t decoded_beside_spills_ = 0;
+  int64_t spill_wait_ns_ = 0;  // since the last decode step
+  int64_t longest_spill_wait_ns_ = 0;
   int64_t most_tiles_beside_decode_ = 0;
 };
 
