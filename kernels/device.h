@@ -96,7 +96,8 @@ class Device {
 
   virtual void Record(Event& event, Stream& stream) = 0;
   virtual void Wait(Stream& stream, Event& event) = 0;  // stream waits for the event's last Record
-  virtual void Synchronize(Event& event) = 0;           // the calling thread waits
+  virtual bool Passed(Event& event) = 0;  // its last Record; never waits; true before the first
+  virtual void Synchronize(Event& event) = 0;  // the calling thread waits
   virtual void Synchronize(Stream& stream) = 0;
   // Device time between two recorded events. REQUIRES: both have passed.
   virtual int64_t ElapsedNs(Event& begin, Event& end) = 0;

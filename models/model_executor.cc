@@ -13,6 +13,7 @@
 #include "models/pipeline/sparse_pipeline.h"
 #include "models/prefill_run.h"
 #include "models/rope_table.h"
+#include "models/spill_copies.h"
 #include "models/workspace.h"
 
 namespace spin {
@@ -72,6 +73,7 @@ struct ModelExecutor::Impl {
   Workspace workspace;
   std::unique_ptr<Stream> compute, copy;
   std::unique_ptr<PrefillRun> prefill;
+  std::unique_ptr<SpillCopies> spill;
   Buffer counters;  // RetrieveCounters, on the device
   std::atomic<uint64_t> hits = 0, misses = 0, evictions = 0, bytes = 0;  // of the collected passes
 
@@ -127,6 +129,7 @@ absl::Status ModelExecutor::Impl::Prepare(ModelWeights weights, const ModelConfi
   const KvGeometry& geometry = store.tables().geometry;
   compute = device.CreateStream("compute");
   copy = device.CreateStream("copy");
+  spill = std::make_unique<SpillCopies>(&device, store.tables());
   model.config = config;
   model.weights = std::move(weights);
   model.device = &device;
@@ -258,7 +261,8 @@ absl::StatusOr<std::unique_ptr<ModelExecutor>> ModelExecutor::Create(
                   .max_prefill_tokens = MaxPrefillTokens(options),
                   .max_model_len = options.max_model_len,
                   .vocab_size = config.vocab_size,
-                  .page_tokens = geometry.page_tokens};
+                  .page_tokens = geometry.page_tokens,
+                  .max_spills = SpillCopies::MaxExtents(geometry)};
   SPIN_RETURN_IF_ERROR(impl->Prepare(std::move(weights), config, store));
   return std::unique_ptr<ModelExecutor>(new ModelExecutor(std::move(impl)));
 }
@@ -289,6 +293,18 @@ void ModelExecutor::ApplyTables(std::span<const TableCommand> commands) {
                               *impl_->compute);
     commands = commands.subspan(static_cast<std::size_t>(n));
   }
+}
+
+void ModelExecutor::Spill(std::span<const TableCommand> copies) {
+  impl_->spill->Enqueue(copies, *impl_->compute, *impl_->copy);
+}
+
+bool ModelExecutor::SpillPassed() {
+  return impl_->spill->Passed();
+}
+
+void ModelExecutor::AwaitSpill() {
+  impl_->spill->Await();
 }
 
 void ModelExecutor::StartRow(RowId row, const SamplingRow& sampling,

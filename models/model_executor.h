@@ -2,7 +2,7 @@
 // the streams.
 //
 // Compute stream: table changes, prefill tiles, decode steps, in the order of the calls. Copy
-// stream: Index and Offload of a prefilled layer. Engine thread, except retrieve_counters (any
+// stream: Index and Offload of a prefilled layer, copies of demotions. Engine thread, except retrieve_counters (any
 // thread).
 #pragma once
 
@@ -43,6 +43,9 @@ class ModelExecutor final : public Executor {
 
   const ExecutorLimits& limits() const override;
   void ApplyTables(std::span<const TableCommand> commands) override;
+  void Spill(std::span<const TableCommand> copies) override;
+  bool SpillPassed() override;
+  void AwaitSpill() override;
   void StartRow(RowId row, const SamplingRow& sampling, std::span<const int32_t> prompt,
                 std::span<const int32_t> generated) override;
   void BeginPrefill(std::vector<PrefillItem> items) override;

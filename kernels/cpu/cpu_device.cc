@@ -121,6 +121,10 @@ void CpuDevice::Wait(Stream& stream, Event& event) {
   if (!e.Passed(e.recorded())) EnqueueWait(e, stream);
 }
 
+bool CpuDevice::Passed(Event& event) {
+  return Cpu(event).Passed(Cpu(event).recorded());
+}
+
 void CpuDevice::Synchronize(Event& event) {
   Cpu(event).Await(Cpu(event).recorded());
 }

@@ -137,6 +137,16 @@ void CudaDevice::Wait(Stream& stream, Event& event) {
   SPIN_CUDA_CHECK(cudaStreamWaitEvent(StreamOf(stream), EventOf(event), 0));
 }
 
+bool CudaDevice::Passed(Event& event) {
+  const cudaError_t status = cudaEventQuery(EventOf(event));
+  if (status == cudaErrorNotReady) {
+    cudaGetLastError();  // an answer, not an error: the next launch must not find it
+    return false;
+  }
+  SPIN_CUDA_CHECK(status);
+  return true;
+}
+
 void CudaDevice::Synchronize(Event& event) {
   SPIN_CUDA_CHECK(cudaEventSynchronize(EventOf(event)));
 }

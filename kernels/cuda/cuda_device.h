@@ -31,6 +31,7 @@ class CudaDevice final : public Device {
   void Fill(void* dst, uint8_t value, int64_t bytes, Stream& stream) override;
   void Record(Event& event, Stream& stream) override;
   void Wait(Stream& stream, Event& event) override;
+  bool Passed(Event& event) override;
   void Synchronize(Event& event) override;
   void Synchronize(Stream& stream) override;
   int64_t ElapsedNs(Event& begin, Event& end) override;

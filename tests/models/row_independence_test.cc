@@ -63,26 +63,41 @@ TEST_CASE("A row that is demoted while it generates goes on unharmed") {
   ModelRunnerOptions options = SmallRunner(kLlama, dtype);
   options.sparse = Quest(128);
   options.min_buffer_ratio = 0.5;
-  const std::vector<std::vector<int32_t>> prompts = {RandomPrompt(1100, 1), RandomPrompt(1000, 2),
+  // The first, of 1023 tokens when its demotion begins, fills an extent while its copies pass.
+  const std::vector<std::vector<int32_t>> prompts = {RandomPrompt(1003, 1), RandomPrompt(1000, 2),
                                                      RandomPrompt(900, 3)};
   Generations alone;
-  for (const auto& prompt : prompts) alone.push_back(Alone(options, prompt, 60));
+  for (const auto& prompt : prompts) alone.push_back(Alone(options, prompt, 70));
 
   // Of 3 layers x 3 extents each the first two take 18; even Tiered the third needs 3.
   SetPools(options, 19, 32);
+  options.max_spills = 1;  // one extent a step
   ModelRunner runner(options);
   runner.sampling().num_logprobs = kMaxLogprobs;
+  KvCacheManager& memory = runner.memory();
   std::vector<RowId> rows;
   Generations out;
-  for (const auto& prompt : prompts) {
-    rows.push_back(runner.Start(prompt, static_cast<int64_t>(prompt.size()) + 60)[0]);
+  const auto start = [&](const std::vector<int32_t>& prompt) {
+    rows.push_back(runner.Start(prompt, static_cast<int64_t>(prompt.size()) + 70)[0]);
     out.push_back({runner.first_token(rows.back())});
-    if (rows.size() < 3) {
-      CHECK(runner.memory().placement(rows.back()) == Placement::kResident);
-      for (int step = 0; step < 10; ++step) StepInto(runner, rows, out);
-    }
+  };
+  for (int i = 0; i < 2; ++i) {
+    start(prompts[i]);
+    CHECK(memory.placement(rows.back()) == Placement::kResident);
+    for (int step = 0; step < 10; ++step) StepInto(runner, rows, out);
   }
-  REQUIRE(runner.memory().usage().demotions >= 1);
+  REQUIRE_FALSE(memory.Admit(900, 970, 1).has_value());
+  int beside = 0;  // steps beside the copies
+  for (; memory.room_is_coming(); ++beside) {
+    CHECK(memory.placement(rows[0]) == Placement::kResident);
+    StepInto(runner, rows, out);
+    runner.executor().AwaitSpill();
+  }
+  CHECK(beside == 4);  // 3 layers x 1 full extent, and the one that finishes
+  CHECK(memory.length(rows[0]) == 1027);
+  REQUIRE(memory.placement(rows[0]) == Placement::kTiered);
+  REQUIRE(memory.usage().demotions == 1);
+  start(prompts[2]);
   for (int step = 0; step < 39; ++step) StepInto(runner, rows, out);
   CHECK(runner.executor().retrieve_counters().misses > 0);
   for (std::size_t i = 0; i < out.size(); ++i) {

@@ -96,7 +96,14 @@ class StepBench {
   // One prompt through the executor; its row, or none where memory has no room.
   std::optional<RowId> Start(int32_t tokens) {
     const int64_t reserve = tokens + int64_t{options_.steps} * 16;
-    const auto rows = memory_.Admit(tokens, std::min<int64_t>(reserve, MaxLen()), 1);
+    auto rows = memory_.Admit(tokens, std::min<int64_t>(reserve, MaxLen()), 1);
+    while (!rows.has_value() && memory_.room_is_coming()) {  // a demotion makes it
+      executor_.ApplyTables(memory_.TakeCommands());
+      executor_.Spill(memory_.TakeSpills(executor_.limits().max_spills));
+      executor_.AwaitSpill();
+      memory_.FinishSpills();
+      rows = memory_.Admit(tokens, std::min<int64_t>(reserve, MaxLen()), 1);
+    }
     if (!rows.has_value()) return std::nullopt;
     executor_.ApplyTables(memory_.TakeCommands());
     SamplingRow sampling;
