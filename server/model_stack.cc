@@ -66,6 +66,15 @@ class ProgressLog {
   std::chrono::steady_clock::time_point last_;
 };
 
+// Once a second from the device.
+void LogPinning(int64_t ready_bytes, int64_t bytes) {
+  if (ready_bytes < bytes) {
+    SPIN_LOG(INFO, "pinning host pool: %s of %s", FormatBytes(ready_bytes), FormatBytes(bytes));
+  } else {
+    SPIN_LOG(INFO, "pinning host pool: registering %s", FormatBytes(bytes));
+  }
+}
+
 // What was not measured is not exported.
 void AddSpeedMetrics(MetricsRegistry& metrics, const TierSpeed& speed) {
   const auto add = [&](const char* path, double rate) {
@@ -192,7 +201,7 @@ absl::Status ModelStack::Load(const ServerConfig& config) {
 
   begin = std::chrono::steady_clock::now();
   const std::unique_ptr<Stream> stream = device.CreateStream("start");
-  SPIN_ASSIGN_OR_RETURN(store_, KvStore::Create(device, *stream, plan_.cache.plan));
+  SPIN_ASSIGN_OR_RETURN(store_, KvStore::Create(device, *stream, plan_.cache.plan, LogPinning));
   SPIN_ASSIGN_OR_RETURN(executor_,
                         ModelExecutor::Create(plan_.executor, model, *std::move(weights),
                                               std::move(plan_.algorithm), device, ops, *store_));
