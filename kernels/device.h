@@ -67,6 +67,10 @@ class Event {
   virtual ~Event() = default;
 };
 
+// How far a large allocation has come: called about once a second, on a thread of the device's, one call at a time.
+// `ready_bytes` equals `bytes` while the system still has to register what is there.
+using AllocationProgress = absl::FunctionRef<void(int64_t ready_bytes, int64_t bytes)>;
+
 struct DeviceInfo {
   std::string name;             // "NVIDIA H100 80GB HBM3", "AMD EPYC (2 threads, avx512_bf16)"
   bool captures_steps = false;  // Replay captures: callers round batch sizes up to a few buckets
@@ -85,7 +89,12 @@ class Device {
   virtual const DeviceInfo& info() const = 0;
 
   // 4096-byte aligned (device memory: 256). ResourceExhausted with the sizes when there is not enough.
-  virtual absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes) = 0;
+  // What takes no seconds reports no progress.
+  virtual absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes,
+                                          AllocationProgress progress) = 0;
+  absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes) {
+    return Allocate(kind, bytes, [](int64_t, int64_t) {});
+  }
 
   virtual std::unique_ptr<Stream> CreateStream(const char* name) = 0;
   virtual std::unique_ptr<Event> CreateEvent() = 0;

@@ -60,7 +60,8 @@ CpuDevice::CpuDevice(int threads, bool inline_streams) : inline_streams_(inline_
 
 CpuDevice::~CpuDevice() = default;
 
-absl::StatusOr<Buffer> CpuDevice::Allocate(MemoryKind kind, int64_t bytes) {
+absl::StatusOr<Buffer> CpuDevice::Allocate(MemoryKind kind, int64_t bytes,
+                                           AllocationProgress /*progress*/) {
   SPIN_CHECK_GE(bytes, 0);
   if (bytes == 0) return Buffer();
   const int64_t size = RoundUp(bytes, kPageBytes);

@@ -68,7 +68,9 @@ class CpuDevice : public Device {
   ~CpuDevice() override;
 
   const DeviceInfo& info() const override { return info_; }
-  absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes) override;
+  using Device::Allocate;
+  absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes,
+                                  AllocationProgress progress) override;
   std::unique_ptr<Stream> CreateStream(const char* name) override;
   std::unique_ptr<Event> CreateEvent() override;
   void Copy(void* dst, const void* src, int64_t bytes, Stream& stream) override;

@@ -71,11 +71,12 @@ CudaDevice::~CudaDevice() {
   }
 }
 
-absl::StatusOr<Buffer> CudaDevice::Allocate(MemoryKind kind, int64_t bytes) {
+absl::StatusOr<Buffer> CudaDevice::Allocate(MemoryKind kind, int64_t bytes,
+                                            AllocationProgress progress) {
   SPIN_CHECK_GE(bytes, 0);
   if (bytes == 0) return Buffer();
   if (kind == MemoryKind::kPinned) {
-    SPIN_ASSIGN_OR_RETURN(void* data, AllocatePinned(bytes));
+    SPIN_ASSIGN_OR_RETURN(void* data, AllocatePinned(bytes, progress));
     return Buffer(this, kind, data, bytes);
   }
   void* data = nullptr;

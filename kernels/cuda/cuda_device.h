@@ -24,7 +24,9 @@ class CudaDevice final : public Device {
   ~CudaDevice() override;
 
   const DeviceInfo& info() const override { return info_; }
-  absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes) override;
+  using Device::Allocate;
+  absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes,
+                                  AllocationProgress progress) override;
   std::unique_ptr<Stream> CreateStream(const char* name) override;
   std::unique_ptr<Event> CreateEvent() override;
   void Copy(void* dst, const void* src, int64_t bytes, Stream& stream) override;

@@ -29,7 +29,10 @@ class HostDevice final : public Device {
 
   const DeviceInfo& info() const override { return info_; }
 
-  absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes) override {
+  // Reports half of the bytes, then all of them.
+  using Device::Allocate;
+  absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes,
+                                  AllocationProgress progress) override {
     SPIN_CHECK_GT(bytes, int64_t{0});
     if (bytes > limit_bytes_ - allocated_bytes_) {
       return ResourceExhausted("%d bytes asked for, %d left", bytes,
@@ -40,6 +43,8 @@ class HostDevice final : public Device {
     SPIN_CHECK(data != nullptr);
     std::memset(data, 0xa5, static_cast<size_t>(bytes));  // uninitialised memory is no zeros
     allocated_bytes_ += bytes;
+    progress(bytes / 2, bytes);
+    progress(bytes, bytes);
     return Buffer(this, kind, data, bytes);
   }
 
