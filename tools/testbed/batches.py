@@ -3,8 +3,8 @@
 One sequence of the evaluation asks once; here up to a few hundred keys are bound and asked for, so that nearly every
 sequence teaches at nearly every length. What may follow what is exactly what tasks.py makes.
 
-Positions jump ahead at random sentences: a sequence of 512 tokens then spans the distances of a much longer one, and the
-rotary embedding meets every distance long before the curriculum reaches the length.
+Positions jump ahead at random sentences: a sequence of 512 tokens then spans the distances of a much longer one, and
+the rotary embedding meets every distance long before the curriculum reaches the length.
 """
 from dataclasses import dataclass
 

@@ -25,13 +25,13 @@ class Config:
     head_dim: int = 64
     vocab_size: int = VOCAB_SIZE
     max_position_embeddings: int = 32768
-    rope_theta: float = 5e6
+    rope_theta: float = 1e7
     rms_norm_eps: float = 1e-6
 
 
 SIZES = {
     "full": Config(),
-    "tiny": Config(hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4),
+    "tiny": Config(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4),
 }
 
 
@@ -153,7 +153,8 @@ class Qwen3(nn.Module):
     def logits(self, tokens, positions, where):
         """Logits of the tokens with flat indices `where`, float32."""
         x = self.hidden(tokens, positions)[where]
-        return (rms_norm(x, self.model.norm.weight, self.config.rms_norm_eps) @ self.lm_head.weight.to(x.dtype).T).float()
+        x = rms_norm(x, self.model.norm.weight, self.config.rms_norm_eps)
+        return (x @ self.lm_head.weight.to(x.dtype).T).float()
 
 
 def load(folder, dtype):
@@ -175,7 +176,8 @@ def export(model, folder):
     tensors = {name: p.detach().to("cpu", torch.bfloat16).contiguous() for name, p in model.named_parameters()}
     save_file(tensors, os.path.join(folder, "model.safetensors.part"), metadata={"format": "pt"})
     os.replace(os.path.join(folder, "model.safetensors.part"), os.path.join(folder, "model.safetensors"))
-    for name, content in (("config.json", config), ("generation_config.json", {"eos_token_id": EOS, "do_sample": False})):
+    generation = {"eos_token_id": EOS, "do_sample": False}
+    for name, content in (("config.json", config), ("generation_config.json", generation)):
         with open(os.path.join(folder, name + ".part"), "w") as f:
             f.write(json.dumps(content, indent=1) + "\n")
         os.replace(os.path.join(folder, name + ".part"), os.path.join(folder, name))

@@ -48,8 +48,8 @@ def make_optimizers(model, muon_lr, adam_lr, weight_decay):
     for name, p in model.named_parameters():
         kind = vectors if p.dim() == 1 else tables if "embed" in name or "lm_head" in name else matrices
         kind.append(p)
-    adam = torch.optim.AdamW([{"params": tables, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-                             lr=adam_lr, betas=(0.9, 0.95), fused=tables[0].is_cuda)
+    groups = [{"params": tables, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    adam = torch.optim.AdamW(groups, lr=adam_lr, betas=(0.9, 0.95), fused=tables[0].is_cuda)
     optimizers = [Muon(matrices, muon_lr, weight_decay), adam]
     for optimizer in optimizers:
         for group in optimizer.param_groups:

@@ -4,11 +4,11 @@
 usage: train.py --out FOLDER [--minutes 8] [--resume]              one GPU, or the CPU
        torchrun --standalone --nproc-per-node=4 train.py ...        several GPUs of one machine
 
-FOLDER/model is the best model so far at any moment, FOLDER/state.pt what --resume goes on from, FOLDER/log.jsonl the
-course of the training, FOLDER/accuracy.json the final evaluation of FOLDER/model.
+FOLDER/model is the best model so far, FOLDER/state.pt what --resume goes on from, FOLDER/log.jsonl the course of the
+training, FOLDER/accuracy.json the final evaluation of FOLDER/model.
 
-Lengths grow by curriculum: a stage ends when every kind of question is answered right, or at its share of the time. Data
-are a function of (seed, rank, index, length); with --steps instead of --minutes the schedule is one of steps too.
+Lengths grow by curriculum: a stage ends when every kind of question is answered right, or at its share of the time.
+Data are a function of (seed, rank, index, length); with --steps instead of --minutes so is the schedule of steps.
 """
 import argparse
 import collections
@@ -18,7 +18,9 @@ import os
 import time
 
 import torch
+import torch._dynamo
 import torch.distributed as dist
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import batches
 from evaluate import accuracies, examples_job, table
@@ -34,6 +36,7 @@ WARMUP_STEPS = 100
 SYNC_STEPS = 10                  # the host looks at clock and counters this often
 FILLER_WEIGHT = 0.1              # of the mean loss of all other tokens
 EVAL_SEED, FINAL_SEED = 101, 1
+FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION]
 
 _pool_text = None
 
@@ -48,6 +51,9 @@ class Data:
     def __init__(self, pool, args, rank):
         self._pool, self._args, self._rank = pool, args, rank
         self._index, self._pending = 0, collections.deque()
+
+    def skip_to(self, index):
+        self._index = index
 
     def next(self, stage):
         while len(self._pending) < 2 * self._args.workers:
@@ -88,17 +94,24 @@ def rate(step, share):
     return min(1.0, (step + 1) / WARMUP_STEPS, max(0.02, (1 - share) / (1 - DECAY_FROM)))
 
 
+def device_and_dtype():
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device()), torch.bfloat16
+    return torch.device("cpu"), torch.float32
+
+
 class Trainer:
     def __init__(self, args, pool, rank, world):
         self.args, self.rank, self.world = args, rank, world
-        self.device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-        self.model = Qwen3(SIZES[args.size], torch.bfloat16 if self.device.type == "cuda" else torch.float32).to(self.device)
+        self.device, self.dtype = device_and_dtype()
+        self.model = Qwen3(SIZES[args.size], self.dtype).to(self.device)
         self.optimizers = make_optimizers(self.model, args.muon_lr, args.adam_lr, args.weight_decay)
         self.clock, self.data = Clock(args), Data(pool, args, rank)
         self.step, self.stage, self.share = 0, 0, 0.0
         self.best, self.lengths_seen = -1.0, collections.Counter()
         # Of each kind: answer tokens, right guesses. And the sum of losses.
         self.counts = torch.zeros(len(batches.KINDS), 2, device=self.device)
+        self.all_marks = torch.arange(2 * len(batches.KINDS), device=self.device)[:, None]
         self.recent = None
         self.loss_sum = torch.zeros((), device=self.device)
         if self.device.type == "cuda":
@@ -108,7 +121,7 @@ class Trainer:
         torch.backends.cuda.matmul.allow_tf32 = True
         probe = [torch.zeros(1, h, 64, 64, device=self.device, dtype=torch.bfloat16) for h in (8, 2, 2)]
         try:  # without it K and V are repeated, which the fused kernels of every version accept
-            with torch.nn.attention.sdpa_kernel(FUSED):
+            with sdpa_kernel(FUSED):
                 torch.nn.functional.scaled_dot_product_attention(*probe, is_causal=True, enable_gqa=True)
         except (RuntimeError, TypeError):
             self.model.grouped = False
@@ -117,13 +130,12 @@ class Trainer:
             self.model.compile_parts()
 
     def log(self, **values):
-        if self.rank == 0:
-            with open(os.path.join(self.args.out, "log.jsonl"), "a") as f:
-                f.write(json.dumps(values) + "\n")
+        with open(os.path.join(self.args.out, "log.jsonl"), "a") as f:
+            f.write(json.dumps(values) + "\n")
 
     def train_step(self):
         batch = self.data.next(self.stage)
-        tokens, positions, kinds = (torch.from_numpy(x).to(self.device, torch.int64, non_blocking=True)
+        tokens, positions, kinds = (torch.from_numpy(x).to(self.device).long()
                                     for x in (batch.tokens, batch.positions, batch.kinds))
         targets, graded = tokens.roll(-1, 1), kinds.roll(-1, 1)
         targets[:, -1] = graded[:, -1] = 0
@@ -139,7 +151,7 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         marks = graded.reshape(-1) * 2 + right
-        found = torch.bincount(marks, minlength=2 * len(batches.KINDS)).view(-1, 2).float()
+        found = (marks == self.all_marks).sum(1).view(-1, 2)  # unlike bincount, does not wait for the GPU
         self.counts += torch.stack([found.sum(1), found[:, 1]], 1)
         self.loss_sum += loss.detach()
         self.lengths_seen[tokens.shape[1]] += tokens.numel()
@@ -171,7 +183,8 @@ class Trainer:
             self.stage += 1
             self.recent = None
             if self.rank == 0:
-                print(f"[{self.clock.seconds():6.1f} s] step {self.step}: length {self.args.lengths[self.stage]}", flush=True)
+                length = self.args.lengths[self.stage]
+                print(f"[{self.clock.seconds():6.1f} s] step {self.step}: length {length}", flush=True)
 
     def report(self, sets, steps):
         """Prints, saves and, when the model is the best so far, exports it."""
@@ -182,9 +195,10 @@ class Trainer:
         recent = [] if self.recent is None else [round(float(x), 4) for x in self.recent[1:]]
         loss = float(self.loss_sum) / max(steps, 1)
         tokens = sum(self.lengths_seen.values()) * self.world
-        print(f"[{self.clock.seconds():6.1f} s] step {self.step}, {tokens / 1e6:.1f}M tokens, share {self.share:.2f}, "
+        seconds = self.clock.seconds()
+        print(f"[{seconds:6.1f} s] step {self.step}, {tokens / 1e6:.1f}M tokens, share {self.share:.2f}, "
               f"loss {loss:.4f}, answer tokens right {dict(zip(batches.KINDS[1:], recent))}\n{table(results)}", flush=True)
-        self.log(seconds=self.clock.seconds(), step=self.step, tokens=tokens, stage=self.stage, loss=loss, recent=recent,
+        self.log(seconds=seconds, step=self.step, tokens=tokens, stage=self.stage, loss=loss, recent=recent,
                  accuracy={f"{t}/{n}": a for (t, n), a in results.items()})
         if score >= self.best:
             self.best = score
@@ -196,13 +210,16 @@ class Trainer:
         os.replace(path + ".part", path)
 
     def resume(self):
-        state = torch.load(os.path.join(self.args.out, "state.pt"), map_location=self.device)
+        path = os.path.join(self.args.out, "state.pt")
+        if not os.path.exists(path):
+            return
+        state = torch.load(path, map_location=self.device)
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"]):
             optimizer.load_state_dict(saved)
         self.step, self.stage, self.best = state["step"], state["stage"], state["best"]
         # The rate's course begins again, within the new time; the data do not.
-        self.data._index = self.step
+        self.data.skip_to(self.step)
         self.clock.resume(0.0 if state["share"] >= 1 else state["share"])
 
     def run(self, sets):
@@ -212,13 +229,11 @@ class Trainer:
             if self.step % SYNC_STEPS:
                 continue
             self.synchronise()
-            if self.clock.seconds() - reported >= self.args.report_seconds or self.share >= 1:
-                self.report(sets, self.step - reported_step)
-                self.loss_sum.zero_()
-                reported, reported_step = self.clock.seconds(), self.step
-
-
-FUSED = [torch.nn.attention.SDPBackend.FLASH_ATTENTION, torch.nn.attention.SDPBackend.CUDNN_ATTENTION]
+            if self.share < 1 and self.clock.seconds() - reported < self.args.report_seconds:
+                continue
+            self.report(sets, self.step - reported_step)
+            self.loss_sum.zero_()
+            reported, reported_step = self.clock.seconds(), self.step
 
 
 def parse_args():
@@ -227,7 +242,7 @@ def parse_args():
     parser.add_argument("--out", required=True)
     parser.add_argument("--minutes", type=float, default=8, help="of training, from the start of the process")
     parser.add_argument("--steps", type=int, default=0, help="instead of --minutes")
-    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--resume", action="store_true", help="go on from state.pt, where there is one")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("--lengths", type=numbers, default=[512, 2048, 8192, 16384], help="of the stages")
@@ -245,10 +260,10 @@ def parse_args():
     return parser.parse_args()
 
 
-def final_evaluation(args, pool, device):
+def final_evaluation(args, pool):
+    device, dtype = device_and_dtype()
     jobs = [(t, n, FINAL_SEED, args.final_examples) for n in args.eval_lengths for t in TASKS]
     sets = dict(pool.map(examples_job, jobs, chunksize=1))
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     results = accuracies(load(os.path.join(args.out, "model"), dtype).to(device), sets, device)
     print(f"final: {args.final_examples} examples each\n{table(results)}", flush=True)
     with open(os.path.join(args.out, "accuracy.json"), "w") as f:
@@ -276,7 +291,7 @@ def main():
             trainer.resume()
         trainer.run(sets)
         if rank == 0:
-            final_evaluation(args, pool, trainer.device)
+            final_evaluation(args, pool)
         if world > 1:
             dist.destroy_process_group()
 

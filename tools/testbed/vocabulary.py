@@ -25,13 +25,14 @@ def philox(key, counters):
     k0, k1 = key & 0xFFFFFFFF, key >> 32
     for _ in range(10):
         p0, p1 = np.uint64(0xD2511F53) * c[0], np.uint64(0xCD9E8D57) * c[2]
-        c = [(p1 >> _SHIFT) ^ c[1] ^ np.uint64(k0), p1 & _MASK, (p0 >> _SHIFT) ^ c[3] ^ np.uint64(k1), p0 & _MASK]
+        c = [(p1 >> _SHIFT) ^ c[1] ^ np.uint64(k0), p1 & _MASK,
+             (p0 >> _SHIFT) ^ c[3] ^ np.uint64(k1), p0 & _MASK]
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
     return np.stack(c, axis=-1).reshape(-1)
 
 
 class Random:
-    """The draws of spin::Random (common/random.h): Philox blocks 0, 1, ... of one key, one 32-bit draw after another."""
+    """The draws of spin::Random (common/random.h): Philox blocks 0, 1, ... of one key, a 32-bit draw after another."""
 
     BLOCKS = 1024
 
