@@ -197,7 +197,8 @@ class Trainer:
         tokens = sum(self.lengths_seen.values()) * self.world
         seconds = self.clock.seconds()
         print(f"[{seconds:6.1f} s] step {self.step}, {tokens / 1e6:.1f}M tokens, share {self.share:.2f}, "
-              f"loss {loss:.4f}, answer tokens right {dict(zip(batches.KINDS[1:], recent))}\n{table(results)}", flush=True)
+              f"loss {loss:.4f}, answer tokens right {dict(zip(batches.KINDS[1:], recent))}", flush=True)
+        print(table(results), flush=True)
         self.log(seconds=seconds, step=self.step, tokens=tokens, stage=self.stage, loss=loss, recent=recent,
                  accuracy={f"{t}/{n}": a for (t, n), a in results.items()})
         if score >= self.best:
