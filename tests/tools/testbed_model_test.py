@@ -5,18 +5,17 @@ import sys
 import tempfile
 import unittest
 
-if any(importlib.util.find_spec(name) is None for name in ("torch", "transformers", "safetensors")):
-    raise unittest.SkipTest("torch, transformers or safetensors is not installed")
-
-import torch  # noqa: E402
-from transformers import AutoModelForCausalLM  # noqa: E402
-
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tools/testbed"))
 
-import gates  # noqa: E402
-import model as testbed  # noqa: E402
-import train_gates  # noqa: E402
+CAN_RUN = all(importlib.util.find_spec(name) for name in ("torch", "transformers", "safetensors"))
+if CAN_RUN:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    import gates
+    import model as testbed
+    import train_gates
 
 LENGTH = 150
 BLOCK = 16
@@ -33,6 +32,7 @@ def random_folder(folder):
     testbed.export(made, folder)
 
 
+@unittest.skipUnless(CAN_RUN, "torch, transformers or safetensors is not installed")
 class ModelTest(unittest.TestCase):
     def test_logits_are_those_of_transformers(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -47,6 +47,7 @@ class ModelTest(unittest.TestCase):
         self.assertLess(float((got - expected).abs().max()), 1e-3)
 
 
+@unittest.skipUnless(CAN_RUN, "torch, transformers or safetensors is not installed")
 class GatesTest(unittest.TestCase):
     def visit_layers(self, folder, check):
         layers, seen = train_gates.Layers(folder, torch.device("cpu"), torch.float32), []
