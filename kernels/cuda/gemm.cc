@@ -12,7 +12,7 @@ namespace spin::cuda {
 namespace {
 
 constexpr int64_t kWorkspaceBytes = int64_t{64} << 20;
-constexpr int64_t kScratchBytes = int64_t{160} << 20;  // more than any L2
+constexpr int64_t kTimingBytes = int64_t{160} << 20;  // more than any L2
 constexpr int kCandidates = 16;
 constexpr int kRepeats = 3;
 constexpr int32_t kTimedRows = 256;       // decode steps: products this small are timed
@@ -32,7 +32,7 @@ bool Capturing(cudaStream_t stream) {
 // Is it worth timing, and is there room for its output?
 bool Timed(const GemmParams& p) {
   if (p.m > kTimedRows && p.m % kTimedTileRows != 0) return false;
-  return !p.accumulate || int64_t{p.m} * p.ldc * SizeOf(p.c_dtype) <= kScratchBytes;
+  return !p.accumulate || int64_t{p.m} * p.ldc * SizeOf(p.c_dtype) <= kTimingBytes;
 }
 
 // The fastest algorithm of each shape that was timed: kept for the process, so that whatever is made later computes the
@@ -76,7 +76,7 @@ absl::Status Gemm::Allocate() {
     return FailedPrecondition("cuBLASLt: %s", lt_->status_string(status));
   }
   if (cudaMalloc(&workspace_, kWorkspaceBytes) != cudaSuccess ||
-      cudaMalloc(&scratch_, kScratchBytes) != cudaSuccess) {
+      cudaMalloc(&scratch_, kTimingBytes) != cudaSuccess) {
     cudaGetLastError();
     return ResourceExhausted("no GPU memory for cuBLASLt's workspace");
   }
@@ -143,7 +143,7 @@ cublasStatus_t Gemm::Enqueue(const GemmParams& p, const Plan& plan, const Algori
 // Microseconds of one product with the cache full of other data; a great number when it does not run.
 float Gemm::TimeOnce(const GemmParams& p, const Plan& plan, const Algorithm& algorithm, void* out,
                      cudaStream_t stream) {
-  SPIN_CUDA_CHECK(cudaMemsetAsync(scratch_, 0, kScratchBytes, stream));
+  SPIN_CUDA_CHECK(cudaMemsetAsync(scratch_, 0, kTimingBytes, stream));
   SPIN_CUDA_CHECK(cudaEventRecord(begin_, stream));
   if (Enqueue(p, plan, algorithm, out, stream) != CUBLAS_STATUS_SUCCESS) return 1e30f;
   SPIN_CUDA_CHECK(cudaEventRecord(end_, stream));
