@@ -321,16 +321,18 @@ TEST_CASE("tables: thousands of lists of rows coming, changing and going") {
   const int32_t num_kv_heads = GENERATE(1, 3);
   Twins twins(Geometry(page_tokens, num_kv_heads), 40 + static_cast<uint64_t>(page_tokens));
   int32_t longest = 0;
+  bool bound = false;  // a partition was found in a slot, at some time
   for (int32_t list = 0; list < 1000; ++list) {
     const int32_t events = list % 50 == 49 ? 300 : twins.Below(6);
     for (int32_t i = 0; i < events; ++i) Event(twins);
     longest = std::max(longest, twins.Send());
     if (list % 25 == 0 || list % 50 == 49) twins.Check();
+    bound = bound || std::any_of(twins.meta().begin(), twins.meta().end(),
+                                 [](int32_t slot) { return slot != kAbsent && slot != 12345; });
   }
   twins.Check();
   CHECK(longest > 2048);  // more than two windows
-  CHECK(std::any_of(twins.meta().begin(), twins.meta().end(),
-                    [](int32_t slot) { return slot != kAbsent && slot != 12345; }));
+  CHECK(bound);
 }
 
 TEST_CASE("tables: whatever comes, entries that are written many times in a list") {
