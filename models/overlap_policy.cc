@@ -4,8 +4,8 @@ namespace spin {
 namespace {
 
 // A layer's missing bytes from which it overlaps, and below which it stops. An estimate, not a measurement: 256 KiB
-// take 5 us of a PCIe 5 link, about what a fork, a join and a launch cost. Two bounds, so that steps near them do not go
-// back and forth.
+// take 5 us of a PCIe 5 link, about what a fork, a join and a launch cost. Two bounds, so that steps near them do not
+// go back and forth.
 constexpr uint64_t kBeginBytes = 256 << 10;
 constexpr uint64_t kEndBytes = kBeginBytes / 2;
 

@@ -21,8 +21,8 @@ namespace spin::cuda {
 namespace {
 
 constexpr int kCtasPerSm = 2;  // what is scheduled for
-// What launch bounds give the registers for: where a multiprocessor's share of bandwidth is small, one CTA has enough in
-// flight and need not fit into 128 of them, which that architecture's code does not without spills.
+// What launch bounds give the registers for: where a multiprocessor's share of bandwidth is small, one CTA has enough
+// in flight and need not fit into 128 of them, which that architecture's code does not without spills.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
 constexpr int kMinCtas = 1;
 #else
