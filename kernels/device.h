@@ -55,6 +55,9 @@ class Buffer {
   int64_t bytes_ = 0;
 };
 
+// kHigh: what is enqueued gets free parts of the device first.
+enum class StreamPriority { kNormal, kHigh };
+
 // A queue of work. The destructor waits for what was enqueued.
 class Stream {
  public:
@@ -74,6 +77,8 @@ using AllocationProgress = absl::FunctionRef<void(int64_t ready_bytes, int64_t b
 struct DeviceInfo {
   std::string name;             // "NVIDIA H100 80GB HBM3", "AMD EPYC (2 threads, avx512_bf16)"
   bool captures_steps = false;  // Replay captures: callers round batch sizes up to a few buckets
+  bool overlaps_streams =
+      false;  // kernels of two streams run side by side, each with its own part of the device
   bool shares_host_memory = false;    // "HBM" is a part of the host's memory
   int32_t prefill_tile_tokens = 512;  // tokens of a prefill tile that keep the device busy
   // HBM that was free at start; on the CPU device the memory that the process may use.
@@ -96,7 +101,10 @@ class Device {
     return Allocate(kind, bytes, [](int64_t, int64_t) {});
   }
 
-  virtual std::unique_ptr<Stream> CreateStream(const char* name) = 0;
+  virtual std::unique_ptr<Stream> CreateStream(const char* name, StreamPriority priority) = 0;
+  std::unique_ptr<Stream> CreateStream(const char* name) {
+    return CreateStream(name, StreamPriority::kNormal);
+  }
   virtual std::unique_ptr<Event> CreateEvent() = 0;
 
   // Enqueued: bytes from `src` to `dst`, any two kinds but kHost together with kDevice.
@@ -111,7 +119,8 @@ class Device {
   // Device time between two recorded events. REQUIRES: both have passed.
   virtual int64_t ElapsedNs(Event& begin, Event& end) = 0;
 
-  // Enqueues what `enqueue` enqueues on `stream`. `key` names the sequence of work: calls with one key must enqueue
+  // Enqueues what `enqueue` enqueues on `stream`, and on streams that it forks from there and joins again by events.
+  // `key` names the sequence of work: calls with one key must enqueue
   // the same kernels with the same parameters (what varies is read from device memory), so that a device may capture
   // the first call and replay it afterwards. The CPU device just calls it.
   virtual void Replay(uint64_t key, Stream& stream, absl::FunctionRef<void()> enqueue) = 0;

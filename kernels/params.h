@@ -258,6 +258,9 @@ struct LookupParams {
   int64_t* copy_src = nullptr;  // [max_batch][Hkv][max_list] page index in the host pool
   int32_t* copy_dst = nullptr;  // [max_batch][Hkv][max_list] page index in the slot pool
   int32_t* copy_len = nullptr;  // [max_batch][Hkv]
+  // [max_batch][Hkv], or null. Otherwise the pages of a list that need no copy come first (hits, a fresh tail), then
+  // the others, each in ids' order; the former hold ready_tokens tokens.
+  int32_t* ready_tokens = nullptr;
   RetrieveCounters* counters = nullptr;
 };
 
@@ -282,8 +285,17 @@ struct GatherPagesParams {
 
 // ---- Attention ---------------------------------------------------------------------------------------------------
 
-// One query a batch place over the listed slots. The last page of a list holds position % P + 1 tokens, all others P.
-// Tokens are summed in list order in blocks of 16 counted from the list's begin, whatever the page size, so that
+// What of a list is attended to. kReady and kFetched are two halves of one attention, so that the first may run while
+// the second's pages are still on their way: kReady takes the first ready_tokens tokens; it finishes rows whose list
+// ends there, and of the others leaves running maxima, weights and sums. kFetched takes the rest and finishes. Between
+// the two calls, on one stream, nothing else of a decode step is enqueued there. REQUIRES of both: max_batch * Hq <=
+// kMaxHalvedHeads.
+enum class ListPart : int32_t { kAll, kReady, kFetched };
+inline constexpr int64_t kMaxHalvedHeads = 16384;
+
+// One query a batch place over the listed slots. The last page of a list holds position % P + 1 tokens, all others P;
+// of a list in two parts this holds for the part that has the tail, and the other's are full.
+// Tokens are summed in list order in blocks of 16 counted from the part's begin, whatever the page size, so that
 // equal token lists give equal bits.
 struct PagedAttentionParams {
   DecodeRows decode;
@@ -292,6 +304,10 @@ struct PagedAttentionParams {
   const int32_t* page_list = nullptr;
   const int32_t* list_len = nullptr;
   int32_t max_list = 0;
+  ListPart part = ListPart::kAll;
+  const int32_t* ready_tokens = nullptr;  // [max_batch][Hkv] as Lookup gives it; unused by kAll
+  float* partial =
+      nullptr;          // scratch [max_batch][Hq][d + 2], unused by kAll; a backend may do without
   void* out = nullptr;  // [max_batch][Hq * d] act
 };
 

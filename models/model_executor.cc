@@ -4,6 +4,7 @@
 #include <atomic>
 #include <bit>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "common/check.h"
@@ -74,6 +75,8 @@ struct ModelExecutor::Impl {
   std::unique_ptr<Stream> compute, copy;
   std::unique_ptr<PrefillRun> prefill;
   std::unique_ptr<SpillCopies> spill;
+  std::unique_ptr<GatherStream> gather;
+  std::optional<OverlapPolicy> overlap;
   Buffer counters;  // RetrieveCounters, on the device
   std::atomic<uint64_t> hits = 0, misses = 0, evictions = 0, bytes = 0;  // of the collected passes
 
@@ -91,7 +94,7 @@ struct ModelExecutor::Impl {
   T* TakePinned(int64_t count);
   absl::Status Prepare(ModelWeights weights, const ModelConfig& config, KvStore& store);
   void UploadRows(std::span<const RowId> rows);
-  void EnqueueStep(const DecodeRows& decode, SampledToken* out);
+  void EnqueueStep(const DecodeRows& decode, bool overlapped, SampledToken* out);
   void MarkTokens(RowId row, std::span<const int32_t> tokens, bool generated);
   void Publish(const RetrieveCounters& counted);
 };
@@ -130,6 +133,8 @@ absl::Status ModelExecutor::Impl::Prepare(ModelWeights weights, const ModelConfi
   compute = device.CreateStream("compute");
   copy = device.CreateStream("copy");
   spill = std::make_unique<SpillCopies>(&device, store.tables());
+  gather = std::make_unique<GatherStream>(device);
+  overlap.emplace(options.overlap, device.info().overlaps_streams, config.num_layers);
   model.config = config;
   model.weights = std::move(weights);
   model.device = &device;
@@ -185,7 +190,8 @@ void ModelExecutor::Impl::UploadRows(std::span<const RowId> rows) {
 }
 
 // The whole decode step: what a device captures.
-void ModelExecutor::Impl::EnqueueStep(const DecodeRows& decode, SampledToken* out) {
+void ModelExecutor::Impl::EnqueueStep(const DecodeRows& decode, bool overlapped,
+                                      SampledToken* out) {
   TokenSpan tokens;
   tokens.n = decode.max_batch;
   tokens.residual = workspace.decode_residual;
@@ -201,7 +207,7 @@ void ModelExecutor::Impl::EnqueueStep(const DecodeRows& decode, SampledToken* ou
   for (int32_t layer = 0; layer < model.config.num_layers; ++layer) {
     EnqueueQkv(model, layer, tokens, workspace, *compute);
     EnqueueDecodeAttention(model, layer, decode, workspace, counters.as<RetrieveCounters>(),
-                           *compute);
+                           *compute, overlapped ? gather.get() : nullptr);
     EnqueueOutputAndMlp(model, layer, tokens, workspace, *compute);
   }
   EnqueueLogits(model, tokens.residual, tokens.n, workspace, *compute);
@@ -235,6 +241,7 @@ void ModelExecutor::Impl::Publish(const RetrieveCounters& counted) {
   misses.store(counted.misses, std::memory_order_relaxed);
   evictions.store(counted.evictions, std::memory_order_relaxed);
   bytes.store(counted.bytes, std::memory_order_relaxed);
+  overlap->Observe(counted.bytes);
 }
 
 ModelExecutor::ModelExecutor(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -380,10 +387,14 @@ void ModelExecutor::EnqueueDecode(std::span<const RowId> rows) {
       .token = impl.workspace.token,
       .position = impl.workspace.position};
   SampledToken* out = pass.outputs.as<SampledToken>() + impl.limits.max_rows;
-  // Each pass has outputs of its own, hence a captured step of its own.
-  const uint64_t key = static_cast<uint64_t>(decode.max_batch) * kMaxPassesInFlight +
-                       static_cast<uint64_t>(impl.submitted % kMaxPassesInFlight);
-  impl.device().Replay(key, *impl.compute, [&] { impl.EnqueueStep(decode, out); });
+  // Each pass has outputs of its own, hence captured steps of its own: one a schedule.
+  const bool overlapped =
+      impl.overlap->overlaps() &&
+      int64_t{decode.max_batch} * impl.model.config.num_q_heads <= kMaxHalvedHeads;
+  const uint64_t place = static_cast<uint64_t>(decode.max_batch) * kMaxPassesInFlight +
+                         static_cast<uint64_t>(impl.submitted % kMaxPassesInFlight);
+  impl.device().Replay(2 * place + (overlapped ? 1 : 0), *impl.compute,
+                       [&] { impl.EnqueueStep(decode, overlapped, out); });
 }
 
 void ModelExecutor::Submit() {

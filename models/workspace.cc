@@ -75,6 +75,8 @@ void TakeCacheScratch(const WorkspaceShape& shape, Workspace& w, Allocator& allo
   allocator.Take(w.copy_src, streams * shape.max_list * 8);
   allocator.Take(w.copy_dst, streams * shape.max_list * 4);
   allocator.Take(w.copy_len, streams * 4);
+  allocator.Take(w.ready_tokens, streams * 4);
+  allocator.Take(w.partial, int64_t{shape.max_batch} * g.num_q_heads * (g.head_dim + 2) * 4);
 }
 
 void TakeRowState(const WorkspaceShape& shape, const ModelConfig& config, Workspace& w,

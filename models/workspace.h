@@ -44,11 +44,13 @@ struct Workspace {
       staging[2];  // one layer of a prefill batch each; Offload of one runs under the next layer
 
   SelectScratch select;
-  int32_t* page_list = nullptr;  // [max_batch][Hkv][max_list]
-  int32_t* list_len = nullptr;   // [max_batch][Hkv]
-  int64_t* copy_src = nullptr;   // [max_batch][Hkv][max_list]
-  int32_t* copy_dst = nullptr;   // [max_batch][Hkv][max_list]
-  int32_t* copy_len = nullptr;   // [max_batch][Hkv]
+  int32_t* page_list = nullptr;     // [max_batch][Hkv][max_list]
+  int32_t* list_len = nullptr;      // [max_batch][Hkv]
+  int64_t* copy_src = nullptr;      // [max_batch][Hkv][max_list]
+  int32_t* copy_dst = nullptr;      // [max_batch][Hkv][max_list]
+  int32_t* copy_len = nullptr;      // [max_batch][Hkv]
+  int32_t* ready_tokens = nullptr;  // [max_batch][Hkv]
+  float* partial = nullptr;         // [max_batch][Hq][d + 2]: attention to what is ready
   int32_t max_list = 0;
 
   // Row state; see DecodeRows and SampleParams.

@@ -178,6 +178,15 @@ constexpr ConfigKey kMemoryKeys[] = {
                                          {"none", Eviction::kNone}}},
                                        c.eviction);
      }},
+    {"memory.overlap", "auto", "auto, never, always",
+     "Attend to pages in HBM while missing ones arrive; auto: where that pays.",
+     [](Config& c, const std::string& t) {
+       return ParseChoice<RetrieveOverlap, 3>(t,
+                                              {{{"auto", RetrieveOverlap::kAuto},
+                                                {"never", RetrieveOverlap::kNever},
+                                                {"always", RetrieveOverlap::kAlways}}},
+                                              c.overlap);
+     }},
 };
 
 constexpr ConfigKey kSparseKeys[] = {

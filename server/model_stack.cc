@@ -143,7 +143,8 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
                    .max_model_len = plan.max_model_len,
                    .tile_tokens = config.prefill_tile_tokens > 0 ? config.prefill_tile_tokens
                                                                  : info.prefill_tile_tokens,
-                   .eviction = config.eviction};
+                   .eviction = config.eviction,
+                   .overlap = config.overlap};
   plan.weight_bytes = WeightBytes(model, config.dtype);
   plan.executor_bytes =
       ModelExecutor::DeviceBytes(plan.executor, model, *plan.algorithm, geometry, config.dtype);

@@ -87,7 +87,8 @@ void CpuDevice::Free(MemoryKind /*kind*/, void* data, int64_t bytes) noexcept {
   allocated_.fetch_sub(size);
 }
 
-std::unique_ptr<Stream> CpuDevice::CreateStream(const char* name) {
+// All streams compute on one pool: priorities mean nothing.
+std::unique_ptr<Stream> CpuDevice::CreateStream(const char* name, StreamPriority /*priority*/) {
   if (inline_streams_) return std::make_unique<InlineStream>();
   return std::make_unique<ThreadStream>(name);
 }

@@ -71,7 +71,8 @@ class CpuDevice : public Device {
   using Device::Allocate;
   absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes,
                                   AllocationProgress progress) override;
-  std::unique_ptr<Stream> CreateStream(const char* name) override;
+  using Device::CreateStream;
+  std::unique_ptr<Stream> CreateStream(const char* name, StreamPriority priority) override;
   std::unique_ptr<Event> CreateEvent() override;
   void Copy(void* dst, const void* src, int64_t bytes, Stream& stream) override;
   void Fill(void* dst, uint8_t value, int64_t bytes, Stream& stream) override;

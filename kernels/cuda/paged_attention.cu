@@ -1,6 +1,7 @@
 // One query a batch place over the listed slots, split over the machine: every (place, KV head) is a row, a row's
 // list is cut into parts, several CTAs take a row's parts, and the last of them to arrive merges what all have left.
-// The warp's work in bfloat16 is in paged_attention_mma.cuh, parts and their merging in paged_attention_parts.cuh.
+// The warp's work in bfloat16 is in paged_attention_mma.cuh, parts and their merging in paged_attention_parts.cuh, all
+// of float32 in paged_attention_f32.cuh.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -11,6 +12,7 @@
 #include "kernels/cuda/families.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/numeric.cuh"
+#include "kernels/cuda/paged_attention_f32.cuh"
 #include "kernels/cuda/paged_attention_mma.cuh"
 #include "kernels/cuda/paged_attention_parts.cuh"
 #include "kernels/cuda/stream_view.cuh"
@@ -19,8 +21,8 @@ namespace spin::cuda {
 namespace {
 
 constexpr int kCtasPerSm = 2;  // what is scheduled for
-// What launch bounds give the registers for: where a multiprocessor's share of bandwidth is small, one CTA has enough in
-// flight and need not fit into 128 of them, which that architecture's code does not without spills.
+// What launch bounds give the registers for: where a multiprocessor's share of bandwidth is small, one CTA has enough
+// in flight and need not fit into 128 of them, which that architecture's code does not without spills.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
 constexpr int kMinCtas = 1;
 #else
@@ -72,31 +74,81 @@ __device__ void LoadQueries(const PagedTask& task, int place, int kv_head, CtaSt
   shared.queries[warp][lane] = q;
 }
 
-// What of the row is the CTA's, into shared memory. Returns the pages of the row's list, 0 where nothing is to do.
-template <int D>
+// What of a row's list a launch takes.
+struct Piece {
+  int first_page;  // entry of PagedTask::page_list
+  int pages;
+  int first_part;
+  int max_parts;
+  bool finishes;
+};
+
+// `piece`, a whole list, becomes the half that this launch takes, with half of the parts: 0 pages where the other
+// launch takes all.
+__device__ __forceinline__ void TakeHalf(const PagedTask& task, int ready_pages, Piece& piece) {
+  const bool fetched = task.list_part == ListPart::kFetched;
+  SPIN_DEVICE_CHECK(0 <= ready_pages && ready_pages <= piece.pages);
+  if (ready_pages == piece.pages) {
+    if (fetched) piece.pages = 0;
+    return;
+  }
+  piece.max_parts /= 2;
+  piece.finishes = fetched;
+  if (fetched) {
+    piece.first_part = CutRow(task.Rounds(ready_pages), piece.max_parts).parts;
+    piece.first_page += ready_pages;
+  }
+  piece.pages = fetched ? piece.pages - ready_pages : ready_pages;
+}
+
+// Tokens of a launch's piece of the row's list, which has `pages` pages. Waits for the row's position, which nothing
+// before the first scores needs.
+template <bool kHalf>
+__device__ __forceinline__ int NumTokens(const PagedTask& task, int place, int row, int pages) {
+  if (kHalf && task.list_part == ListPart::kReady) return task.ready_tokens[row];
+  const int in_page = (1 << task.page_shift) - 1;
+  if (kHalf) pages = task.list_len[row];
+  const int all =
+      ((pages - 1) << task.page_shift) + (task.position[task.rows[place]] & in_page) + 1;
+  return kHalf ? all - task.ready_tokens[row] : all;
+}
+
+// What of the row is the CTA's, into shared memory. Returns the pages of the launch's piece of its list, 0 where
+// nothing is to do.
+template <int D, bool kHalf>
 __device__ __forceinline__ int TakeParts(const PagedTask& task, int place, CtaState<D>& shared) {
   const int row = place * task.num_kv_heads + static_cast<int>(blockIdx.y);
   const int num_rows = LoadNow(task.num_rows);
   const int num_pages = LoadNow(task.list_len + row);  // of an unused place: not looked at
+  const int ready_tokens = kHalf ? LoadNow(task.ready_tokens + row) : 0;
   if (task.first_place + place >= num_rows) return 0;
   SPIN_DEVICE_CHECK(0 < num_pages && num_pages <= task.max_list);
-  const int capacity = num_pages << task.page_shift;
-  const int rounds = (capacity + kRoundTokens - 1) / kRoundTokens;
-  const RowParts cut = CutRow(rounds, task.max_parts);
+  Piece piece = {row * task.max_list, num_pages, 0, task.max_parts, true};
+  if (kHalf) {
+    TakeHalf(task, (ready_tokens + (1 << task.page_shift) - 1) >> task.page_shift, piece);
+    if (piece.pages == 0) return 0;
+  }
+  const int rounds = task.Rounds(piece.pages);
+  const RowParts cut = CutRow(rounds, piece.max_parts);
   const int cta = blockIdx.x;
   const int ctas = CtasOfRow(rounds, cut.parts, gridDim.x, task.ctas_to_fill);
   if (cta >= ctas) return 0;
   const int part_begin = FirstPart(cta, cut.parts, ctas);
   if (threadIdx.x == 0) {
     shared.row = row;
-    shared.parts = cut.parts;
+    shared.parts = piece.first_part + cut.parts;
     shared.part_tokens = cut.rounds * kRoundTokens;
     shared.part = part_begin - 1;
     shared.part_end = FirstPart(cta + 1, cut.parts, ctas);
     shared.ctas = ctas;
+    if (kHalf) {
+      shared.first_page = piece.first_page;
+      shared.first_part = piece.first_part;
+      shared.finishes = piece.finishes;
+    }
   }
   __syncthreads();
-  return num_pages;
+  return piece.pages;
 }
 
 // bf16. A CTA takes an equal share of its row's parts, one after the other; its warps take the 16-token steps of a part
@@ -107,7 +159,7 @@ __device__ __forceinline__ int TakeParts(const PagedTask& task, int place, CtaSt
 // values after the second, also across the ends of parts; and the pages of the step after that are looked up. Two CTAs
 // on an SM have up to 128 KB in flight, three times what latency times bandwidth asks for. The arithmetic is a tenth of
 // what the SM can issue in the meantime.
-template <int D, bool kRunPages>
+template <int D, bool kRunPages, bool kHalf>
 __global__ void __launch_bounds__(kThreads, kMinCtas) AttendBf16(const PagedTask task) {
   extern __shared__ float4 dynamic[];
   __shared__ CtaState<D> shared;
@@ -115,14 +167,14 @@ __global__ void __launch_bounds__(kThreads, kMinCtas) AttendBf16(const PagedTask
   WaitForPredecessors();
   AllowSuccessors();
   const int place = blockIdx.z;
-  const int num_pages = TakeParts(task, place, shared);
+  const int num_pages = TakeParts<D, kHalf>(task, place, shared);
   if (num_pages == 0) return;
 
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const char* const lane_keys = task.slots + KeyFragment<D>::LaneOffset(lane);
   const char* const lane_values =
       task.slots + ((2 * D) << task.page_shift) + ValueFragment<D>::LaneOffset(lane);
-  const int first_page = shared.row * task.max_list;
+  const int first_page = kHalf ? shared.first_page : shared.row * task.max_list;
   const int origin = first_page << task.page_shift;
   const SlotList<kRunPages> list{task, first_page + num_pages - 1};
   int end = origin + (shared.part + 1) * shared.part_tokens;  // of a part
@@ -134,9 +186,7 @@ __global__ void __launch_bounds__(kThreads, kMinCtas) AttendBf16(const PagedTask
   keys.Load(lane_keys, at);
   values.Load(lane_values, at);
   LoadQueries(task, place, blockIdx.y, shared);
-  const int in_page = (1 << task.page_shift) - 1;
-  const int num_tokens =
-      ((num_pages - 1) << task.page_shift) + (task.position[task.rows[place]] & in_page) + 1;
+  const int num_tokens = NumTokens<kHalf>(task, place, shared.row, num_pages);
   if (threadIdx.x == 0) {
     shared.limit = origin + min(num_tokens, shared.part_end * shared.part_tokens);
   }
@@ -173,86 +223,11 @@ __global__ void __launch_bounds__(kThreads, kMinCtas) AttendBf16(const PagedTask
     state.Write(sums + writer * task.group * kSumStride<D>, kSumStride<D>, shared.maxima[writer],
                 shared.weights[writer], task.group, ThreadHere() % kWarp);
     __syncthreads();
-    FinishPart(RowResults<D>{task, shared.row}, shared.part, shared, sums);
+    FinishPart<D, kHalf>(RowResults<D>{task, shared.row}, shared.part, shared, sums);
   } while (shared.part + 1 < shared.part_end);
   const RowResults<D> row{task, shared.row};
+  if (kHalf && !shared.finishes) return;
   if (shared.parts > 1 && LastOfRow(row, shared)) MergeParts(row, shared, dynamic);
-}
-
-// A warp's running softmax in float32; a lane has every 32nd dimension.
-template <int kDims>
-struct FloatState {
-  float sum[kDims] = {};
-  float max = -INFINITY, weight = 0;
-
-  __device__ void Add(float score, const float (&value)[kDims]) {
-    const float now = fmaxf(max, score);
-    const float rescale = expf(max - now), e = expf(score - now);
-    max = now;
-    weight = weight * rescale + e;
-#pragma unroll
-    for (int c = 0; c < kDims; ++c) sum[c] = fmaf(e, value[c], sum[c] * rescale);
-  }
-};
-
-// float32, for tests of numerics: a CTA a query head, its warps taking tokens in turn, nothing past the end read.
-template <int D>
-__global__ void AttendF32(const PagedAttentionParams p, float scale) {
-  constexpr int kDims = D / kWarp;
-  __shared__ float sums[kWarps][D];
-  __shared__ float maxima[kWarps], weights[kWarps];
-  WaitForPredecessors();
-  AllowSuccessors();
-  const KvGeometry& g = p.tables.geometry;
-  const int place = blockIdx.z, head = blockIdx.y;
-  if (place >= NumRows(p.decode)) return;
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  const int64_t stream = int64_t{place} * g.num_kv_heads + head / g.group();
-  const int32_t* list = p.page_list + stream * p.max_list;
-  const int pages = p.list_len[stream];
-  SPIN_DEVICE_CHECK(0 < pages && pages <= p.max_list);
-  const int num_tokens =
-      (pages - 1) * g.page_tokens + p.decode.position[p.decode.rows[place]] % g.page_tokens + 1;
-  const float* q = static_cast<const float*>(p.qkv) + place * QkvWidth(g) + int64_t{head} * D;
-  FloatState<kDims> state;
-  for (int token = warp; token < num_tokens; token += kWarps) {
-    const auto* page =
-        reinterpret_cast<const float*>(PageAt(p.tables.slots, g, list[token / g.page_tokens]));
-    float dot = 0, value[kDims];
-#pragma unroll
-    for (int c = 0; c < kDims; ++c) {
-      const int dim = c * kWarp + lane;
-      dot = fmaf(q[dim], page[g.KeyOffset(token % g.page_tokens) + dim], dot);
-      value[c] = page[g.ValueOffset(token % g.page_tokens) + dim];
-    }
-    state.Add(WarpSum(dot) * scale, value);
-  }
-#pragma unroll
-  for (int c = 0; c < kDims; ++c) sums[warp][c * kWarp + lane] = state.sum[c];
-  if (lane == 0) {
-    maxima[warp] = state.max;
-    weights[warp] = state.weight;
-  }
-  __syncthreads();
-  if (threadIdx.x >= D) return;
-  float max = maxima[0];  // the first warp has a token
-  for (int w = 1; w < kWarps; ++w) max = fmaxf(max, maxima[w]);
-  float total = 0, out = 0;
-  for (int w = 0; w < kWarps; ++w) {
-    const float share = expf(maxima[w] - max);
-    total = fmaf(share, weights[w], total);
-    out = fmaf(share, sums[w][threadIdx.x], out);
-  }
-  static_cast<float*>(p.out)[(int64_t{place} * g.num_q_heads + head) * D + threadIdx.x] =
-      out / total;
-}
-
-template <int D>
-void LaunchF32(const PagedAttentionParams& p, cudaStream_t stream) {
-  const KvGeometry& g = p.tables.geometry;
-  const dim3 grid(1, static_cast<unsigned>(g.num_q_heads),
-                  static_cast<unsigned>(p.decode.max_batch));
-  Launch(AttendF32<D>, grid, kThreads, 0, stream, p, 1 / std::sqrt(static_cast<float>(D)));
 }
 
 // Parts that a row of this model may have: about two CTAs an SM for a single sequence, as far as kBucket places have
@@ -290,7 +265,11 @@ void LaunchBf16(const PagedAttentionParams& p, const Scratch& scratch, cudaStrea
   const int32_t num_rows = places * g.num_kv_heads;
   const int64_t row_floats = int64_t{g.group()} * (D + 2);
   const int32_t max_rounds = CeilDiv(p.max_list * g.page_tokens, kRoundTokens);
-  const int64_t room = kPartialFloats / (num_rows * row_floats);
+  // Half a list leaves its parts in scratch: there all places need room, for a part of each half at least.
+  const bool halves = p.part != ListPart::kAll;
+  static_assert(2 * kMaxHalvedHeads * (D + 2) <= kPartialFloats);
+  const int64_t rows_in_scratch = halves ? int64_t{p.decode.max_batch} * g.num_kv_heads : num_rows;
+  const int64_t room = kPartialFloats / (rows_in_scratch * row_floats);
   PagedTask task;
   task.num_rows = p.decode.num_rows;
   task.position = p.decode.position;
@@ -299,11 +278,13 @@ void LaunchBf16(const PagedAttentionParams& p, const Scratch& scratch, cudaStrea
   task.page_shift = std::countr_zero(static_cast<uint32_t>(g.page_tokens));
   task.num_kv_heads = g.num_kv_heads;
   task.group = g.group();
-  task.max_parts = static_cast<int32_t>(std::min<int64_t>(MaxParts(g), room));
-  task.part_stride = std::min(task.max_parts, max_rounds);
-  task.part_sums = scratch.partials;
-  const int64_t part_heads = int64_t{num_rows} * task.part_stride * g.group();
-  task.part_states = reinterpret_cast<float2*>(scratch.partials + part_heads * D);
+  task.max_parts =
+      static_cast<int32_t>(std::max<int64_t>(halves ? 2 : 0, std::min<int64_t>(MaxParts(g), room)));
+  task.part_stride = std::min(task.max_parts, max_rounds + (halves ? 1 : 0));
+  task.list_part = p.part;
+  const int64_t row_heads = int64_t{task.part_stride} * g.group();
+  auto* const states =
+      reinterpret_cast<float2*>(scratch.partials + rows_in_scratch * row_heads * D);
   task.tickets = scratch.tickets;
   task.scale = 1.44269504f / std::sqrt(static_cast<float>(D));
   task.ctas_to_fill = std::max(1, kCtasPerSm * Traits().num_sms / num_rows);
@@ -316,11 +297,17 @@ void LaunchBf16(const PagedAttentionParams& p, const Scratch& scratch, cudaStrea
     task.qkv = static_cast<const Bf16*>(p.qkv) + first * QkvWidth(g);
     task.page_list = p.page_list + int64_t{first} * g.num_kv_heads * p.max_list;
     task.list_len = p.list_len + int64_t{first} * g.num_kv_heads;
+    task.ready_tokens = p.ready_tokens + (halves ? int64_t{first} * g.num_kv_heads : 0);
     task.out = static_cast<Bf16*>(p.out) + int64_t{first} * g.num_q_heads * D;
+    const int64_t part_heads = halves ? first * g.num_kv_heads * row_heads : 0;
+    task.part_sums = scratch.partials + part_heads * D;
+    task.part_states = states + part_heads;
     const dim3 grid(static_cast<unsigned>(ctas), static_cast<unsigned>(g.num_kv_heads),
                     static_cast<unsigned>(std::min(places, p.decode.max_batch - first)));
-    Launch(g.page_tokens == 8 ? AttendBf16<D, true> : AttendBf16<D, false>, grid, kThreads,
-           shared_bytes, stream, task);
+    const auto kernel = g.page_tokens == 8
+                            ? (halves ? AttendBf16<D, true, true> : AttendBf16<D, true, false>)
+                            : (halves ? AttendBf16<D, false, true> : AttendBf16<D, false, false>);
+    Launch(kernel, grid, kThreads, shared_bytes, stream, task);
   }
 }
 
@@ -333,9 +320,11 @@ void PagedAttention(const PagedAttentionParams& p, const Scratch& scratch, cudaS
   SPIN_CHECK(g.page_tokens >= 8 && g.page_tokens <= kRoundTokens &&
              std::has_single_bit(static_cast<uint32_t>(g.page_tokens)));
   SPIN_CHECK(1 <= g.group() && g.group() <= kMaxGroup);
+  SPIN_CHECK(p.part == ListPart::kAll ||
+             int64_t{p.decode.max_batch} * g.num_q_heads <= kMaxHalvedHeads);
   if (p.decode.max_batch == 0) return;
   if (g.dtype == DType::kF32) {
-    g.head_dim == 64 ? LaunchF32<64>(p, stream) : LaunchF32<128>(p, stream);
+    g.head_dim == 64 ? LaunchF32<64>(p, scratch, stream) : LaunchF32<128>(p, scratch, stream);
   } else {
     g.head_dim == 64 ? LaunchBf16<64>(p, scratch, stream) : LaunchBf16<128>(p, scratch, stream);
   }

@@ -1,7 +1,8 @@
 // How paged attention splits a row over CTAs, and how they make one result of their parts.
 //
 // A row is a (place, KV head). Its list is cut into parts; a CTA leaves a part's softmax (sum, maximum, weight) in
-// scratch; the last CTA of the row to arrive merges all of them in order.
+// scratch; the last CTA of the row to arrive merges all of them in order. Of a list in two halves (ListPart) the first
+// leaves its parts for the second to merge.
 #pragma once
 
 #include <cstddef>
@@ -9,6 +10,7 @@
 
 #include "kernels/cuda/numeric.cuh"
 #include "kernels/cuda/paged_attention_mma.cuh"
+#include "kernels/params.h"
 
 namespace spin::cuda {
 
@@ -55,6 +57,7 @@ struct PagedTask {
   const char* slots;
   const int32_t* page_list;
   const int32_t* list_len;
+  const int32_t* ready_tokens;
   Bf16* out;
   float* part_sums;     // [row][part_stride][group][D]
   float2* part_states;  // [row][part_stride][group]: maximum, weight
@@ -67,7 +70,12 @@ struct PagedTask {
   int32_t max_parts;
   int32_t part_stride;
   int32_t ctas_to_fill;  // CTAs a row that fill the machine
-  float scale;           // of scores, for exp2
+  ListPart list_part;
+  float scale;  // of scores, for exp2
+
+  __device__ int Rounds(int pages) const {
+    return ((pages << page_shift) + kRoundTokens - 1) / kRoundTokens;
+  }
 };
 
 template <int D>
@@ -87,13 +95,17 @@ struct CtaState {
   float part_weights[kMaxGroup][kMaxParts];
   // Of the row and the CTA; here, not in registers, of which the steps need all.
   int row;
-  int parts;        // of the row
+  int parts;        // of the row; of a half, up to its last
   int ctas;         // that share it
   int part_tokens;  // of a part
   int part;         // the CTA's present one
   int part_end;     // of the CTA's
   int limit;        // tokens of SlotList that the CTA takes end here
   bool last;
+  // Of half a list:
+  int first_page;  // entry of PagedTask::page_list
+  int first_part;
+  bool finishes;  // the other half is done
 };
 
 // threadIdx.x, read anew: what is computed from it here is not carried through the steps in a register.
@@ -145,7 +157,7 @@ struct RowResults {
 };
 
 // The warps' states, in order, make the part's: into scratch, or the output when it is the row's only one.
-template <int D>
+template <int D, bool kHalf>
 __device__ void FinishPart(const RowResults<D>& row, int part, const CtaState<D>& shared,
                            const float* sums) {
   const int thread = ThreadHere();
@@ -165,12 +177,13 @@ __device__ void FinishPart(const RowResults<D>& row, int part, const CtaState<D>
     const float* from = sums + (w * group + head) * kSumStride<D>;
     AddScaled(sum, scale, reinterpret_cast<const float4*>(from)[column]);
   }
-  if (shared.parts == 1) {
+  if (shared.parts == 1 && (!kHalf || shared.finishes)) {
     const float inverse = 1 / weight;
     row.StoreOut(head, column,
                  {sum.x * inverse, sum.y * inverse, sum.z * inverse, sum.w * inverse});
     return;
   }
+  if (kHalf) part += shared.first_part;
   row.PartSum(part, head)[column] = sum;
   if (column == 0) *row.PartState(part, head) = {max, weight};
 }

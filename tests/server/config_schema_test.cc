@@ -74,6 +74,9 @@ TEST_CASE("texts become values") {
   CHECK(config.sparse.exact);
   CHECK(Set(config, "memory.placement", "tiered").ok());
   CHECK(config.placement == PlacementPolicy::kTiered);
+  CHECK(config.overlap == RetrieveOverlap::kAuto);
+  CHECK(Set(config, "memory.overlap", "always").ok());
+  CHECK(config.overlap == RetrieveOverlap::kAlways);
   CHECK(Set(config, "backend.threads", "3").ok());
   CHECK(config.backend.threads == 3);
   CHECK(Set(config, "model.max_model_len", "4096").ok());
@@ -102,6 +105,7 @@ TEST_CASE("what is not allowed is refused and leaves the value alone") {
   for (const char* text : {"12parsecs", "-1", "GiB"}) refuses("memory.host_pool", text);
   for (const char* text : {"yes", "True", "1"}) refuses("sparse.exact", text);
   refuses("memory.placement", "cloud");
+  refuses("memory.overlap", "sometimes");
   refuses("model.dtype", "float16");
   refuses("backend.device", "tpu");
   refuses("log.level", "loud");

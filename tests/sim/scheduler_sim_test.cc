@@ -1,8 +1,8 @@
 // Seeded simulation of the whole engine on a fake clock and device, over the real KvCacheManager:
 // random arrivals, lengths, n, stops, cancellations, priorities and clients that go away, over
-// several memory sizes; copies of demotions pass after a random number of passes. After each step all invariants hold; at the end every request has finished
-// with the output that it must have, whatever happened around it, or was cancelled; and none
-// waited beyond a bound.
+// several memory sizes; copies of demotions pass after a random number of passes. After each step
+// all invariants hold; at the end every request has finished with the output that it must have,
+// whatever happened around it, or was cancelled; and none waited beyond a bound.
 #include <catch2/catch.hpp>
 
 #include <algorithm>

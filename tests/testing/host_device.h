@@ -48,7 +48,10 @@ class HostDevice final : public Device {
     return Buffer(this, kind, data, bytes);
   }
 
-  std::unique_ptr<Stream> CreateStream(const char*) override { return std::make_unique<Stream>(); }
+  using Device::CreateStream;
+  std::unique_ptr<Stream> CreateStream(const char*, StreamPriority) override {
+    return std::make_unique<Stream>();
+  }
   std::unique_ptr<Event> CreateEvent() override { return std::make_unique<TimedEvent>(); }
 
   void Copy(void* dst, const void* src, int64_t bytes, Stream&) override {

@@ -70,7 +70,8 @@ ModelRunner::ModelRunner(const ModelRunnerOptions& options) : max_spills_(option
                                             .max_prefill_tokens = options.max_model_len,
                                             .max_model_len = options.max_model_len,
                                             .tile_tokens = options.tile_tokens,
-                                            .eviction = options.eviction},
+                                            .eviction = options.eviction,
+                                            .overlap = options.overlap},
                                            config, std::move(weights), std::move(algorithm), device,
                                            *backend_.ops, *store_));
   memory_ = std::make_unique<KvCacheManager>(cache);

@@ -32,6 +32,7 @@ struct ModelRunnerOptions {
   int32_t max_batch = 8;
   int32_t tile_tokens = 64;
   Eviction eviction = Eviction::kBucketed;
+  RetrieveOverlap overlap = RetrieveOverlap::kNever;
   bool inline_streams = false;
   int threads = 2;
   int32_t max_spills = 0;          // extents of one piece of background copies; 0: the executor's

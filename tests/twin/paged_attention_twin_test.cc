@@ -1,6 +1,8 @@
 // Paged attention on the GPU: the model's shape beside its CPU twin, and what must not change a row's bits.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <functional>
 #include <numeric>
 
 #include "tests/twin/twin_testing.h"
@@ -108,6 +110,39 @@ struct StepArrays {
   StepRows rows;
 };
 
+// Which pages of a stream arrive between the halves of an attention.
+using Late = std::function<bool(int32_t stream, int32_t page)>;
+
+// A step's lists with late pages behind the others, and the slots before those have arrived: NaN.
+struct Halves {
+  Halves(const StepArrays& a, const Late& late)
+      : list(a.list), ready_tokens(a.list_len.size(), 1 << 30), early(a.slots) {
+    const KvGeometry& g = a.g;
+    for (int32_t stream = 0; stream < a.places * g.num_kv_heads; ++stream) {
+      const int32_t row = a.rows.rows[size_t(stream / g.num_kv_heads)];
+      const int32_t tokens = a.rows.position[size_t(row)] + 1;
+      const int32_t* pages = a.list.data() + int64_t{stream} * a.max_list;
+      int32_t* next = list.data() + int64_t{stream} * a.max_list;
+      int32_t& ready = ready_tokens[size_t(stream)] = 0;
+      for (const bool is_late : {false, true}) {
+        for (int32_t i = 0; i < a.list_len[size_t(stream)]; ++i) {
+          if (late(stream, i) != is_late) continue;
+          *next++ = pages[i];
+          if (is_late) {
+            std::memset(static_cast<char*>(early.data()) + pages[i] * g.page_bytes(), 0xff,
+                        size_t(g.page_bytes()));
+          } else {
+            ready += std::min(tokens - i * g.page_tokens, g.page_tokens);
+          }
+        }
+      }
+    }
+  }
+
+  std::vector<int32_t> list, ready_tokens;
+  Elements early;
+};
+
 // Elements of one place.
 Elements Place(const Elements& out, int32_t place, int64_t width) {
   Elements one(out.dtype(), width);
@@ -115,8 +150,25 @@ Elements Place(const Elements& out, int32_t place, int64_t width) {
   return one;
 }
 
-// The step's output by sequence, from the GPU. Places past the count must be as they were.
-std::vector<Elements> OnGpu(const Sequences& all, const Step& step) {
+// Attention in two halves.
+void EnqueueHalves(const Halves& halves, PagedAttentionParams p) {
+  Gpu& gpu = Gpu::Get();
+  const ElementsOnDevice early(halves.early);
+  const OnDevice<int32_t> list(halves.list), ready_tokens(halves.ready_tokens);
+  void* slots = p.tables.slots;
+  p.page_list = list.data();
+  p.ready_tokens = ready_tokens.data();
+  p.part = ListPart::kReady;
+  p.tables.slots = early.data();
+  gpu.ops().PagedAttention(p, gpu.stream());
+  p.part = ListPart::kFetched;
+  p.tables.slots = slots;
+  gpu.ops().PagedAttention(p, gpu.stream());
+  gpu.Finish();
+}
+
+// The step's output by sequence, from the GPU; with `late` in two halves. Places past the count must be as they were.
+std::vector<Elements> OnGpu(const Sequences& all, const Step& step, const Late& late = nullptr) {
   const StepArrays a(all, step);
   Gpu& gpu = Gpu::Get();
   const int64_t width = int64_t{a.g.num_q_heads} * a.g.head_dim;
@@ -134,7 +186,11 @@ std::vector<Elements> OnGpu(const Sequences& all, const Step& step) {
   p.list_len = list_len.data();
   p.max_list = a.max_list;
   p.out = out.data();
-  gpu.ops().PagedAttention(p, gpu.stream());
+  if (late) {
+    EnqueueHalves(Halves(a, late), p);
+  } else {
+    gpu.ops().PagedAttention(p, gpu.stream());
+  }
   gpu.Finish();
   const Elements got = out.Read();
   for (int64_t i = a.places * width; i < got.size(); ++i) REQUIRE(got[i] == -9);
@@ -232,6 +288,39 @@ TEST_CASE("paged attention of every group and page size equals float64") {
       for (const int32_t page_tokens : {16, 32, 64}) {
         CheckEdges({2 * group, 2, d}, DType::kBf16, page_tokens);
         CheckEdges({2 * group, 2, d}, DType::kF32, page_tokens);
+      }
+    }
+  }
+}
+
+TEST_CASE(
+    "paged attention in two halves equals float64, whatever is late; to the bit where nothing is") {
+  for (const DType dtype : {DType::kBf16, DType::kF32}) {
+    for (const Heads heads : {Heads{8, 2, 128}, Heads{3, 3, 64}, Heads{10, 2, 64}}) {
+      const Sequences all(heads, dtype, {1, 16, 130, 2048, 700});
+      std::vector<std::vector<double>> expected;
+      for (int32_t s = 0; s < 5; ++s) expected.push_back(Reference(all, s));
+      for (const int32_t page_tokens : {8, 16, 64}) {
+        INFO(NameOf(dtype) << " " << heads.q << "/" << heads.kv << " x " << heads.d << ", pages of "
+                           << page_tokens);
+        const Step step = {{0, 1, 2, 3, 4}, page_tokens, 7, 3, 19};
+        const auto is_tail = [&](int32_t stream, int32_t page) {
+          return page == (all.lengths[size_t(stream / heads.kv)] - 1) / page_tokens;
+        };
+        const std::vector<Late> cases = {
+            [](int32_t stream, int32_t page) { return (page * 7 + stream * 3) % 5 == 0; },
+            [&](int32_t stream, int32_t page) { return is_tail(stream, page); },
+            [&](int32_t stream, int32_t page) { return !is_tail(stream, page); },
+            [](int32_t stream, int32_t) { return stream % 2 == 0; }};  // whole lists, or nothing
+        for (size_t i = 0; i < cases.size(); ++i) {
+          const std::vector<Elements> got = OnGpu(all, step, cases[i]);
+          for (size_t s = 0; s < 5; ++s) {
+            INFO("case " << i << ", sequence " << s);
+            CHECK(RelativeError(got[s], expected[s]) <= (dtype == DType::kF32 ? 1e-5 : 1e-2));
+          }
+        }
+        const Late nothing = [](int32_t, int32_t) { return false; };
+        CHECK(OnGpu(all, step, nothing) == OnGpu(all, step));
       }
     }
   }
