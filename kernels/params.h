@@ -185,14 +185,52 @@ struct QuestIndexDecodeParams {
   KvTables tables;
 };
 
-// Upper bound of q.k over each page: s = sum_c max(q_c * max_c, q_c * min_c) = [q+,q-].[max,min], in f32, scaled by
-// 1/sqrt(d); then softmax over the pages for each query head, then the maximum over the group.
-struct QuestScoreParams {
+// ShadowKV (arXiv 2410.21465, algorithm 1): the landmark of a complete page of 8 tokens = mean of its keys after RoPE,
+// summed in f32 in token order. An incomplete page has none. Outliers of a stream: of its complete pages but the last
+// `local_pages`, the `outlier_pages` with the least min over the page's keys of cosine(key, landmark), ties to the
+// lower page; the first element of their landmark is NaN.
+inline constexpr int32_t kLandmarkTokens = 8;  // of a page: page_tokens must be so
+
+struct LandmarkIndexPrefillParams {
+  const PrefillSlice* slices = nullptr;
+  int32_t num_slices = 0;
+  int32_t layer = 0;
+  KvTables tables;
+  Staging staging;
+  int32_t outlier_pages = 0;
+  int32_t local_pages = 0;
+  float* spread = nullptr;  // scratch [Hkv][num_pages of staging, rounded up to 4]
+};
+
+// A new token that completes its page gives it a landmark. The page's other keys are read where they are: in its slot,
+// or in the host's copy when it is not resident.
+struct LandmarkIndexDecodeParams {
+  DecodeRows decode;
+  const void* qkv = nullptr;  // [max_batch][(Hq + 2 Hkv) * d] act, after RoPE
+  int32_t layer = 0;
+  KvTables tables;
+};
+
+// What a summary is, and so the logit of a query and a page.
+enum class SummaryKind : int32_t {
+  kBounds,  // maximum [d], minimum [d]: upper bound of q.k = sum_c max(q_c max_c, q_c min_c) = [q+,q-].[max,min]
+  kMean,    // mean key [d]: q.mean. A logit of NaN (first element of the mean) marks an outlier
+};
+
+enum class GroupReduction : int32_t { kMax, kSum };
+
+// Scores of the pages of each stream but the last `unscored_last`: logits in f32, scaled by 1/sqrt(d), softmax over the
+// scored pages for each query head, then the maximum or the sum over the group. An outlier scores +infinity and weighs
+// nothing in the softmax.
+struct ScoreSummariesParams {
   DecodeRows decode;
   const void* qkv = nullptr;
   int32_t layer = 0;
   KvTables tables;
-  float* bounds = nullptr;  // scratch [max_batch][Hq][max_pages]; a backend may do without
+  SummaryKind kind = SummaryKind::kBounds;
+  GroupReduction reduction = GroupReduction::kMax;
+  int32_t unscored_last = 0;
+  float* logits = nullptr;  // scratch [max_batch][Hq][max_pages]; a backend may do without
   float* scores = nullptr;  // [max_batch][Hkv][max_pages]
 };
 
@@ -215,7 +253,8 @@ struct PageBudget {
 };
 
 // The critical partitions of each stream: the first `fixed_first` and the last `fixed_last` pages always, then the best
-// scores until budget.Total(pages) are chosen; ties go to the lower id. Ids come out ascending. With pages <= Total: all.
+// scores until budget.Total(pages) are chosen; ties go to the lower id. Ids come out ascending. With pages <= Total:
+// all.
 struct SelectTopKParams {
   DecodeRows decode;
   const float* scores = nullptr;  // [max_batch][Hkv][max_pages]

@@ -37,7 +37,8 @@ std::pair<int32_t, int32_t> ListLimits(const SparseAlgorithm& algorithm,
   int32_t selected = 1;
   for (int32_t layer = 0; layer < geometry.num_layers; ++layer) {
     const LayerDemand demand = algorithm.Demand(layer);
-    const int32_t pages = demand.fixed_pages + demand.Selectable(geometry.max_pages());
+    const int32_t pages = std::min(demand.fixed_pages + demand.Selectable(geometry.max_pages()),
+                                   geometry.max_pages());
     list = std::max(list, demand.whole_context ? geometry.max_pages() : pages);
     if (!demand.whole_context) selected = std::max(selected, pages);
   }
@@ -52,10 +53,15 @@ int32_t MaxPrefillTokens(const ModelExecutorOptions& options) {
 WorkspaceShape ShapeOf(const ModelExecutorOptions& options, const SparseAlgorithm& algorithm,
                        const KvGeometry& geometry) {
   const auto [max_list, max_selected] = ListLimits(algorithm, geometry);
+  // Every sequence of a batch begins at a page of its own.
+  const int32_t staging_pages =
+      CeilDiv(MaxPrefillTokens(options), geometry.page_tokens) + geometry.max_rows;
   return {.max_batch = options.max_batch,
           .max_rows = geometry.max_rows,
           .tile_tokens = options.tile_tokens,
           .max_prefill_tokens = MaxPrefillTokens(options),
+          .staging_pages = staging_pages,
+          .index_scratch_bytes = algorithm.IndexScratchBytes(staging_pages),
           .max_list = max_list,
           .max_selected = max_selected,
           .geometry = geometry};

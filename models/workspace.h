@@ -21,8 +21,10 @@ struct WorkspaceShape {
   int32_t max_rows = 0;            // rows of the tables
   int32_t tile_tokens = 0;         // tokens of a prefill tile
   int32_t max_prefill_tokens = 0;  // tokens of a prefill batch
-  int32_t max_list = 0;            // pages that one stream may list in a step
-  int32_t max_selected = 0;        // pages that one Select may return
+  int32_t staging_pages = 0;       // of a head
+  int64_t index_scratch_bytes = 0;
+  int32_t max_list = 0;      // pages that one stream may list in a step
+  int32_t max_selected = 0;  // pages that one Select may return
   KvGeometry geometry;
 };
 
@@ -43,6 +45,7 @@ struct Workspace {
   Staging
       staging[2];  // one layer of a prefill batch each; Offload of one runs under the next layer
 
+  void* index_scratch = nullptr;  // of Index at the end of a prefilled layer; the copy stream's
   SelectScratch select;
   int32_t* page_list = nullptr;     // [max_batch][Hkv][max_list]
   int32_t* list_len = nullptr;      // [max_batch][Hkv]

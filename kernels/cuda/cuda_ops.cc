@@ -54,8 +54,8 @@ void CudaOps::Gemm(const GemmParams& p, Stream& stream) {
   gemm_->Run(p, StreamOf(stream));
 }
 
-void CudaOps::QuestScore(const QuestScoreParams& p, Stream& stream) {
-  cuda::QuestScore(p, scratch_, StreamOf(stream));
+void CudaOps::ScoreSummaries(const ScoreSummariesParams& p, Stream& stream) {
+  cuda::ScoreSummaries(p, scratch_, StreamOf(stream));
 }
 
 void CudaOps::PagedAttention(const PagedAttentionParams& p, Stream& stream) {
@@ -93,6 +93,8 @@ SPIN_ENQUEUE(StoreKv)
 SPIN_ENQUEUE(Offload)
 SPIN_ENQUEUE(QuestIndexPrefill)
 SPIN_ENQUEUE(QuestIndexDecode)
+SPIN_ENQUEUE(LandmarkIndexPrefill)
+SPIN_ENQUEUE(LandmarkIndexDecode)
 SPIN_ENQUEUE(SelectTopK)
 SPIN_ENQUEUE(Lookup)
 SPIN_ENQUEUE(AppendKv)

@@ -38,8 +38,12 @@ void Offload(const OffloadParams& p, cudaStream_t stream);  // offload.cu
 
 void QuestIndexPrefill(const QuestIndexPrefillParams& p, cudaStream_t stream);  // quest_index.cu
 void QuestIndexDecode(const QuestIndexDecodeParams& p, cudaStream_t stream);    // quest_index.cu
-void QuestScore(const QuestScoreParams& p, const Scratch& scratch,
-                cudaStream_t stream);                             // quest_score.cu
+void LandmarkIndexPrefill(const LandmarkIndexPrefillParams& p,
+                          cudaStream_t stream);  // landmark_index.cu
+void LandmarkIndexDecode(const LandmarkIndexDecodeParams& p,
+                         cudaStream_t stream);  // landmark_index.cu
+void ScoreSummaries(const ScoreSummariesParams& p, const Scratch& scratch,
+                    cudaStream_t stream);                         // score_summaries.cu
 void SelectTopK(const SelectTopKParams& p, cudaStream_t stream);  // select_topk.cu
 
 void Lookup(const LookupParams& p, cudaStream_t stream);            // lookup.cu

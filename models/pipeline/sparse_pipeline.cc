@@ -108,14 +108,16 @@ void EnqueueDecodeAttention(const ModelContext& model, int32_t layer, const Deco
 }
 
 void EnqueuePrefillOffload(const ModelContext& model, int32_t layer, const PrefillSlice* slices,
-                           int32_t num_slices, const Staging& staging, Stream& stream) {
+                           int32_t num_slices, const Staging& staging, void* index_scratch,
+                           Stream& stream) {
   model.algorithm->IndexPrefill({.ops = *model.ops,
                                  .stream = stream,
                                  .layer = layer,
                                  .slices = slices,
                                  .num_slices = num_slices,
                                  .tables = model.tables,
-                                 .staging = staging});
+                                 .staging = staging,
+                                 .scratch = index_scratch});
   model.ops->Offload({.slices = slices,
                       .num_slices = num_slices,
                       .layer = layer,

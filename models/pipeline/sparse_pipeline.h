@@ -32,8 +32,9 @@ void EnqueueDecodeAttention(const ModelContext& model, int32_t layer, const Deco
                             Workspace& workspace, RetrieveCounters* counters, Stream& stream,
                             GatherStream* gather);
 
-// The end of one layer of a prefill batch: Index and Offload of what is in `staging`.
+// The end of one layer of a prefill batch: Index (with its scratch) and Offload of what is in `staging`.
 void EnqueuePrefillOffload(const ModelContext& model, int32_t layer, const PrefillSlice* slices,
-                           int32_t num_slices, const Staging& staging, Stream& stream);
+                           int32_t num_slices, const Staging& staging, void* index_scratch,
+                           Stream& stream);
 
 }  // namespace spin

@@ -6,10 +6,11 @@ namespace spin {
 
 absl::StatusOr<std::unique_ptr<SparseAlgorithm>> QuestAlgorithm::Make(
     const SparseOptions& options, const SparseModelShape& shape) {
-  const int32_t budget_pages = options.budget_tokens / kPageTokens;
+  const int32_t budget_tokens = options.budget_tokens.value_or(kDefaultBudgetTokens);
+  const int32_t budget_pages = budget_tokens / kPageTokens;
   if (budget_pages <= kFixedPages) {
     return InvalidArgument("sparse.budget_tokens: %d is too little for quest; at least %d",
-                           options.budget_tokens, (kFixedPages + 1) * kPageTokens);
+                           budget_tokens, (kFixedPages + 1) * kPageTokens);
   }
   if (options.quest_dense_layers < 0 || options.quest_dense_layers > shape.num_layers) {
     return InvalidArgument("sparse.quest.dense_layers: %d is not in 0..%d",
@@ -41,13 +42,15 @@ void QuestAlgorithm::IndexDecode(const DecodeStage& stage) const {
 
 Selection QuestAlgorithm::Select(const DecodeStage& stage) const {
   if (stage.layer < dense_layers_) return {};
-  stage.ops.QuestScore({.decode = stage.decode,
-                        .qkv = stage.qkv,
-                        .layer = stage.layer,
-                        .tables = stage.tables,
-                        .bounds = stage.scratch.bounds,
-                        .scores = stage.scratch.scores},
-                       stage.stream);
+  stage.ops.ScoreSummaries({.decode = stage.decode,
+                            .qkv = stage.qkv,
+                            .layer = stage.layer,
+                            .tables = stage.tables,
+                            .kind = SummaryKind::kBounds,
+                            .reduction = GroupReduction::kMax,
+                            .logits = stage.scratch.logits,
+                            .scores = stage.scratch.scores},
+                           stage.stream);
   stage.ops.SelectTopK({.decode = stage.decode,
                         .scores = stage.scratch.scores,
                         .geometry = stage.tables.geometry,

@@ -28,6 +28,8 @@ class SparseAlgorithm {
   virtual int32_t page_tokens() const = 0;
   virtual int32_t summary_elements() const = 0;  // of one partition; 0: no summaries
   virtual LayerDemand Demand(int32_t layer) const = 0;
+  // Scratch of IndexPrefill, for staging of so many pages a head.
+  virtual int64_t IndexScratchBytes(int32_t /*staging_pages*/) const { return 0; }
 
   // ---- Index: summaries of a prefilled layer; of the token that a decode step appends.
   virtual void IndexPrefill(const PrefillStage& stage) const = 0;

@@ -130,12 +130,12 @@ TEST_CASE("scores are the softmax of the bounds, greatest of the group") {
   const Elements qkv = x.RandomQkv();
   const int32_t pages = CeilDiv(x.total, 16);
   std::vector<float> scores(static_cast<size_t>(2 * 3 * g.max_pages()), -1);
-  cpu::QuestScore({.decode = x.step.view(),
-                   .qkv = qkv.data(),
-                   .layer = 1,
-                   .tables = x.world.tables,
-                   .scores = scores.data()},
-                  x.world.pool);
+  cpu::ScoreSummaries({.decode = x.step.view(),
+                       .qkv = qkv.data(),
+                       .layer = 1,
+                       .tables = x.world.tables,
+                       .scores = scores.data()},
+                      x.world.pool);
   for (int32_t place = 0; place < 2; ++place) {
     for (int32_t head = 0; head < 3; ++head) {
       std::vector<double> best(static_cast<size_t>(pages), 0);

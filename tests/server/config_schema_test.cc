@@ -48,7 +48,11 @@ TEST_CASE("the defaults are the documented ones") {
   CHECK_FALSE(config.max_model_len.has_value());
   CHECK_FALSE(config.hbm_budget_bytes.has_value());
   CHECK(config.sparse.algorithm == "dense");
-  CHECK(config.sparse.budget_tokens == 2048);
+  CHECK_FALSE(config.sparse.budget_tokens.has_value());  // the algorithm's own
+  CHECK(config.sparse.shadowkv_context_fraction == 64);
+  CHECK(config.sparse.shadowkv_min_budget_tokens == 256);
+  CHECK(config.sparse.shadowkv_outlier_pages == 48);
+  CHECK(config.sparse.shadowkv_local_pages == 4);
   CHECK_FALSE(config.sparse.exact);
   CHECK(config.min_buffer_ratio == 2);
   CHECK(config.placement == PlacementPolicy::kAuto);
