@@ -4,6 +4,7 @@
 
 #include "common/status.h"
 #include "tools/trace/record_command.h"
+#include "tools/trace/replay_command.h"
 
 namespace spin::trace {
 namespace {
@@ -11,11 +12,14 @@ namespace {
 constexpr const char* kUsage =
     "usage: spin_bench trace record --text=FILE[,FILE...] --output=TRACE [--prompt-tokens=7680]\n"
     "                        [--steps=512] --model DIR --set sparse.algorithm=quest\n"
-    "                        [the server's other flags]\n";
+    "                        [the server's other flags]\n"
+    "       spin_bench trace replay TRACE [--buffer-ratio=1,1.25,1.5,2,3,4,5] [--warmup=64]\n"
+    "                        [--output-json=FILE]\n";
 
 absl::Status Run(std::span<const std::string> args) {
   if (args[0] == "record") return RunRecord(args.subspan(1));
-  return InvalidArgument("no command '%s'; record is one", args[0]);
+  if (args[0] == "replay") return RunReplay(args.subspan(1));
+  return InvalidArgument("no command '%s'; record or replay", args[0]);
 }
 
 }  // namespace

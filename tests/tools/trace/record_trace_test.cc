@@ -1,4 +1,5 @@
-// Recording through the whole executor: placement does not change what is selected, nor does eviction.
+// Recording through the whole executor: placement does not change what is selected, and replaying a trace counts what
+// the recorded run counted.
 #include "tools/trace/record_trace.h"
 
 #include <catch2/catch.hpp>
@@ -6,6 +7,7 @@
 #include <cmath>
 
 #include "common/random.h"
+#include "tools/trace/cache_policy.h"
 
 namespace spin::trace {
 namespace {
@@ -44,7 +46,7 @@ absl::StatusOr<Recording> Record(const ServerConfig& config, const std::vector<i
 
 constexpr int32_t kPrompt = 700, kSteps = 120;
 
-TEST_CASE("a trace is the same under every placement and rule") {
+TEST_CASE("what is replayed is what was recorded") {
   const RecordOptions options = {kPrompt, kSteps, "random tokens"};
   const std::vector<int32_t> tokens = Text(kPrompt + kSteps);
   const auto resident =
@@ -63,12 +65,21 @@ TEST_CASE("a trace is the same under every placement and rule") {
   // The model was not asked for its own tokens: the text is random.
   CHECK(resident->nats_per_token > 0.9 * std::log(kVocab));
 
-  const Eviction eviction = GENERATE(Eviction::kBucketed, Eviction::kLastStep, Eviction::kNone);
+  const auto [policy, eviction] =
+      GENERATE(table<Policy, Eviction>({{Policy::kBucketed, Eviction::kBucketed},
+                                        {Policy::kLastStep, Eviction::kLastStep},
+                                        {Policy::kNone, Eviction::kNone}}));
   const auto tiered = Record(Config(PlacementPolicy::kTiered, eviction), tokens, options);
   REQUIRE(tiered.ok());
   CHECK(tiered->trace.Encode() == resident->trace.Encode());
-  CHECK(tiered->num_slots == 2 + 2 * 8);
-  CHECK(tiered->counters.misses > 100);
+  CHECK(tiered->num_slots == SlotsAt(header, 2));
+  HitCounts replayed;
+  for (const HitCounts& layer : ReplayLayers(tiered->trace, policy, tiered->num_slots, 0)) {
+    replayed += layer;
+  }
+  CHECK(replayed.hits == static_cast<int64_t>(tiered->counters.hits));
+  CHECK(replayed.misses == static_cast<int64_t>(tiered->counters.misses));
+  CHECK(replayed.misses > 100);
 }
 
 TEST_CASE("what cannot be recorded is refused") {
