@@ -1,10 +1,11 @@
 // What the forward pass of one server shares: the model, its weights, the device, the cache, the
-// algorithm. Owned by the ModelExecutor; fixed after start.
+// algorithm. Owned by the ModelExecutor; fixed after start (but the observer).
 #pragma once
 
 #include "kernels/device.h"
 #include "kernels/ops.h"
 #include "models/model_config.h"
+#include "models/pipeline/step_observer.h"
 #include "models/sparse/sparse_algorithm.h"
 #include "models/weights.h"
 
@@ -19,6 +20,7 @@ struct ModelContext {
   KvTables tables;
   const SparseAlgorithm* algorithm = nullptr;
   Eviction eviction = Eviction::kBucketed;
+  StepObserver* observer = nullptr;  // null but in measuring tools; ModelExecutor::Observe
 };
 
 }  // namespace spin

@@ -217,6 +217,9 @@ void ModelExecutor::Impl::EnqueueStep(const DecodeRows& decode, bool overlapped,
     EnqueueOutputAndMlp(model, layer, tokens, workspace, *compute);
   }
   EnqueueLogits(model, tokens.residual, tokens.n, workspace, *compute);
+  if (model.observer != nullptr) {
+    model.observer->OnLogits(decode, workspace.logits, model.config.vocab_size, *compute);
+  }
   ops().Sample({.decode = decode,
                 .logits = workspace.logits,
                 .vocab = model.config.vocab_size,
@@ -393,10 +396,14 @@ void ModelExecutor::EnqueueDecode(std::span<const RowId> rows) {
       .token = impl.workspace.token,
       .position = impl.workspace.position};
   SampledToken* out = pass.outputs.as<SampledToken>() + impl.limits.max_rows;
-  // Each pass has outputs of its own, hence captured steps of its own: one a schedule.
   const bool overlapped =
       impl.overlap->overlaps() &&
       int64_t{decode.max_batch} * impl.model.config.num_q_heads <= kMaxHalvedHeads;
+  if (impl.model.observer != nullptr) {
+    impl.EnqueueStep(decode, overlapped, out);
+    return;
+  }
+  // Each pass has outputs of its own, hence captured steps of its own: one a schedule.
   const uint64_t place = static_cast<uint64_t>(decode.max_batch) * kMaxPassesInFlight +
                          static_cast<uint64_t>(impl.submitted % kMaxPassesInFlight);
   impl.device().Replay(2 * place + (overlapped ? 1 : 0), *impl.compute,
@@ -432,6 +439,18 @@ PassResult ModelExecutor::Collect() {
     impl.Publish(*pass.counters.as<RetrieveCounters>());
   }
   return result;
+}
+
+void ModelExecutor::ForceToken(RowId row, int32_t token) {
+  SPIN_CHECK(token >= 0 && token < impl_->limits.vocab_size);
+  int32_t* pinned = impl_->TakePinned<int32_t>(1);
+  *pinned = token;
+  impl_->device().Copy(impl_->workspace.token + row.value, pinned, sizeof(int32_t),
+                       *impl_->compute);
+}
+
+void ModelExecutor::Observe(StepObserver* observer) {
+  impl_->model.observer = observer;
 }
 
 RetrieveCounters ModelExecutor::retrieve_counters() const {

@@ -17,6 +17,7 @@
 #include "models/executor.h"
 #include "models/model_context.h"
 #include "models/overlap_policy.h"
+#include "models/pipeline/step_observer.h"
 #include "models/sparse/sparse_algorithm.h"
 
 namespace spin {
@@ -58,6 +59,15 @@ class ModelExecutor final : public Executor {
   void EnqueueDecode(std::span<const RowId> rows) override;
   void Submit() override;
   PassResult Collect() override;
+
+  // ---- For measuring tools; the engine calls neither.
+
+  // The row's next decode step reads `token` instead of what the row sampled last. In the order of the calls, within a
+  // pass. REQUIRES: a prefilled row.
+  void ForceToken(RowId row, int32_t token);
+  // Shows decode steps that are enqueued from now on to `observer` (null: to nobody, the state at start). It outlives
+  // its time here. The same steps run slower: they are not captured.
+  void Observe(StepObserver* observer);
 
   // What the kernels counted, up to the last collected pass.
   RetrieveCounters retrieve_counters() const;

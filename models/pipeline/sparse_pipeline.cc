@@ -105,6 +105,7 @@ void EnqueueDecodeAttention(const ModelContext& model, int32_t layer, const Deco
   } else {
     EnqueueSerial(model, stage, selection, workspace, counters);
   }
+  if (model.observer != nullptr) model.observer->OnAttention(stage, selection);
 }
 
 void EnqueuePrefillOffload(const ModelContext& model, int32_t layer, const PrefillSlice* slices,

@@ -1,0 +1,34 @@
+// Exact attention by page, and the best pages a selection of that size could have: what a Select is measured against.
+//
+// Plain arithmetic on a LayerView; any thread.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/kv_layout.h"
+#include "tools/eval/page_reader.h"
+
+namespace spin::eval {
+
+// Share of each query head's softmax(q.k / sqrt(d)), over all tokens, that falls on each page: [Hq][pages], rows that
+// sum to 1.
+std::vector<float> PageMass(const LayerView& view, const KvGeometry& geometry);
+
+// Mean of `mass` over the query heads of one KV head: [pages].
+std::vector<float> GroupMass(std::span<const float> mass, const KvGeometry& geometry,
+                             int32_t kv_head);
+
+// The last page and the `count` - 1 others with the most mass, ascending; ties go to the lower id. All pages where
+// there are no more. No selection of `count` pages with the last among them has more mean mass over the group.
+// REQUIRES: count >= 1.
+std::vector<int32_t> BestPages(std::span<const float> group_mass, int32_t count);
+
+// The first page and the last `count` - 1: attention sink and sliding window (StreamingLLM, arXiv 2309.17453).
+std::vector<int32_t> WindowPages(int32_t num_pages, int32_t count);
+
+// Mass of the listed pages.
+double MassOf(std::span<const float> mass, std::span<const int32_t> pages);
+
+}  // namespace spin::eval

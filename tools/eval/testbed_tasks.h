@@ -1,0 +1,18 @@
+// The retrieval tasks of the testbed's language of token ids (tools/testbed/README.md is the specification, draw by
+// draw): each answer stands at one exact place of the context.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "tools/eval/task.h"
+
+namespace spin::eval {
+
+inline constexpr int32_t kTestbedVocab = 1024;
+
+// needle, multi_key, multi_value, multi_query, tracking. A sample's prompt has exactly `context` tokens; its answer is
+// right (1) when every token is, else 0. InvalidArgument outside of 256 <= context < 2^20, index < 2^16, seed < 2^24.
+std::vector<std::unique_ptr<EvalTask>> MakeTestbedTasks();
+
+}  // namespace spin::eval

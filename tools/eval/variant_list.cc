@@ -1,0 +1,67 @@
+#include <algorithm>
+#include <utility>
+
+#include "models/sparse/sparse_registry.h"
+#include "tools/eval/evaluation.h"
+
+namespace spin::eval {
+namespace {
+
+absl::Status CanServe(const SparseOptions& sparse, const ModelConfig& model) {
+  return MakeSparseAlgorithm(sparse, {.num_layers = model.num_layers,
+                                      .num_q_heads = model.num_q_heads,
+                                      .num_kv_heads = model.num_kv_heads,
+                                      .head_dim = model.head_dim})
+      .status();
+}
+
+SparseOptions WithBudget(SparseOptions sparse, int32_t budget) {
+  sparse.budget_tokens = budget;
+  return sparse;
+}
+
+// The algorithm at each budget and, asked for, the controls of its page size.
+VariantGroup AtBudgets(const SparseOptions& sparse, const Options& options, bool with_controls) {
+  VariantGroup group;
+  const auto add = [&](Selector selector) {
+    for (const int32_t budget : options.budgets) {
+      group.push_back({.sparse = WithBudget(sparse, budget), .selector = selector});
+    }
+  };
+  add(Selector::kAlgorithm);
+  if (with_controls && options.window) add(Selector::kWindow);
+  if (with_controls && options.oracle) add(Selector::kOracle);
+  return group;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<VariantGroup>> ListVariants(const Options& options,
+                                                       const ServerConfig& config,
+                                                       const ModelConfig& model) {
+  std::vector<std::string> names = options.algorithms;
+  if (names.empty()) names = SparseAlgorithmNames();
+  std::erase(names, "dense");
+  std::vector<VariantGroup> groups = {{Variant{}}};  // dense
+  bool has_controls = false;
+  for (const std::string& name : names) {
+    SparseOptions sparse = config.sparse;
+    sparse.algorithm = name;
+    sparse.exact = false;
+    const absl::Status status = CanServe(WithBudget(sparse, options.budgets.back()), model);
+    if (!status.ok() && options.algorithms.empty()) continue;
+    if (options.exact) {
+      Variant exact{.sparse = WithBudget(sparse, options.budgets.back())};
+      exact.sparse.exact = true;
+      groups.push_back({exact});
+    }
+    groups.push_back(AtBudgets(sparse, options, !std::exchange(has_controls, true)));
+    for (const Variant& variant : groups.back()) {
+      const absl::Status served = CanServe(variant.sparse, model);
+      if (!served.ok()) return Annotate(served, variant.name());
+    }
+  }
+  return groups;
+}
+
+}  // namespace spin::eval

@@ -1,0 +1,48 @@
+// Several variants in one executor: they share the weights and each prompt's prefill, and take turns at decoding.
+//
+// All of them are one algorithm at different budgets, and controls of it: their Index writes the same summaries.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "common/status.h"
+#include "kernels/device.h"
+#include "models/model_config.h"
+#include "models/sparse/sparse_algorithm.h"
+#include "tools/eval/variant.h"
+
+namespace spin::eval {
+
+class VariantSwitch final : public SparseAlgorithm {
+ public:
+  // `variants` have one algorithm and one value of `exact`; the first is no control. `device` outlives the switch.
+  static absl::StatusOr<std::unique_ptr<VariantSwitch>> Create(std::span<const Variant> variants,
+                                                               const ModelConfig& model,
+                                                               const KvGeometry& geometry,
+                                                               int32_t max_batch, Device& device);
+
+  // Steps that are enqueued from now on select as variant `index` does.
+  void Use(size_t index) { current_ = index; }
+
+  int32_t page_tokens() const override { return members_[0]->page_tokens(); }
+  int32_t summary_elements() const override { return members_[0]->summary_elements(); }
+  LayerDemand Demand(int32_t layer) const override;  // of the most demanding
+  void IndexPrefill(const PrefillStage& stage) const override { members_[0]->IndexPrefill(stage); }
+  void IndexDecode(const DecodeStage& stage) const override { members_[0]->IndexDecode(stage); }
+  Selection Select(const DecodeStage& stage) const override {
+    return members_[current_]->Select(stage);
+  }
+
+ private:
+  explicit VariantSwitch(std::vector<std::unique_ptr<SparseAlgorithm>> members)
+      : members_(std::move(members)) {}
+
+  std::vector<std::unique_ptr<SparseAlgorithm>> members_;
+  size_t current_ = 0;
+};
+
+}  // namespace spin::eval
