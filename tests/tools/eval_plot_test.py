@@ -1,4 +1,4 @@
-"""tools/eval_plot.py draws a line for each algorithm over the budget, with what was measured, and says what it misses."""
+"""tools/eval_plot.py draws a line for each algorithm over the budget, and says what it misses."""
 import json
 import os
 import subprocess
@@ -17,7 +17,8 @@ def result(name, budget, mean_kl, **more):
 
 
 def evaluation(*results):
-    return {"model": "/models/small", "dtype": "bfloat16", "context": 2048, "results": [result("dense", None, 0), *results]}
+    return {"model": "/models/small", "dtype": "bfloat16", "context": 2048,
+            "results": [result("dense", None, 0), *results]}
 
 
 class EvalPlotTest(unittest.TestCase):
