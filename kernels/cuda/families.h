@@ -12,7 +12,8 @@ namespace spin::cuda {
 // Owned by CudaOps; sized by the constants below, whatever the model. Families of the decode step use it, one stream at
 // a time.
 struct Scratch {
-  float* partials = nullptr;  // [kPartialFloats]; sampling takes all of the kScratchBytes that begin here
+  float* partials =
+      nullptr;  // [kPartialFloats]; sampling takes all of the kScratchBytes that begin here
   uint32_t* tickets =
       nullptr;  // [kTickets], zero between kernels: who takes one gives it back as zero
 };

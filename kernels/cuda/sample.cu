@@ -1,8 +1,8 @@
 // The last step of a pass: logits become a token a row, and log-probabilities where asked. The twin of
 // kernels/cpu/sample.cc: equal logits give equal tokens (weight_table.cuh says how closely sums agree).
 //
-// Three kernels, each over all rows, which split a row over CTAs of 8,192 logits; what a row needs at the end of each is
-// done by the CTA that arrives last:
+// Three kernels, each over all rows, which split a row over CTAs of 8,192 logits; what a row needs at the end of each
+// is done by the CTA that arrives last:
 //   ScanRows      maximum and its index; statistics for log-probabilities. A greedy row is done after it.
 //   CountWeights  weights into buckets; last, which buckets an answer may lie in.
 //   DrawTokens    the tokens of those buckets, listed; last, top_k, top_p, min_p and the draw, from buckets and list.
@@ -29,7 +29,8 @@ namespace spin::cuda {
 namespace {
 
 constexpr float kLeastMinP = 0x1p-126f;  // below, min_p excludes nothing that has weight
-constexpr float kMargin = 1e-3f;         // of x / temperature: far wider than exp and its inverse can be wrong
+constexpr float kMargin =
+    1e-3f;  // of x / temperature: far wider than exp and its inverse can be wrong
 constexpr int32_t kListInShared = 4096;  // entries; longer lists are read from L2
 constexpr int32_t kMaxWarpKeys = kMaxChunks * kRowWarps;
 

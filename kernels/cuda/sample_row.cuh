@@ -23,8 +23,9 @@ constexpr int32_t kMaxChunks = (1 << kMaxVocabBits) / kChunk;
 // What a CTA finds in its chunk.
 struct ChunkPart {
   uint64_t best;  // of the adjusted logits
-  uint64_t raw_best;  // of the model's own; this and the next only where log-probabilities are asked for
-  double raw_sum;     // of exp(x - the chunk's own maximum)
+  uint64_t
+      raw_best;  // of the model's own; this and the next only where log-probabilities are asked for
+  double raw_sum;                 // of exp(x - the chunk's own maximum)
   uint32_t warp_keys[kRowWarps];  // OrderedKey of the greatest adjusted logit of each warp
 };
 
@@ -37,8 +38,8 @@ struct RowState {
   uint32_t listed;                   // entries of `list`
   int32_t drawing;                   // 0: the row has its token already
   float max;                         // of the adjusted logits
-  float count_from;                  // x - max of whatever may be among the top_k is at least so much
-  float least, most;                 // bounds of x - max of the needed buckets, a little too wide
+  float count_from;   // x - max of whatever may be among the top_k is at least so much
+  float least, most;  // bounds of x - max of the needed buckets, a little too wide
   float raw_max;
   double raw_log_sum;
 };

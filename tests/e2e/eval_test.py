@@ -47,7 +47,8 @@ class SmolLM2Test(unittest.TestCase):
 
     def test_a_needle_is_found_with_the_budget_for_it(self):
         results, table = evaluate("--algorithms", "quest", "--measure", "tasks", "--tasks", "niah_single_1",
-                                  "--context", "400", "--samples", "2", "--batch", "2", "--budgets", "400", "--controls", "exact")
+                                  "--context", "400", "--samples", "2", "--batch", "2", "--budgets", "400",
+                                  "--controls", "exact")
         self.assertEqual(results["dense"]["task_mean"], 1, table)
         self.assertEqual(results["quest exact"]["tasks"], results["dense"]["tasks"])
         self.assertEqual(results["quest 400"]["tasks"], results["dense"]["tasks"])

@@ -152,12 +152,9 @@ KernelRow SampleRow(const std::string& name, int32_t batch, bool greedy, BenchMe
       memory.RandomPinned(batch * static_cast<int64_t>(sizeof(SampledToken))));
   const DecodeRows decode = MakeDecodeRows(memory, std::vector<int32_t>(size_t(batch), 0));
   return {name, Ceiling::kCopy, 4.0 * batch * kVocab, 16, [=, &memory](int64_t) {
-            memory.backend().ops->Sample({.decode = decode,
-                                          .logits = logits,
-                                          .vocab = kVocab,
-                                          .sampling = rows,
-                                          .out = out},
-                                         memory.stream());
+            memory.backend().ops->Sample(
+                {.decode = decode, .logits = logits, .vocab = kVocab, .sampling = rows, .out = out},
+                memory.stream());
           }};
 }
 
