@@ -27,18 +27,19 @@ EngineCore::EngineCore(const EngineOptions& options, Executor* executor, KvCache
 
 bool EngineCore::Step() {
   const bool got_input = DrainInputs();
+  const bool spilled = FinishSpills();
   const bool launched = Plan();
-  if (launched) {
-    Commit();
-    Launch();
-  }
+  if (launched || memory_->room_is_coming()) Commit();
+  if (launched) Launch();
   const bool collected = Collect(launched);
   Emit();
   Retire();
-  const bool worked = got_input || launched || collected;
+  const bool worked = got_input || spilled || launched || collected;
   if (worked) {
     Publish();
     if (idle()) CheckInvariants();
+  } else if (memory_->room_is_coming()) {
+    executor_->AwaitSpill();  // there is nothing else to wait for
   }
   return worked || !idle();
 }
@@ -78,6 +79,13 @@ void EngineCore::DropAbandonedPrefill() {
   scheduler_.DropPrefill();
 }
 
+// Before the plan, which finds the room that demotions have made.
+bool EngineCore::FinishSpills() {
+  if (!memory_->room_is_coming() || !executor_->SpillPassed()) return false;
+  memory_->FinishSpills();
+  return true;
+}
+
 // True: there is something to launch.
 bool EngineCore::Plan() {
   batch_ = &scheduler_.Plan(clock_->NowNs());
@@ -91,6 +99,7 @@ bool EngineCore::Plan() {
 
 void EngineCore::Commit() {
   executor_->ApplyTables(memory_->TakeCommands());
+  executor_->Spill(memory_->TakeSpills(executor_->limits().max_spills));
   if (batch_->starts_prefill) BeginPrefill();
 }
 

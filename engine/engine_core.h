@@ -1,10 +1,12 @@
 // One pass of the engine, phase by phase, on one thread.
 //
-//   drain    submissions, cancellations            launch   prefill tiles, then one decode step;
-//   Submit plan     the scheduler's decisions              collect  the pass before: tokens, stops
-//   commit   table commands, StartRow, BeginPrefill  emit     outputs to the sinks
-//                                                   retire   requests that nothing refers to any
-//                                                   more
+//   drain    submissions, cancellations
+//   plan     demotions whose copies have passed; the scheduler's decisions
+//   commit   table commands, copies of demotions, StartRow, BeginPrefill
+//   launch   prefill tiles, then one decode step; Submit
+//   collect  the pass before: tokens, stops
+//   emit     outputs to the sinks
+//   retire   requests that nothing refers to any more
 //
 // It is one pass ahead: pass t + 1 is submitted before pass t is collected. So a sequence that
 // turns out to have stopped may have one more step in flight; that token is dropped, and its row is
@@ -43,7 +45,9 @@ class EngineCore {
   bool Step();
 
   // Nothing is alive and nothing is in flight.
-  bool idle() const { return requests_.empty() && passes_in_flight_ == 0; }
+  bool idle() const {
+    return requests_.empty() && passes_in_flight_ == 0 && !memory_->room_is_coming();
+  }
 
   void CheckInvariants() const;
 
@@ -64,6 +68,7 @@ class EngineCore {
 
   bool DrainInputs();
   void DropAbandonedPrefill();
+  bool FinishSpills();
   bool Plan();
   void Commit();
   void Launch();

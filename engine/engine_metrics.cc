@@ -46,6 +46,12 @@ Gauge& SequencesGauge(MetricsRegistry& registry, const char* placement) {
                            {{"placement", placement}});
 }
 
+Gauge& FreeExtentsGauge(MetricsRegistry& registry, const char* pool) {
+  return registry.AddGauge("spin:free_extents",
+                           "Extents (512 tokens of one layer) that nobody holds, by pool",
+                           {{"pool", pool}});
+}
+
 }  // namespace
 
 EngineMetrics::EngineMetrics(MetricsRegistry* registry)
@@ -59,6 +65,10 @@ EngineMetrics::EngineMetrics(MetricsRegistry* registry)
       resident_(SequencesGauge(registry_, "resident")),
       tiered_(SequencesGauge(registry_, "tiered")),
       suspended_(SequencesGauge(registry_, "suspended")),
+      free_slots_(FreeExtentsGauge(registry_, "slots")),
+      free_host_(FreeExtentsGauge(registry_, "host")),
+      free_summaries_(FreeExtentsGauge(registry_, "summaries")),
+      free_meta_(FreeExtentsGauge(registry_, "meta")),
       prompt_tokens_(registry_.AddCounter("spin:prompt_tokens_total", "Prompt tokens prefilled")),
       generation_tokens_(registry_.AddCounter("spin:generation_tokens_total", "Tokens generated")),
       preemptions_(registry_.AddCounter("spin:num_preemptions_total",
@@ -163,6 +173,10 @@ void EngineMetrics::Publish(const EngineCounts& counts, int64_t preemptions) {
   resident_.Set(counts.kv.resident_rows);
   tiered_.Set(counts.kv.tiered_rows);
   suspended_.Set(counts.kv.suspended_rows);
+  free_slots_.Set(counts.kv.slot_extents_total - counts.kv.slot_extents);
+  free_host_.Set(counts.kv.host_extents_total - counts.kv.host_extents);
+  free_summaries_.Set(counts.kv.summary_extents_total - counts.kv.summary_extents);
+  free_meta_.Set(counts.kv.meta_segments_total - counts.kv.meta_segments);
   preemptions_.Add(static_cast<uint64_t>(preemptions) - preemptions_.value());
   demotions_.Add(static_cast<uint64_t>(counts.kv.demotions) - demotions_.value());
   const std::lock_guard lock(mutex_);

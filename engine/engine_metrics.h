@@ -47,6 +47,7 @@ class EngineMetrics {
   MetricsRegistry& registry_;
   Gauge &running_, &waiting_, &kv_usage_;
   Gauge &resident_, &tiered_, &suspended_;
+  Gauge &free_slots_, &free_host_, &free_summaries_, &free_meta_;
   Counter &prompt_tokens_, &generation_tokens_, &preemptions_, &demotions_;
   // Routers refuse a server without these two; they stay 0 while every prompt is prefilled whole.
   Counter &prefix_queries_, &prefix_hits_;

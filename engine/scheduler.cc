@@ -56,9 +56,10 @@ void Scheduler::Insert(const Waiting& waiting) {
 
 const ScheduledBatch& Scheduler::Plan(int64_t now_ns) {
   batch_.Clear();
+  awaits_room_ = false;
   GrowRunning();
   ResumeSuspended();
-  if (prefill_.empty()) AdmitWaiting(now_ns / 1000);
+  if (prefill_.empty() && !awaits_room_) AdmitWaiting(now_ns / 1000);
   CollectDecodeRows();
   for (const Waiting& waiting : requeued_) Insert(waiting);
   requeued_.clear();
@@ -75,7 +76,7 @@ void Scheduler::AdmitWaiting(int64_t now_us) {
       continue;
     }
     ++refusals;
-    if (!MayBePassed(waiting.facts, now_us)) break;
+    if (memory_->room_is_coming() || !MayBePassed(waiting.facts, now_us)) break;
     ++i;
   }
   batch_.starts_prefill = !prefill_.empty();
@@ -91,7 +92,8 @@ Scheduler::Admission Scheduler::TryAdmit(const Waiting& waiting) {
 
   auto rows = AdmitRows(waiting, tokens, n);
   if (!rows.has_value()) {
-    const bool alone = running_.empty() && suspended_.empty() && prefill_.empty();
+    const bool alone =
+        running_.empty() && suspended_.empty() && prefill_.empty() && !memory_->room_is_coming();
     if (!alone || !requeued_.empty()) return Admission::kBlocked;
     // Nobody will ever make room: what was generated is all that memory can hold.
     if (waiting.sequence == nullptr) {
@@ -139,13 +141,14 @@ std::optional<std::vector<RowId>> Scheduler::AdmitRows(const Waiting& waiting, i
   while (!rows.has_value() && PreemptFor(waiting)) rows = memory_->Admit(tokens, reserve, n);
   // Alone, a preempted sequence takes what there is.
   if (!rows.has_value() && waiting.sequence != nullptr && num_running() == 0 &&
-      suspended_.empty()) {
+      suspended_.empty() && !memory_->room_is_coming()) {
     rows = memory_->Admit(tokens, std::min(most, tokens + 1), n);
   }
   return rows;
 }
 
 bool Scheduler::PreemptFor(const Waiting& waiting) {
+  if (memory_->room_is_coming()) return false;
   Sequence* victim = Worst();
   if (victim == nullptr ||
       !MayPreempt(options_.policy, waiting.facts.priority, victim->request->request.priority)) {

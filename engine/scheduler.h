@@ -5,9 +5,12 @@
 // the KvCacheManager in counts. Plan is one pass's decisions, in this order:
 //
 //   grow     each running row that is full grows, best first; room comes from the worst
-//   (schedule_policy.h) resume   suspended rows, best first admit    when no prefill batch is
-//   active: the queue in order, into one batch decode   the rows that still run and whose next
-//   token counts
+//            (schedule_policy.h)
+//   resume   suspended rows, best first
+//   admit    when no prefill batch is active: the queue in order, into one batch
+//   decode   the rows that still run and whose next token counts
+//
+// Whoever finds no room while demotions make some waits for them, and nobody behind it goes ahead.
 //
 // Invariants: running and suspended are ordered best first, the queue by AdmitBefore; running +
 // prefilling sequences are at most max_num_seqs; a sequence is in exactly the container that its
@@ -108,6 +111,7 @@ class Scheduler {
   std::vector<Waiting> requeued_;     // preempted in this pass; join the queue at its end
   std::vector<PrefillUnit> prefill_;  // the active batch
   int64_t prefill_tokens_ = 0;        // tokens of it
+  bool awaits_room_ = false;          // a running or suspended sequence does, in this pass
   std::vector<Sequence*> running_;    // best first
   std::vector<Sequence*> suspended_;  // best first
   ScheduledBatch batch_;

@@ -3,7 +3,7 @@
 // A row grows best first; what it lacks is taken from the worst, so the best sequence always goes
 // on and the whole never stands still. A Tiered victim first gives back its slots (its KV stays on
 // the host), then everything. A row that is itself the worst waits in place: giving itself up would
-// buy it nothing.
+// buy it nothing. While demotions make room nobody gives way: it may be enough.
 #include <algorithm>
 
 #include "common/check.h"
@@ -38,6 +38,10 @@ void Scheduler::GrowRunning() {
 bool Scheduler::GrowOne(Sequence& sequence) {
   const int64_t target = GrowthTarget(sequence);
   while (!memory_->Grow(sequence.row, target)) {
+    if (memory_->room_is_coming()) {
+      awaits_room_ = true;
+      return false;
+    }
     Sequence* victim = Worst();
     SPIN_CHECK(victim != nullptr);
     if (victim != &sequence) {
@@ -113,8 +117,12 @@ void Scheduler::ResumeSuspended() {
   while (!suspended_.empty() && num_running() < max_sequences_) {
     Sequence& sequence = *suspended_.front();
     if (!memory_->Resume(sequence.row)) {
-      // With nothing to wait for, what the worst keeps on the host must be in the way.
-      if (running_.empty() && prefill_.empty()) Preempt(*suspended_.back());
+      if (memory_->room_is_coming()) {
+        awaits_room_ = true;
+      } else if (running_.empty() && prefill_.empty()) {
+        // With nothing to wait for, what the worst keeps on the host must be in the way.
+        Preempt(*suspended_.back());
+      }
       return;
     }
     suspended_.erase(suspended_.begin());

@@ -55,6 +55,9 @@ class Buffer {
   int64_t bytes_ = 0;
 };
 
+// kHigh: what is enqueued gets free parts of the device first.
+enum class StreamPriority { kNormal, kHigh };
+
 // A queue of work. The destructor waits for what was enqueued.
 class Stream {
  public:
@@ -67,9 +70,15 @@ class Event {
   virtual ~Event() = default;
 };
 
+// How far a large allocation has come: called about once a second, on a thread of the device's, one call at a time.
+// `ready_bytes` equals `bytes` while the system still has to register what is there.
+using AllocationProgress = absl::FunctionRef<void(int64_t ready_bytes, int64_t bytes)>;
+
 struct DeviceInfo {
   std::string name;             // "NVIDIA H100 80GB HBM3", "AMD EPYC (2 threads, avx512_bf16)"
   bool captures_steps = false;  // Replay captures: callers round batch sizes up to a few buckets
+  bool overlaps_streams =
+      false;  // kernels of two streams run side by side, each with its own part of the device
   bool shares_host_memory = false;    // "HBM" is a part of the host's memory
   int32_t prefill_tile_tokens = 512;  // tokens of a prefill tile that keep the device busy
   // HBM that was free at start; on the CPU device the memory that the process may use.
@@ -85,9 +94,17 @@ class Device {
   virtual const DeviceInfo& info() const = 0;
 
   // 4096-byte aligned (device memory: 256). ResourceExhausted with the sizes when there is not enough.
-  virtual absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes) = 0;
+  // What takes no seconds reports no progress.
+  virtual absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes,
+                                          AllocationProgress progress) = 0;
+  absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes) {
+    return Allocate(kind, bytes, [](int64_t, int64_t) {});
+  }
 
-  virtual std::unique_ptr<Stream> CreateStream(const char* name) = 0;
+  virtual std::unique_ptr<Stream> CreateStream(const char* name, StreamPriority priority) = 0;
+  std::unique_ptr<Stream> CreateStream(const char* name) {
+    return CreateStream(name, StreamPriority::kNormal);
+  }
   virtual std::unique_ptr<Event> CreateEvent() = 0;
 
   // Enqueued: bytes from `src` to `dst`, any two kinds but kHost together with kDevice.
@@ -96,12 +113,14 @@ class Device {
 
   virtual void Record(Event& event, Stream& stream) = 0;
   virtual void Wait(Stream& stream, Event& event) = 0;  // stream waits for the event's last Record
-  virtual void Synchronize(Event& event) = 0;           // the calling thread waits
+  virtual bool Passed(Event& event) = 0;  // its last Record; never waits; true before the first
+  virtual void Synchronize(Event& event) = 0;  // the calling thread waits
   virtual void Synchronize(Stream& stream) = 0;
   // Device time between two recorded events. REQUIRES: both have passed.
   virtual int64_t ElapsedNs(Event& begin, Event& end) = 0;
 
-  // Enqueues what `enqueue` enqueues on `stream`. `key` names the sequence of work: calls with one key must enqueue
+  // Enqueues what `enqueue` enqueues on `stream`, and on streams that it forks from there and joins again by events.
+  // `key` names the sequence of work: calls with one key must enqueue
   // the same kernels with the same parameters (what varies is read from device memory), so that a device may capture
   // the first call and replay it afterwards. The CPU device just calls it.
   virtual void Replay(uint64_t key, Stream& stream, absl::FunctionRef<void()> enqueue) = 0;

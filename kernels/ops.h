@@ -39,7 +39,9 @@ class Ops {
 
   virtual void QuestIndexPrefill(const QuestIndexPrefillParams& p, Stream& stream) = 0;
   virtual void QuestIndexDecode(const QuestIndexDecodeParams& p, Stream& stream) = 0;
-  virtual void QuestScore(const QuestScoreParams& p, Stream& stream) = 0;
+  virtual void LandmarkIndexPrefill(const LandmarkIndexPrefillParams& p, Stream& stream) = 0;
+  virtual void LandmarkIndexDecode(const LandmarkIndexDecodeParams& p, Stream& stream) = 0;
+  virtual void ScoreSummaries(const ScoreSummariesParams& p, Stream& stream) = 0;
   virtual void SelectTopK(const SelectTopKParams& p, Stream& stream) = 0;
 
   virtual void Lookup(const LookupParams& p, Stream& stream) = 0;

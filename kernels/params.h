@@ -185,26 +185,81 @@ struct QuestIndexDecodeParams {
   KvTables tables;
 };
 
-// Upper bound of q.k over each page: s = sum_c max(q_c * max_c, q_c * min_c) = [q+,q-].[max,min], in f32, scaled by
-// 1/sqrt(d); then softmax over the pages for each query head, then the maximum over the group.
-struct QuestScoreParams {
+// ShadowKV (arXiv 2410.21465, algorithm 1): the landmark of a complete page of 8 tokens = mean of its keys after RoPE,
+// summed in f32 in token order. An incomplete page has none. Outliers of a stream: of its complete pages but the last
+// `local_pages`, the `outlier_pages` with the least min over the page's keys of cosine(key, landmark), ties to the
+// lower page; the first element of their landmark is NaN.
+inline constexpr int32_t kLandmarkTokens = 8;  // of a page: page_tokens must be so
+
+struct LandmarkIndexPrefillParams {
+  const PrefillSlice* slices = nullptr;
+  int32_t num_slices = 0;
+  int32_t layer = 0;
+  KvTables tables;
+  Staging staging;
+  int32_t outlier_pages = 0;
+  int32_t local_pages = 0;
+  float* spread = nullptr;  // scratch [Hkv][num_pages of staging, rounded up to 4]
+};
+
+// A new token that completes its page gives it a landmark. The page's other keys are read where they are: in its slot,
+// or in the host's copy when it is not resident.
+struct LandmarkIndexDecodeParams {
+  DecodeRows decode;
+  const void* qkv = nullptr;  // [max_batch][(Hq + 2 Hkv) * d] act, after RoPE
+  int32_t layer = 0;
+  KvTables tables;
+};
+
+// What a summary is, and so the logit of a query and a page.
+enum class SummaryKind : int32_t {
+  kBounds,  // maximum [d], minimum [d]: upper bound of q.k = sum_c max(q_c max_c, q_c min_c) = [q+,q-].[max,min]
+  kMean,    // mean key [d]: q.mean. A logit of NaN (first element of the mean) marks an outlier
+};
+
+enum class GroupReduction : int32_t { kMax, kSum };
+
+// Scores of the pages of each stream but the last `unscored_last`: logits in f32, scaled by 1/sqrt(d), softmax over the
+// scored pages for each query head, then the maximum or the sum over the group. An outlier scores +infinity and weighs
+// nothing in the softmax.
+struct ScoreSummariesParams {
   DecodeRows decode;
   const void* qkv = nullptr;
   int32_t layer = 0;
   KvTables tables;
-  float* bounds = nullptr;  // scratch [max_batch][Hq][max_pages]; a backend may do without
+  SummaryKind kind = SummaryKind::kBounds;
+  GroupReduction reduction = GroupReduction::kMax;
+  int32_t unscored_last = 0;
+  float* logits = nullptr;  // scratch [max_batch][Hq][max_pages]; a backend may do without
   float* scores = nullptr;  // [max_batch][Hkv][max_pages]
 };
 
-// The critical partitions of each stream: the first `fixed_first` and the last page always, then the best scores
-// until `budget_pages` are chosen; ties go to the lower id. Ids come out ascending. With num_pages <= budget_pages:
+// How many pages of a stream one Select returns, by the pages that the stream has. Fixed pages are always among them:
+// the first (attention sink), the last (local window, the tail among them), and those whose score is +infinity (an
+// Index marks outliers so, at most `outliers` a stream).
+struct PageBudget {
+  int32_t fixed_first = 0;
+  int32_t fixed_last = 1;  // >= 1: the tail
+  int32_t outliers = 0;
+  int32_t selectable = 0;       // chosen by score, at least so many
+  int32_t context_divisor = 0;  // and at least pages / context_divisor; 0: no such rule
+
+  constexpr int32_t fixed() const { return fixed_first + fixed_last + outliers; }
+  constexpr int32_t Selectable(int32_t pages) const {
+    const int32_t share = context_divisor > 0 ? (pages + context_divisor - 1) / context_divisor : 0;
+    return share > selectable ? share : selectable;
+  }
+  constexpr int32_t Total(int32_t pages) const { return fixed() + Selectable(pages); }
+};
+
+// The critical partitions of each stream: the first `fixed_first` and the last `fixed_last` pages always, then the best
+// scores until budget.Total(pages) are chosen; ties go to the lower id. Ids come out ascending. With pages <= Total:
 // all.
 struct SelectTopKParams {
   DecodeRows decode;
   const float* scores = nullptr;  // [max_batch][Hkv][max_pages]
   KvGeometry geometry;
-  int32_t budget_pages = 0;  // >= fixed_first + 1
-  int32_t fixed_first = 0;
+  PageBudget budget;
   int32_t* ids = nullptr;    // [max_batch][Hkv][max_selected]
   int32_t* count = nullptr;  // [max_batch][Hkv]
   int32_t max_selected = 0;
@@ -242,6 +297,9 @@ struct LookupParams {
   int64_t* copy_src = nullptr;  // [max_batch][Hkv][max_list] page index in the host pool
   int32_t* copy_dst = nullptr;  // [max_batch][Hkv][max_list] page index in the slot pool
   int32_t* copy_len = nullptr;  // [max_batch][Hkv]
+  // [max_batch][Hkv], or null. Otherwise the pages of a list that need no copy come first (hits, a fresh tail), then
+  // the others, each in ids' order; the former hold ready_tokens tokens.
+  int32_t* ready_tokens = nullptr;
   RetrieveCounters* counters = nullptr;
 };
 
@@ -266,8 +324,17 @@ struct GatherPagesParams {
 
 // ---- Attention ---------------------------------------------------------------------------------------------------
 
-// One query a batch place over the listed slots. The last page of a list holds position % P + 1 tokens, all others P.
-// Tokens are summed in list order in blocks of 16 counted from the list's begin, whatever the page size, so that
+// What of a list is attended to. kReady and kFetched are two halves of one attention, so that the first may run while
+// the second's pages are still on their way: kReady takes the first ready_tokens tokens; it finishes rows whose list
+// ends there, and of the others leaves running maxima, weights and sums. kFetched takes the rest and finishes. Between
+// the two calls, on one stream, nothing else of a decode step is enqueued there. REQUIRES of both: max_batch * Hq <=
+// kMaxHalvedHeads.
+enum class ListPart : int32_t { kAll, kReady, kFetched };
+inline constexpr int64_t kMaxHalvedHeads = 16384;
+
+// One query a batch place over the listed slots. The last page of a list holds position % P + 1 tokens, all others P;
+// of a list in two parts this holds for the part that has the tail, and the other's are full.
+// Tokens are summed in list order in blocks of 16 counted from the part's begin, whatever the page size, so that
 // equal token lists give equal bits.
 struct PagedAttentionParams {
   DecodeRows decode;
@@ -276,6 +343,10 @@ struct PagedAttentionParams {
   const int32_t* page_list = nullptr;
   const int32_t* list_len = nullptr;
   int32_t max_list = 0;
+  ListPart part = ListPart::kAll;
+  const int32_t* ready_tokens = nullptr;  // [max_batch][Hkv] as Lookup gives it; unused by kAll
+  float* partial =
+      nullptr;          // scratch [max_batch][Hq][d + 2], unused by kAll; a backend may do without
   void* out = nullptr;  // [max_batch][Hq * d] act
 };
 
@@ -315,7 +386,6 @@ struct SampledToken {
 struct SampleParams {
   DecodeRows decode;              // which rows; logits row b belongs to place b
   const float* logits = nullptr;  // [max_batch][vocab]
-  float* adjusted = nullptr;      // scratch [max_batch][vocab]; a backend may do without
   int32_t vocab = 0;
   const SamplingRow* sampling = nullptr;  // [max_rows]
   // [max_rows][vocab]: bit 31 = token occurs in the prompt, low bits = times generated. Kept only for rows with

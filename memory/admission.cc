@@ -38,7 +38,7 @@ Footprint::Footprint(const KvGeometry& geometry, std::span<const LayerDemand> la
   SPIN_CHECK(std::isfinite(min_buffer_ratio_) && min_buffer_ratio_ >= 0);
   for (const LayerDemand& layer : layers_) {
     SPIN_CHECK(layer.whole_context || layer.fixed_pages + layer.selectable_pages > 0);
-    SPIN_CHECK(layer.fixed_pages >= 0 && layer.selectable_pages >= 0);
+    SPIN_CHECK(layer.fixed_pages >= 0 && layer.selectable_pages >= 0 && layer.context_divisor >= 0);
     tiering_saves_ = tiering_saves_ || !layer.whole_context;
   }
 }
@@ -61,7 +61,7 @@ int32_t Footprint::NumSlots(int32_t layer, int64_t tokens) const {
   const int32_t pages = Pages(tokens);
   if (demand.whole_context) return pages;
   const double budget =
-      demand.fixed_pages + std::ceil(demand.selectable_pages * (1 + min_buffer_ratio_));
+      demand.fixed_pages + std::ceil(demand.Selectable(pages) * (1 + min_buffer_ratio_));
   return budget >= pages ? pages : static_cast<int32_t>(budget);
 }
 

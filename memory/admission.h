@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/kv_layout.h"
+#include "kernels/params.h"
 
 namespace spin {
 
@@ -15,6 +16,13 @@ struct LayerDemand {
   bool whole_context = true;     // dense and exact mode: every page is mandatory
   int32_t fixed_pages = 0;       // always selected (sink, tail...)
   int32_t selectable_pages = 0;  // the most that Select adds to them
+  int32_t context_divisor = 0;   // or pages / context_divisor where that is more; 0: no such rule
+
+  // The most that Select adds in a stream of so many pages, as PageBudget (params.h) has it.
+  constexpr int32_t Selectable(int32_t pages) const {
+    return PageBudget{.selectable = selectable_pages, .context_divisor = context_divisor}
+        .Selectable(pages);
+  }
 };
 
 // Extents of each pool (free, held or needed).
@@ -47,7 +55,7 @@ class Footprint {
   int32_t Pages(int64_t tokens) const;
 
   // Slots that a stream of a Tiered row gets: all pages for whole_context, else
-  // min(pages, fixed + ceil(selectable * (1 + min_buffer_ratio))).
+  // min(pages, fixed + ceil(selectable * (1 + min_buffer_ratio))), selectable as for the whole reservation.
   int32_t NumSlots(int32_t layer, int64_t tokens) const;
   // Slot extents of a Tiered row: of one layer, of all.
   int32_t TieredSlotExtents(int32_t layer, int64_t tokens) const;

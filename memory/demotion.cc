@@ -7,14 +7,12 @@
 namespace spin {
 namespace {
 
-// Host extents and meta segments for the whole reservation; copies what holds tokens. The prompt
-// that a group shares goes to the host once, with the group's first row.
-void SpillRow(RowTable& table, const Footprint& footprint, int32_t r, int32_t first_row) {
-  const Row& row = table.row(r);
-  SPIN_CHECK(row.state == RowState::kReady && row.placement == Placement::kResident);
-  SPIN_CHECK_GT(row.length, 0);
+// Host extents and meta segments for the whole reservation; full extents enter the queue. The
+// prompt that a group shares goes to the host once, with the group's first row.
+void ReserveHost(RowTable& table, const Footprint& footprint, int32_t r, int32_t first_row) {
+  Row& row = table.row(r);
+  row.spilled_extents = static_cast<int32_t>(row.length / kExtentTokens);
   const int32_t extents = footprint.Extents(row.reserved_tokens);
-  const int32_t holding = footprint.Extents(row.length);
   SPIN_CHECK(r == first_row || (row.group != kNoGroup && row.group == table.row(first_row).group));
   const int32_t shared = r == first_row ? 0 : table.group(row.group).shared_extents;
   for (int32_t layer = 0; layer < table.geometry().num_layers; ++layer) {
@@ -27,7 +25,17 @@ void SpillRow(RowTable& table, const Footprint& footprint, int32_t r, int32_t fi
         continue;
       }
       table.Grant(PoolKind::kHost, r, layer);
-      if (i >= holding) continue;
+      if (i < row.spilled_extents) table.QueueSpill(r, layer, i);
+    }
+  }
+}
+
+// What holds tokens and was not copied in the background: the tail, and what was full too late.
+void SpillRest(RowTable& table, const Footprint& footprint, int32_t r) {
+  const Row& row = table.row(r);
+  const int32_t holding = footprint.Extents(row.length);
+  for (int32_t layer = 0; layer < table.geometry().num_layers; ++layer) {
+    for (int32_t i = row.spilled_extents; i < holding; ++i) {
       table.Emit(TableCommandKind::kSpillExtent, r, layer,
                  table.extent(PoolKind::kHost, r, layer, i),
                  table.extent(PoolKind::kSlot, r, layer, i));
@@ -38,7 +46,9 @@ void SpillRow(RowTable& table, const Footprint& footprint, int32_t r, int32_t fi
 // Makes the row Tiered. Of every layer the last extents that hold tokens and are the row's own stay
 // as its cache, as many as it is to get; the others go back to the pool.
 void KeepCache(RowTable& table, const Footprint& footprint, int32_t r) {
-  const Row& row = table.row(r);
+  Row& row = table.row(r);
+  row.demotion = 0;
+  row.spilled_extents = 0;
   const int32_t reserved = footprint.Extents(row.reserved_tokens);
   const int32_t holding = footprint.Extents(row.length);
   const int32_t pages = footprint.Pages(row.length);
@@ -63,11 +73,25 @@ void KeepCache(RowTable& table, const Footprint& footprint, int32_t r) {
 
 }  // namespace
 
-void DemoteRows(RowTable& table, const Footprint& footprint, std::span<const int32_t> rows) {
+void BeginDemotion(RowTable& table, const Footprint& footprint, std::span<const int32_t> rows,
+                   int64_t number) {
   SPIN_CHECK(!rows.empty());
+  for (const int32_t r : rows) {
+    Row& row = table.row(r);
+    SPIN_CHECK(row.state == RowState::kReady && row.placement == Placement::kResident);
+    SPIN_CHECK(row.length > 0 && row.demotion == 0);
+    row.demotion = number;
+    ReserveHost(table, footprint, r, rows.front());
+  }
+}
+
+void FinishDemotion(RowTable& table, const Footprint& footprint, std::span<const int32_t> rows) {
   // All reads of the old contents come before any extent is granted again: the device applies
   // commands in order.
-  for (const int32_t r : rows) SpillRow(table, footprint, r, rows.front());
+  for (const int32_t r : rows) {
+    SPIN_CHECK(table.row(r).demotion > 0 && table.row(r).demotion < table.OldestSpill());
+    SpillRest(table, footprint, r);
+  }
   for (const int32_t r : rows) KeepCache(table, footprint, r);
   for (const int32_t r : rows) {
     for (int32_t layer = 0; layer < table.geometry().num_layers; ++layer) {

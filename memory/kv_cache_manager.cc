@@ -6,22 +6,21 @@
 #include "common/math.h"
 #include "common/units.h"
 #include "memory/admission.h"
-#include "memory/demotion.h"
+#include "memory/room.h"
 #include "memory/row_table.h"
 
 namespace spin {
 
 struct KvCacheManager::Impl {
   explicit Impl(const KvCacheOptions& o)
-      : options(o), footprint(o.plan.geometry, o.layers, o.min_buffer_ratio), table(o.plan) {
-    const auto rows = static_cast<size_t>(table.num_rows());
-    units.reserve(rows);
-    chosen.reserve(rows);
-    members.reserve(rows);
-    const bool host_tier = o.plan.num_host_extents > 0;
-    may_tier = host_tier && (o.placement == PlacementPolicy::kTiered ||
-                             (o.placement == PlacementPolicy::kAuto && footprint.tiering_saves()));
-  }
+      : options(o),
+        footprint(o.plan.geometry, o.layers, o.min_buffer_ratio),
+        table(o.plan),
+        may_stay(o.placement != PlacementPolicy::kTiered),
+        may_tier(
+            o.plan.num_host_extents > 0 &&
+            (!may_stay || (o.placement == PlacementPolicy::kAuto && footprint.tiering_saves()))),
+        room(&footprint, &table, may_stay, may_tier) {}
 
   Row& Live(RowId id) {
     Row& row = table.row(id.value);
@@ -29,26 +28,8 @@ struct KvCacheManager::Impl {
     return row;
   }
 
-  // ---- Room ------------------------------------------------------------------------------------
-
-  // Resident rows that share a prompt's extents with `row`, ascending; the row alone when it shares
-  // with none.
-  void CollectMembers(int32_t r);
-  // What could be demoted now. `growing` (a row or kAbsent) is counted with `growth_tokens` as its
-  // reservation; its unit is returned, or kNoUnit.
-  int32_t CollectUnits(int32_t growing, int64_t growth_tokens);
-  // Demotes rows until `need` is free. False: it cannot be, nothing changed.
-  bool MakeRoom(const PoolCounts& need, int32_t growing, int64_t growth_tokens);
-  // The placement in which a new request fits now, with demotions made where they are needed;
-  // kNone: it does not.
-  Placement PlaceRequest(const PoolCounts& resident, const PoolCounts& tiered);
-
-  // Of the tightest pool; slots that demotions could give back, as far as the host tier can take
-  // them, count as free.
-  double Fraction();
-
-  // ---- Commit ----------------------------------------------------------------------------------
-
+  // What `row` takes to reserve `tokens` instead of what it does.
+  PoolCounts GrowthNeed(const Row& row, int64_t tokens) const;
   // Grants up to the reservation of a row in its placement; entries [0, shared) come from
   // `first_row`.
   void GrantRow(int32_t r, int32_t shared, int32_t first_row);
@@ -57,104 +38,20 @@ struct KvCacheManager::Impl {
   KvCacheOptions options;
   Footprint footprint;
   RowTable table;
-  bool may_tier = false;
-  int64_t demotions = 0;
-  std::vector<DemotionUnit> units;  // scratch, as the next two
-  std::vector<int32_t> chosen;
-  std::vector<int32_t> members;
+  const bool may_stay, may_tier;
+  Room room;
 };
 
-// ---- Room --------------------------------------------------------------------------------------
-
-void KvCacheManager::Impl::CollectMembers(int32_t r) {
-  members.clear();
-  const int32_t group = table.row(r).group;
-  if (group == kNoGroup) {
-    members.push_back(r);
-    return;
-  }
-  for (int32_t m = 0; m < table.num_rows(); ++m) {
-    if (table.row(m).state != RowState::kFree && table.row(m).group == group) members.push_back(m);
-  }
-  SPIN_CHECK_EQ(static_cast<int32_t>(members.size()), table.group(group).members);
-}
-
-int32_t KvCacheManager::Impl::CollectUnits(int32_t growing, int64_t growth_tokens) {
-  units.clear();
-  if (!may_tier || options.placement == PlacementPolicy::kTiered) return kNoUnit;
-  int32_t growing_unit = kNoUnit;
-  for (int32_t r = 0; r < table.num_rows(); ++r) {
-    const Row& row = table.row(r);
-    if (row.state != RowState::kReady || row.placement != Placement::kResident) continue;
-    CollectMembers(r);
-    if (members.front() != r) continue;  // counted with its first row
-    const int64_t shared = row.group == kNoGroup ? 0 : table.group(row.group).shared_extents;
-    DemotionUnit unit{.first_row = r, .held = {}, .wanted = {}};
-    int64_t held = shared, wanted = shared, segments = 0;  // extents a layer
-    for (const int32_t m : members) {
-      const int64_t reserved = table.row(m).reserved_tokens;
-      const int64_t target = m == growing ? growth_tokens : reserved;
-      if (m == growing) growing_unit = static_cast<int32_t>(units.size());
-      held += footprint.Extents(reserved) - shared;
-      wanted += footprint.Extents(target) - shared;
-      segments += footprint.Extents(target);
-      unit.wanted.slots += footprint.TieredSlotExtents(target);
-    }
-    const int64_t layers = table.geometry().num_layers;
-    unit.held.slots = layers * held;
-    unit.held.summaries = table.has_summaries() ? layers * held : 0;
-    unit.wanted.host = layers * wanted;
-    unit.wanted.summaries = table.has_summaries() ? layers * wanted : 0;
-    unit.wanted.meta = layers * segments;
-    units.push_back(unit);
-  }
-  return growing_unit;
-}
-
-bool KvCacheManager::Impl::MakeRoom(const PoolCounts& need, int32_t growing,
-                                    int64_t growth_tokens) {
-  const PoolCounts free = table.FreeCounts();
-  if (free.Covers(need)) return true;
-  const int32_t growing_unit = CollectUnits(growing, growth_tokens);
-  if (!PlanDemotions(free, need, units, growing_unit, chosen)) return false;
-  for (const int32_t unit : chosen) {
-    CollectMembers(units[static_cast<size_t>(unit)].first_row);
-    DemoteRows(table, footprint, members);
-    demotions += static_cast<int64_t>(members.size());
-  }
-  return true;
-}
-
-Placement KvCacheManager::Impl::PlaceRequest(const PoolCounts& resident, const PoolCounts& tiered) {
-  const PoolCounts free = table.FreeCounts();
-  const bool may_stay = options.placement != PlacementPolicy::kTiered;
-  if (may_stay && free.Covers(resident)) return Placement::kResident;
-  if (!may_tier) return Placement::kNone;
-  if (free.Covers(tiered)) return Placement::kTiered;
-  if (!may_stay) return Placement::kNone;
-  if (MakeRoom(tiered, kAbsent, 0)) return Placement::kTiered;
-  if (MakeRoom(resident, kAbsent, 0)) return Placement::kResident;
-  return Placement::kNone;
-}
-
-double KvCacheManager::Impl::Fraction() {
-  const PoolCounts free = table.FreeCounts();
-  PoolCounts reachable = free;
-  CollectUnits(kAbsent, 0);
-  for (const DemotionUnit& unit : units) {
-    const PoolCounts after = reachable + unit.held - unit.wanted;
-    if (after.slots > reachable.slots && after.Covers({})) reachable = after;
-  }
-  const auto fraction = [&](PoolKind kind, int64_t available) {
-    const int64_t total = table.pool(kind).total();
-    return total == 0 ? 0.0 : static_cast<double>(total - available) / static_cast<double>(total);
+PoolCounts KvCacheManager::Impl::GrowthNeed(const Row& row, int64_t tokens) const {
+  const bool tiered = row.placement == Placement::kTiered;
+  const auto held = [&](int64_t reserved) {
+    PoolCounts counts = footprint.Tiered(0, reserved, 1);
+    if (!tiered) counts.slots = footprint.Resident(0, reserved, 1).slots;
+    if (!tiered && row.demotion == 0) counts.host = counts.meta = 0;
+    return counts;
   };
-  return std::max({fraction(PoolKind::kSlot, reachable.slots), fraction(PoolKind::kHost, free.host),
-                   fraction(PoolKind::kSummary, free.summaries),
-                   fraction(PoolKind::kMeta, free.meta)});
+  return held(tokens) - held(row.reserved_tokens);
 }
-
-// ---- Commit ------------------------------------------------------------------------------------
 
 void KvCacheManager::Impl::GrantSlots(int32_t r) {
   const int64_t tokens = table.row(r).reserved_tokens;
@@ -170,6 +67,7 @@ void KvCacheManager::Impl::GrantSlots(int32_t r) {
 void KvCacheManager::Impl::GrantRow(int32_t r, int32_t shared, int32_t first_row) {
   const Row& row = table.row(r);
   const bool tiered = row.placement == Placement::kTiered;
+  const bool on_host = tiered || row.demotion != 0;
   const int32_t extents = footprint.Extents(row.reserved_tokens);
   const auto extend = [&](PoolKind kind, int32_t layer, int32_t num_shared) {
     for (int32_t i = table.num_mapped(kind, r, layer); i < extents; ++i) {
@@ -182,12 +80,10 @@ void KvCacheManager::Impl::GrantRow(int32_t r, int32_t shared, int32_t first_row
   };
   for (int32_t layer = 0; layer < table.geometry().num_layers; ++layer) {
     if (table.has_summaries()) extend(PoolKind::kSummary, layer, shared);
-    if (tiered) {
-      extend(PoolKind::kHost, layer, shared);
-      extend(PoolKind::kMeta, layer, 0);
-    } else {
-      extend(PoolKind::kSlot, layer, shared);
-    }
+    if (!tiered) extend(PoolKind::kSlot, layer, shared);
+    if (!on_host) continue;
+    extend(PoolKind::kHost, layer, shared);
+    extend(PoolKind::kMeta, layer, 0);
   }
   if (tiered) GrantSlots(r);
 }
@@ -231,10 +127,9 @@ absl::Status KvCacheManager::CheckFits(int64_t prompt_tokens, int64_t reserve_to
                             .meta = plan.num_meta_segments};
   const PoolCounts resident = impl.footprint.Resident(prompt_tokens, reserve_tokens, num_sequences);
   const PoolCounts tiered = impl.footprint.Tiered(prompt_tokens, reserve_tokens, num_sequences);
-  const bool may_stay = impl.options.placement != PlacementPolicy::kTiered;
-  if (may_stay && total.Covers(resident)) return absl::OkStatus();
+  if (impl.may_stay && total.Covers(resident)) return absl::OkStatus();
   if (impl.may_tier && total.Covers(tiered)) return absl::OkStatus();
-  if (!may_stay && plan.num_host_extents == 0) {
+  if (!impl.may_stay && plan.num_host_extents == 0) {
     return ResourceExhausted(
         "memory.placement tiered needs a host pool; set memory.host_pool to at least %s",
         FormatBytes(tiered.host * plan.geometry.extent_bytes()));
@@ -267,8 +162,8 @@ std::optional<std::vector<RowId>> KvCacheManager::Admit(int64_t prompt_tokens,
   SPIN_CHECK_GE(num_sequences, 1);
   if (num_sequences > impl.table.num_free_rows()) return std::nullopt;
   const Placement placement =
-      impl.PlaceRequest(impl.footprint.Resident(prompt_tokens, reserve_tokens, num_sequences),
-                        impl.footprint.Tiered(prompt_tokens, reserve_tokens, num_sequences));
+      impl.room.Place(impl.footprint.Resident(prompt_tokens, reserve_tokens, num_sequences),
+                      impl.footprint.Tiered(prompt_tokens, reserve_tokens, num_sequences));
   if (placement == Placement::kNone) return std::nullopt;
 
   std::vector<RowId> rows;
@@ -346,12 +241,14 @@ bool KvCacheManager::Grow(RowId id, int64_t reserve_tokens) {
   SPIN_CHECK(row.state == RowState::kReady);
   SPIN_CHECK_LE(reserve_tokens, int64_t{impl.options.max_model_len});
   if (reserve_tokens <= row.reserved_tokens) return true;
-  const bool tiered = row.placement == Placement::kTiered;
-  const auto footprint = [&](int64_t tokens) {
-    return tiered ? impl.footprint.Tiered(0, tokens, 1) : impl.footprint.Resident(0, tokens, 1);
-  };
-  const PoolCounts need = footprint(reserve_tokens) - footprint(row.reserved_tokens);
-  if (!impl.MakeRoom(need, tiered ? kAbsent : id.value, reserve_tokens)) return false;
+  // A row that is being demoted takes what is free; nobody is demoted for it.
+  if (row.demotion == 0) {
+    const bool tiered = row.placement == Placement::kTiered;
+    impl.room.Make(impl.GrowthNeed(row, reserve_tokens), tiered ? kAbsent : id.value,
+                   reserve_tokens);
+  }
+  // Counted anew: the row itself may have become Tiered.
+  if (!impl.room.Has(impl.GrowthNeed(row, reserve_tokens))) return false;
   row.reserved_tokens = reserve_tokens;
   impl.GrantRow(id.value, 0, id.value);
   return true;
@@ -375,7 +272,8 @@ bool KvCacheManager::Resume(RowId id) {
   SPIN_CHECK(row.state == RowState::kSuspended);
   PoolCounts need;
   need.slots = impl.footprint.TieredSlotExtents(row.reserved_tokens);
-  if (!impl.MakeRoom(need, kAbsent, 0)) return false;
+  impl.room.Make(need);
+  if (!impl.room.Has(need)) return false;
   row.state = RowState::kReady;
   impl.GrantSlots(id.value);
   return true;
@@ -384,10 +282,24 @@ bool KvCacheManager::Resume(RowId id) {
 void KvCacheManager::Release(RowId id) {
   impl_->Live(id);
   impl_->table.CloseRow(id.value);
+  impl_->room.FinishDemotions();  // its copies may have been the last that others waited for
 }
 
 std::span<const TableCommand> KvCacheManager::TakeCommands() {
   return impl_->table.TakeCommands();
+}
+
+std::span<const TableCommand> KvCacheManager::TakeSpills(int32_t max) {
+  return impl_->table.TakeSpills(max);
+}
+
+void KvCacheManager::FinishSpills() {
+  impl_->table.FinishSpills();
+  impl_->room.FinishDemotions();
+}
+
+bool KvCacheManager::room_is_coming() const {
+  return impl_->table.HasSpills();
 }
 
 KvUsage KvCacheManager::usage() const {
@@ -401,8 +313,8 @@ KvUsage KvCacheManager::usage() const {
   count(PoolKind::kHost, usage.host_extents, usage.host_extents_total);
   count(PoolKind::kSummary, usage.summary_extents, usage.summary_extents_total);
   count(PoolKind::kMeta, usage.meta_segments, usage.meta_segments_total);
-  usage.fraction = impl_->Fraction();
-  usage.demotions = impl_->demotions;
+  usage.fraction = impl_->room.Fraction();
+  usage.demotions = impl_->room.demotions();
   for (int32_t r = 0; r < table.num_rows(); ++r) {
     const Row& row = table.row(r);
     if (row.state == RowState::kSuspended) {

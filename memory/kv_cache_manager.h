@@ -7,6 +7,9 @@
 // never reused too early. DESIGN: two tiers, sequences Resident (all KV in HBM, nothing on the
 // host) until room is needed, then Tiered (all KV on the host, `num_slots` slots a stream in HBM).
 //
+// A demotion takes several passes, because its bulk is copied beside the running work. Whoever asks
+// for its room is refused meanwhile, with room_is_coming(), and asks again.
+//
 // Life of a row:  Admit -> (prefill) -> FinishPrefill -> Advance... [Grow] [demotion by others]
 // [Suspend -> Resume] -> Release memory/README.md is the normative text.
 #pragma once
@@ -64,9 +67,9 @@ class KvCacheManager {
                          int32_t num_sequences) const;
 
   // Room for `num_sequences` sequences of one prompt (n > 1: full extents of the prompt are shared
-  // by reference counts), up to `reserve_tokens` each; all or nothing. May demote other rows. The
-  // first row is the one that is prefilled; the others become usable at FinishPrefill. nullopt: no
-  // room now, nothing changed.
+  // by reference counts), up to `reserve_tokens` each; all or nothing. The first row is the one that
+  // is prefilled; the others become usable at FinishPrefill. nullopt: no room now, and nothing
+  // changed, but that demotions of other rows may have begun.
   std::optional<std::vector<RowId>> Admit(int64_t prompt_tokens, int64_t reserve_tokens,
                                           int32_t num_sequences);
 
@@ -82,12 +85,12 @@ class KvCacheManager {
   int64_t length(RowId row) const;
   Placement placement(RowId row) const;
 
-  // Raises the reservation to `reserve_tokens`. May demote rows, this one too. False: no room,
-  // nothing changed.
+  // Raises the reservation to `reserve_tokens`. False: no room now, and nothing changed, but that
+  // demotions may have begun, of this row too.
   bool Grow(RowId row, int64_t reserve_tokens);
 
   // A Tiered row gives back its slots; its KV stays on the host. Resume grants slots again (false:
-  // no room now). REQUIRES: prefill finished, Tiered.
+  // no room now, as Grow). REQUIRES: prefill finished, Tiered.
   void Suspend(RowId row);
   bool Resume(RowId row);
 
@@ -98,6 +101,17 @@ class KvCacheManager {
   // Commands since the last call, in order, to be applied before the next launch. The span is valid
   // until the next call of a non-const method.
   std::span<const TableCommand> TakeCommands();
+
+  // The next copies of demotions, at most `max`: kSpillExtent commands, to be run in the background,
+  // behind the commands taken so far and everything launched before. Empty while those taken before
+  // are under way. REQUIRES: all commands have been taken. Valid until FinishSpills.
+  std::span<const TableCommand> TakeSpills(int32_t max);
+  // The copies taken last have passed. Demotions that waited for them are finished: their room is
+  // free from now on.
+  void FinishSpills();
+  // Copies of demotions wait or are under way: what is refused now may have room in a later pass,
+  // without anybody giving way.
+  bool room_is_coming() const;
 
   KvUsage usage() const;
   // Aborts when a pool, a reference count or a row contradicts another. Called by tests each step,

@@ -31,10 +31,12 @@ class Carver {
 };
 
 // An allocation named in errors; none for 0 bytes.
-absl::StatusOr<Buffer> AllocateFor(Device& device, MemoryKind kind, int64_t bytes,
-                                   const char* what) {
+absl::StatusOr<Buffer> AllocateFor(Device& device, MemoryKind kind, int64_t bytes, const char* what,
+                                   AllocationProgress progress) {
   if (bytes == 0) return Buffer();
-  absl::StatusOr<Buffer> buffer = device.Allocate(kind, bytes);
+  absl::StatusOr<Buffer> buffer = kind == MemoryKind::kPinned
+                                      ? device.Allocate(kind, bytes, progress)
+                                      : device.Allocate(kind, bytes);
   if (!buffer.ok()) {
     return Annotate(
         buffer.status(),
@@ -48,10 +50,11 @@ absl::StatusOr<Buffer> AllocateFor(Device& device, MemoryKind kind, int64_t byte
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<KvStore>> KvStore::Create(Device& device, Stream& stream,
-                                                         const MemoryPlan& plan) {
+                                                         const MemoryPlan& plan,
+                                                         AllocationProgress progress) {
   std::unique_ptr<KvStore> store(new KvStore(plan));
   const auto allocate = [&](MemoryKind kind, int64_t bytes, const char* what, Buffer& to) {
-    absl::StatusOr<Buffer> buffer = AllocateFor(device, kind, bytes, what);
+    absl::StatusOr<Buffer> buffer = AllocateFor(device, kind, bytes, what, progress);
     if (buffer.ok()) to = *std::move(buffer);
     return buffer.status();
   };

@@ -17,9 +17,11 @@ namespace spin {
 class KvStore {
  public:
   // Allocates and initialises (directories empty, nothing resident) on `stream`, and waits for it. Pages and summaries
-  // are left as the device gives them: nothing reads a token that was not written.
-  static absl::StatusOr<std::unique_ptr<KvStore>> Create(Device& device, Stream& stream,
-                                                         const MemoryPlan& plan);
+  // are left as the device gives them: nothing reads a token that was not written. `progress` is of the host pool,
+  // which may take seconds to pin.
+  static absl::StatusOr<std::unique_ptr<KvStore>> Create(
+      Device& device, Stream& stream, const MemoryPlan& plan,
+      AllocationProgress progress = [](int64_t, int64_t) {});
 
   const KvTables& tables() const { return tables_; }
   const MemoryPlan& plan() const { return plan_; }

@@ -1,6 +1,7 @@
 #include "memory/row_table.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "common/check.h"
 
@@ -105,6 +106,7 @@ void RowTable::CloseRow(int32_t r) {
   }
   closed = {};
   ++num_free_rows_;
+  DropUnneededSpills();
 }
 
 int32_t RowTable::extent(PoolKind kind, int32_t row, int32_t layer, int32_t i) const {
@@ -207,6 +209,64 @@ std::span<const TableCommand> RowTable::TakeCommands() {
   taken_.clear();
   std::swap(commands_, taken_);
   return taken_;
+}
+
+// ---- Copies in the background ------------------------------------------------------------------
+
+void RowTable::QueueSpill(int32_t r, int32_t layer, int32_t i) {
+  const Spill spill = {.demotion = row(r).demotion,
+                       .slot = ExtentId{extent(PoolKind::kSlot, r, layer, i)},
+                       .host = ExtentId{extent(PoolKind::kHost, r, layer, i)}};
+  SPIN_CHECK(spill.demotion > 0 && (spills_.empty() || spills_.back().demotion <= spill.demotion));
+  mutable_pool(PoolKind::kSlot).Share(spill.slot);
+  mutable_pool(PoolKind::kHost).Share(spill.host);
+  spills_.push_back(spill);
+}
+
+std::span<const TableCommand> RowTable::TakeSpills(int32_t max) {
+  SPIN_CHECK(commands_.empty());
+  if (num_taken_spills_ > 0) return {};
+  num_taken_spills_ = std::min(spills_.size(), static_cast<size_t>(max));
+  taken_spills_.clear();
+  for (size_t i = 0; i < num_taken_spills_; ++i) {
+    taken_spills_.push_back({.kind = TableCommandKind::kSpillExtent,
+                             .index = spills_[i].host.value,
+                             .value = spills_[i].slot.value});
+  }
+  return taken_spills_;
+}
+
+void RowTable::FinishSpills() {
+  const auto end = spills_.begin() + static_cast<std::ptrdiff_t>(num_taken_spills_);
+  std::for_each(spills_.begin(), end, [this](const Spill& spill) { DropSpill(spill); });
+  spills_.erase(spills_.begin(), end);
+  num_taken_spills_ = 0;
+}
+
+int64_t RowTable::OldestSpill() const {
+  return spills_.empty() ? std::numeric_limits<int64_t>::max() : spills_.front().demotion;
+}
+
+int64_t RowTable::SlotsOfSpills() const {
+  return std::count_if(spills_.begin(), spills_.end(), [this](const Spill& spill) {
+    return pool(PoolKind::kSlot).references(spill.slot) == 1;
+  });
+}
+
+void RowTable::DropSpill(const Spill& spill) {
+  mutable_pool(PoolKind::kSlot).Release(spill.slot);
+  mutable_pool(PoolKind::kHost).Release(spill.host);
+}
+
+// Rows map host extents as long as they want them filled.
+void RowTable::DropUnneededSpills() {
+  const auto queued = spills_.begin() + static_cast<std::ptrdiff_t>(num_taken_spills_);
+  const auto kept = std::remove_if(queued, spills_.end(), [this](const Spill& spill) {
+    const bool unneeded = pool(PoolKind::kHost).references(spill.host) == 1;
+    if (unneeded) DropSpill(spill);
+    return unneeded;
+  });
+  spills_.erase(kept, spills_.end());
 }
 
 size_t RowTable::Entry(int32_t row, int32_t layer, int32_t i) const {

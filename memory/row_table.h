@@ -37,6 +37,10 @@ struct Row {
   int64_t reserved_tokens = 0;
   int64_t length = 0;        // tokens stored or enqueued
   int32_t group = kNoGroup;  // rows that share the full extents of one prompt
+  // Number of the demotion under way, 0: none. The row is Resident and decodes; its host extents and
+  // meta segments are granted already, its first `spilled_extents` entries are copied to the host.
+  int64_t demotion = 0;
+  int32_t spilled_extents = 0;
 };
 
 // Sequences of one prompt: entries [0, shared_extents) of their directories are the same extents,
@@ -93,6 +97,21 @@ class RowTable {
   // Commands since the last call; valid until the next call of Emit and whatever emits.
   std::span<const TableCommand> TakeCommands();
 
+  // Copies in the background: a queue in order of demotions. Slot entry `i` of the row goes to its
+  // host entry `i`. A copy refers to both of its extents until it has passed, so that neither is
+  // granted again under it. One that no row needs any more leaves the queue, if it is still there.
+  void QueueSpill(int32_t row, int32_t layer, int32_t i);
+  // The next copies, at most `max`; none while those taken before are under way. They go behind all
+  // commands so far, which REQUIRES that these have been taken. Valid until FinishSpills.
+  std::span<const TableCommand> TakeSpills(int32_t max);
+  // The copies that were taken have passed.
+  void FinishSpills();
+  bool HasSpills() const { return !spills_.empty(); }
+  // The demotion of the oldest copy that has not passed; those before it have nothing to wait for.
+  int64_t OldestSpill() const;
+  // Slot extents that only copies still refer to: free when they have passed.
+  int64_t SlotsOfSpills() const;
+
   // Aborts when pools, reference counts, directories, rows and groups contradict each other.
   void CheckInvariants(const Footprint& footprint) const;
 
@@ -114,6 +133,17 @@ class RowTable {
   std::array<std::vector<int32_t>, kNumPoolKinds> mapped_;  // [max_rows][num_layers]
   std::vector<int32_t> num_slots_;                          // [max_rows][num_layers]
   std::vector<TableCommand> commands_, taken_;
+
+  struct Spill {
+    int64_t demotion = 0;
+    ExtentId slot, host;
+  };
+  void DropSpill(const Spill& spill);
+  void DropUnneededSpills();
+
+  std::vector<Spill> spills_;               // oldest first
+  size_t num_taken_spills_ = 0;             // the first ones, under way
+  std::vector<TableCommand> taken_spills_;  // as they were handed out
 };
 
 }  // namespace spin

@@ -24,7 +24,7 @@ void RowTable::CheckInvariants(const Footprint& footprint) const {
   }
 }
 
-// Every reference is a directory entry, and every entry a reference.
+// Every reference is a directory entry or a copy in the background, and each of these a reference.
 void RowTable::CheckPools() const {
   for (int32_t k = 0; k < kNumPoolKinds; ++k) {
     const ExtentPool& pool = pools_[static_cast<size_t>(k)];
@@ -34,6 +34,12 @@ void RowTable::CheckPools() const {
     for (const int32_t extent : directories_[static_cast<size_t>(k)]) {
       SPIN_CHECK(extent >= kAbsent && extent < pool.total());
       if (extent != kAbsent) ++references[static_cast<size_t>(extent)];
+    }
+    for (const Spill& spill : spills_) {
+      if (k == static_cast<int32_t>(PoolKind::kSlot))
+        ++references[static_cast<size_t>(spill.slot.value)];
+      if (k == static_cast<int32_t>(PoolKind::kHost))
+        ++references[static_cast<size_t>(spill.host.value)];
     }
     for (int32_t extent = 0; extent < pool.total(); ++extent) {
       SPIN_CHECK_EQ(references[static_cast<size_t>(extent)], pool.references(ExtentId{extent}));
@@ -54,7 +60,11 @@ void RowTable::CheckRow(int32_t r, const Footprint& footprint) const {
   SPIN_CHECK(prefilled ? row.length >= row.prompt_tokens : row.length == 0);
   SPIN_CHECK(!free || row.group == kNoGroup);
   const int32_t extents = footprint.Extents(row.reserved_tokens);
-  const int32_t on_host = resident ? 0 : extents;
+  const bool leaving = row.demotion != 0;  // and its copies have not all passed
+  SPIN_CHECK(!leaving || (row.state == RowState::kReady && resident));
+  SPIN_CHECK(!leaving || row.demotion >= OldestSpill());
+  SPIN_CHECK(row.spilled_extents <= (leaving ? row.length / kExtentTokens : 0));
+  const int32_t on_host = resident && !leaving ? 0 : extents;
   for (int32_t layer = 0; layer < geometry_.num_layers; ++layer) {
     int32_t slot_extents = 0, slots = 0;
     if (resident) {
@@ -103,6 +113,7 @@ void RowTable::CheckSharing() const {
           SPIN_CHECK(kind != PoolKind::kMeta);
           SPIN_CHECK(kind != PoolKind::kSlot || row(r).placement == Placement::kResident);
           SPIN_CHECK(row(r).placement == row(holder.row).placement);
+          SPIN_CHECK_EQ(row(r).demotion, row(holder.row).demotion);
         }
       }
     }

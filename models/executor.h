@@ -2,7 +2,8 @@
 // device.
 //
 // Everything is enqueued in order and runs later; the engine stays one pass ahead: it submits pass t + 1 before it
-// collects pass t. Within a pass the order is: table commands, prefill tiles, one decode step. Engine thread only.
+// collects pass t. Within a pass the order is: table commands, prefill tiles, one decode step. The copies of Spill run
+// beside that. Engine thread only.
 //
 // The token that a row sampled feeds its next decode step on the device; the host learns it from Collect, one pass
 // late.
@@ -34,6 +35,7 @@ struct ExecutorLimits {
   int32_t max_model_len = 0;
   int32_t vocab_size = 0;
   int32_t page_tokens = 0;
+  int32_t max_spills = 1;  // extents of one Spill
 };
 
 // What one pass produced. The spans are valid until the next Collect.
@@ -58,6 +60,15 @@ class Executor {
 
   // Table changes, in order, before everything enqueued later.
   virtual void ApplyTables(std::span<const TableCommand> commands) = 0;
+
+  // Copies extents to the host in the background (kSpillExtent commands, at most limits().max_spills), behind
+  // everything enqueued so far; what is enqueued later does not wait for them. Belongs to no pass: it needs no Submit.
+  // REQUIRES: the copies before have passed.
+  virtual void Spill(std::span<const TableCommand> copies) = 0;
+  // The copies of the last Spill have passed (or there was none). Never waits.
+  virtual bool SpillPassed() = 0;
+  // Waits for them.
+  virtual void AwaitSpill() = 0;
 
   // Sampling parameters of a row whose sequence starts (or starts again). `prompt` is used for penalties.
   virtual void StartRow(RowId row, const SamplingRow& sampling, std::span<const int32_t> prompt,

@@ -1,6 +1,5 @@
 // What the forward pass of one server shares: the model, its weights, the device, the cache, the
-// algorithm. Owned by the ModelExecutor; fixed after start
-// (but the observer).
+// algorithm. Owned by the ModelExecutor; fixed after start (but the observer).
 #pragma once
 
 #include "kernels/device.h"

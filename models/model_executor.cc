@@ -4,6 +4,7 @@
 #include <atomic>
 #include <bit>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "common/check.h"
@@ -13,6 +14,7 @@
 #include "models/pipeline/sparse_pipeline.h"
 #include "models/prefill_run.h"
 #include "models/rope_table.h"
+#include "models/spill_copies.h"
 #include "models/workspace.h"
 
 namespace spin {
@@ -35,7 +37,8 @@ std::pair<int32_t, int32_t> ListLimits(const SparseAlgorithm& algorithm,
   int32_t selected = 1;
   for (int32_t layer = 0; layer < geometry.num_layers; ++layer) {
     const LayerDemand demand = algorithm.Demand(layer);
-    const int32_t pages = demand.fixed_pages + demand.selectable_pages;
+    const int32_t pages = std::min(demand.fixed_pages + demand.Selectable(geometry.max_pages()),
+                                   geometry.max_pages());
     list = std::max(list, demand.whole_context ? geometry.max_pages() : pages);
     if (!demand.whole_context) selected = std::max(selected, pages);
   }
@@ -50,10 +53,15 @@ int32_t MaxPrefillTokens(const ModelExecutorOptions& options) {
 WorkspaceShape ShapeOf(const ModelExecutorOptions& options, const SparseAlgorithm& algorithm,
                        const KvGeometry& geometry) {
   const auto [max_list, max_selected] = ListLimits(algorithm, geometry);
+  // Every sequence of a batch begins at a page of its own.
+  const int32_t staging_pages =
+      CeilDiv(MaxPrefillTokens(options), geometry.page_tokens) + geometry.max_rows;
   return {.max_batch = options.max_batch,
           .max_rows = geometry.max_rows,
           .tile_tokens = options.tile_tokens,
           .max_prefill_tokens = MaxPrefillTokens(options),
+          .staging_pages = staging_pages,
+          .index_scratch_bytes = algorithm.IndexScratchBytes(staging_pages),
           .max_list = max_list,
           .max_selected = max_selected,
           .geometry = geometry};
@@ -72,6 +80,9 @@ struct ModelExecutor::Impl {
   Workspace workspace;
   std::unique_ptr<Stream> compute, copy;
   std::unique_ptr<PrefillRun> prefill;
+  std::unique_ptr<SpillCopies> spill;
+  std::unique_ptr<GatherStream> gather;
+  std::optional<OverlapPolicy> overlap;
   Buffer counters;  // RetrieveCounters, on the device
   std::atomic<uint64_t> hits = 0, misses = 0, evictions = 0, bytes = 0;  // of the collected passes
 
@@ -89,7 +100,7 @@ struct ModelExecutor::Impl {
   T* TakePinned(int64_t count);
   absl::Status Prepare(ModelWeights weights, const ModelConfig& config, KvStore& store);
   void UploadRows(std::span<const RowId> rows);
-  void EnqueueStep(const DecodeRows& decode, SampledToken* out);
+  void EnqueueStep(const DecodeRows& decode, bool overlapped, SampledToken* out);
   void MarkTokens(RowId row, std::span<const int32_t> tokens, bool generated);
   void Publish(const RetrieveCounters& counted);
 };
@@ -127,6 +138,9 @@ absl::Status ModelExecutor::Impl::Prepare(ModelWeights weights, const ModelConfi
   const KvGeometry& geometry = store.tables().geometry;
   compute = device.CreateStream("compute");
   copy = device.CreateStream("copy");
+  spill = std::make_unique<SpillCopies>(&device, store.tables());
+  gather = std::make_unique<GatherStream>(device);
+  overlap.emplace(options.overlap, device.info().overlaps_streams, config.num_layers);
   model.config = config;
   model.weights = std::move(weights);
   model.device = &device;
@@ -182,7 +196,8 @@ void ModelExecutor::Impl::UploadRows(std::span<const RowId> rows) {
 }
 
 // The whole decode step: what a device captures.
-void ModelExecutor::Impl::EnqueueStep(const DecodeRows& decode, SampledToken* out) {
+void ModelExecutor::Impl::EnqueueStep(const DecodeRows& decode, bool overlapped,
+                                      SampledToken* out) {
   TokenSpan tokens;
   tokens.n = decode.max_batch;
   tokens.residual = workspace.decode_residual;
@@ -198,7 +213,7 @@ void ModelExecutor::Impl::EnqueueStep(const DecodeRows& decode, SampledToken* ou
   for (int32_t layer = 0; layer < model.config.num_layers; ++layer) {
     EnqueueQkv(model, layer, tokens, workspace, *compute);
     EnqueueDecodeAttention(model, layer, decode, workspace, counters.as<RetrieveCounters>(),
-                           *compute);
+                           *compute, overlapped ? gather.get() : nullptr);
     EnqueueOutputAndMlp(model, layer, tokens, workspace, *compute);
   }
   EnqueueLogits(model, tokens.residual, tokens.n, workspace, *compute);
@@ -207,7 +222,6 @@ void ModelExecutor::Impl::EnqueueStep(const DecodeRows& decode, SampledToken* ou
   }
   ops().Sample({.decode = decode,
                 .logits = workspace.logits,
-                .adjusted = workspace.adjusted_logits,
                 .vocab = model.config.vocab_size,
                 .sampling = workspace.sampling,
                 .history = workspace.history,
@@ -236,6 +250,7 @@ void ModelExecutor::Impl::Publish(const RetrieveCounters& counted) {
   misses.store(counted.misses, std::memory_order_relaxed);
   evictions.store(counted.evictions, std::memory_order_relaxed);
   bytes.store(counted.bytes, std::memory_order_relaxed);
+  overlap->Observe(counted.bytes);
 }
 
 ModelExecutor::ModelExecutor(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -262,7 +277,8 @@ absl::StatusOr<std::unique_ptr<ModelExecutor>> ModelExecutor::Create(
                   .max_prefill_tokens = MaxPrefillTokens(options),
                   .max_model_len = options.max_model_len,
                   .vocab_size = config.vocab_size,
-                  .page_tokens = geometry.page_tokens};
+                  .page_tokens = geometry.page_tokens,
+                  .max_spills = SpillCopies::MaxExtents(geometry)};
   SPIN_RETURN_IF_ERROR(impl->Prepare(std::move(weights), config, store));
   return std::unique_ptr<ModelExecutor>(new ModelExecutor(std::move(impl)));
 }
@@ -293,6 +309,18 @@ void ModelExecutor::ApplyTables(std::span<const TableCommand> commands) {
                               *impl_->compute);
     commands = commands.subspan(static_cast<std::size_t>(n));
   }
+}
+
+void ModelExecutor::Spill(std::span<const TableCommand> copies) {
+  impl_->spill->Enqueue(copies, *impl_->compute, *impl_->copy);
+}
+
+bool ModelExecutor::SpillPassed() {
+  return impl_->spill->Passed();
+}
+
+void ModelExecutor::AwaitSpill() {
+  impl_->spill->Await();
 }
 
 void ModelExecutor::StartRow(RowId row, const SamplingRow& sampling,
@@ -368,14 +396,18 @@ void ModelExecutor::EnqueueDecode(std::span<const RowId> rows) {
       .token = impl.workspace.token,
       .position = impl.workspace.position};
   SampledToken* out = pass.outputs.as<SampledToken>() + impl.limits.max_rows;
+  const bool overlapped =
+      impl.overlap->overlaps() &&
+      int64_t{decode.max_batch} * impl.model.config.num_q_heads <= kMaxHalvedHeads;
   if (impl.model.observer != nullptr) {
-    impl.EnqueueStep(decode, out);
+    impl.EnqueueStep(decode, overlapped, out);
     return;
   }
-  // Each pass has outputs of its own, hence a captured step of its own.
-  const uint64_t key = static_cast<uint64_t>(decode.max_batch) * kMaxPassesInFlight +
-                       static_cast<uint64_t>(impl.submitted % kMaxPassesInFlight);
-  impl.device().Replay(key, *impl.compute, [&] { impl.EnqueueStep(decode, out); });
+  // Each pass has outputs of its own, hence captured steps of its own: one a schedule.
+  const uint64_t place = static_cast<uint64_t>(decode.max_batch) * kMaxPassesInFlight +
+                         static_cast<uint64_t>(impl.submitted % kMaxPassesInFlight);
+  impl.device().Replay(2 * place + (overlapped ? 1 : 0), *impl.compute,
+                       [&] { impl.EnqueueStep(decode, overlapped, out); });
 }
 
 void ModelExecutor::Submit() {

@@ -2,8 +2,8 @@
 // the streams.
 //
 // Compute stream: table changes, prefill tiles, decode steps, in the order of the calls. Copy
-// stream: Index and Offload of a prefilled layer. Engine thread, except retrieve_counters (any
-// thread).
+// stream: Index and Offload of a prefilled layer, copies of demotions. Gather stream: missing pages of a decode step,
+// where that overlaps. Engine thread, except retrieve_counters (any thread).
 #pragma once
 
 #include <cstdint>
@@ -16,6 +16,7 @@
 #include "memory/kv_store.h"
 #include "models/executor.h"
 #include "models/model_context.h"
+#include "models/overlap_policy.h"
 #include "models/pipeline/step_observer.h"
 #include "models/sparse/sparse_algorithm.h"
 
@@ -27,6 +28,7 @@ struct ModelExecutorOptions {
   int32_t max_model_len = 0;
   int32_t tile_tokens = 512;  // tokens of a prefill tile
   Eviction eviction = Eviction::kBucketed;
+  RetrieveOverlap overlap = RetrieveOverlap::kNever;
 };
 
 class ModelExecutor final : public Executor {
@@ -44,6 +46,9 @@ class ModelExecutor final : public Executor {
 
   const ExecutorLimits& limits() const override;
   void ApplyTables(std::span<const TableCommand> commands) override;
+  void Spill(std::span<const TableCommand> copies) override;
+  bool SpillPassed() override;
+  void AwaitSpill() override;
   void StartRow(RowId row, const SamplingRow& sampling, std::span<const int32_t> prompt,
                 std::span<const int32_t> generated) override;
   void BeginPrefill(std::vector<PrefillItem> items) override;

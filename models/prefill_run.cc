@@ -228,7 +228,7 @@ void PrefillRun::EnqueueLayerEnd(int32_t layer, Stream& compute, Stream& copy) {
   model_.device->Record(*layer_done_, compute);
   model_.device->Wait(copy, *layer_done_);
   EnqueuePrefillOffload(model_, layer, device_.slices, static_cast<int32_t>(items_.size()),
-                        workspace_.staging[layer % 2], copy);
+                        workspace_.staging[layer % 2], workspace_.index_scratch, copy);
   model_.device->Record(*offload_done_[layer % 2], copy);
   offload_pending_[layer % 2] = true;
 }
@@ -266,7 +266,6 @@ void PrefillRun::EnqueueSample(Stream& compute, SampledToken* sampled) {
                                    .token = workspace_.token,
                                    .position = workspace_.position},
                         .logits = workspace_.logits,
-                        .adjusted = workspace_.adjusted_logits,
                         .vocab = model_.config.vocab_size,
                         .sampling = workspace_.sampling,
                         .history = workspace_.history,

@@ -51,20 +51,18 @@ void TakeActivations(const WorkspaceShape& shape, const ModelConfig& config, DTy
   w.logits_rows = std::max(shape.max_batch, kMinLogitsRows);
   allocator.Take(w.gathered, int64_t{w.logits_rows} * config.hidden * 4);
   allocator.Take(w.logits, int64_t{w.logits_rows} * config.vocab_size * 4);
-  allocator.Take(w.adjusted_logits, int64_t{w.logits_rows} * config.vocab_size * 4);
 }
 
 void TakeCacheScratch(const WorkspaceShape& shape, Workspace& w, Allocator& allocator) {
   const KvGeometry& g = shape.geometry;
   const int64_t streams = int64_t{shape.max_batch} * g.num_kv_heads;
-  // Every sequence of a batch begins at a page of its own.
-  const int32_t staging_pages = CeilDiv(shape.max_prefill_tokens, g.page_tokens) + shape.max_rows;
   for (Staging& staging : w.staging) {
-    staging.num_pages = staging_pages;
-    allocator.Take(staging.pages, g.num_kv_heads * staging_pages * g.page_bytes());
+    staging.num_pages = shape.staging_pages;
+    allocator.Take(staging.pages, int64_t{g.num_kv_heads} * shape.staging_pages * g.page_bytes());
   }
+  allocator.Take(w.index_scratch, shape.index_scratch_bytes);
   if (g.summary_elements > 0) {
-    allocator.Take(w.select.bounds, streams * g.group() * g.max_pages() * 4);
+    allocator.Take(w.select.logits, streams * g.group() * g.max_pages() * 4);
     allocator.Take(w.select.scores, streams * g.max_pages() * 4);
   }
   w.select.max_selected = shape.max_selected;
@@ -76,6 +74,8 @@ void TakeCacheScratch(const WorkspaceShape& shape, Workspace& w, Allocator& allo
   allocator.Take(w.copy_src, streams * shape.max_list * 8);
   allocator.Take(w.copy_dst, streams * shape.max_list * 4);
   allocator.Take(w.copy_len, streams * 4);
+  allocator.Take(w.ready_tokens, streams * 4);
+  allocator.Take(w.partial, int64_t{shape.max_batch} * g.num_q_heads * (g.head_dim + 2) * 4);
 }
 
 void TakeRowState(const WorkspaceShape& shape, const ModelConfig& config, Workspace& w,

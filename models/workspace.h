@@ -21,8 +21,10 @@ struct WorkspaceShape {
   int32_t max_rows = 0;            // rows of the tables
   int32_t tile_tokens = 0;         // tokens of a prefill tile
   int32_t max_prefill_tokens = 0;  // tokens of a prefill batch
-  int32_t max_list = 0;            // pages that one stream may list in a step
-  int32_t max_selected = 0;        // pages that one Select may return
+  int32_t staging_pages = 0;       // of a head
+  int64_t index_scratch_bytes = 0;
+  int32_t max_list = 0;      // pages that one stream may list in a step
+  int32_t max_selected = 0;  // pages that one Select may return
   KvGeometry geometry;
 };
 
@@ -38,18 +40,20 @@ struct Workspace {
   float* prefill_residual = nullptr;  // [max_prefill_tokens][H]
   float* gathered = nullptr;          // [logits_rows][H]: rows of the residual that get logits
   float* logits = nullptr;            // [logits_rows][V]
-  float* adjusted_logits = nullptr;   // [logits_rows][V]
   int32_t logits_rows = 0;
 
   Staging
       staging[2];  // one layer of a prefill batch each; Offload of one runs under the next layer
 
+  void* index_scratch = nullptr;  // of Index at the end of a prefilled layer; the copy stream's
   SelectScratch select;
-  int32_t* page_list = nullptr;  // [max_batch][Hkv][max_list]
-  int32_t* list_len = nullptr;   // [max_batch][Hkv]
-  int64_t* copy_src = nullptr;   // [max_batch][Hkv][max_list]
-  int32_t* copy_dst = nullptr;   // [max_batch][Hkv][max_list]
-  int32_t* copy_len = nullptr;   // [max_batch][Hkv]
+  int32_t* page_list = nullptr;     // [max_batch][Hkv][max_list]
+  int32_t* list_len = nullptr;      // [max_batch][Hkv]
+  int64_t* copy_src = nullptr;      // [max_batch][Hkv][max_list]
+  int32_t* copy_dst = nullptr;      // [max_batch][Hkv][max_list]
+  int32_t* copy_len = nullptr;      // [max_batch][Hkv]
+  int32_t* ready_tokens = nullptr;  // [max_batch][Hkv]
+  float* partial = nullptr;         // [max_batch][Hq][d + 2]: attention to what is ready
   int32_t max_list = 0;
 
   // Row state; see DecodeRows and SampleParams.

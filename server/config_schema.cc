@@ -178,18 +178,34 @@ constexpr ConfigKey kMemoryKeys[] = {
                                          {"none", Eviction::kNone}}},
                                        c.eviction);
      }},
+    {"memory.overlap", "auto", "auto, never, always",
+     "Attend to pages in HBM while missing ones arrive; auto: where that pays.",
+     [](Config& c, const std::string& t) {
+       return ParseChoice<RetrieveOverlap, 3>(t,
+                                              {{{"auto", RetrieveOverlap::kAuto},
+                                                {"never", RetrieveOverlap::kNever},
+                                                {"always", RetrieveOverlap::kAlways}}},
+                                              c.overlap);
+     }},
 };
 
 constexpr ConfigKey kSparseKeys[] = {
-    {"sparse.algorithm", "dense", "dense, quest",
+    {"sparse.algorithm", "dense", "dense, quest, shadowkv",
      "Which partitions of the context a step attends to.",
      [](Config& c, const std::string& t) {
        c.sparse.algorithm = t;
        return absl::OkStatus();
      }},
-    {"sparse.budget_tokens", "2048", "tokens", "Tokens that one KV head attends to in a step.",
+    {"sparse.budget_tokens", "auto", "tokens or auto",
+     "Tokens that one KV head attends to in a step, whatever the algorithm selects them by; auto: "
+     "2048 with quest, a share of the context with shadowkv.",
      [](Config& c, const std::string& t) {
-       return ParseInt(t, 16, kInt32Max, c.sparse.budget_tokens);
+       c.sparse.budget_tokens.reset();
+       if (t == "auto") return absl::OkStatus();
+       int32_t value = 0;
+       const absl::Status status = ParseInt(t, 16, kInt32Max, value);
+       if (status.ok()) c.sparse.budget_tokens = value;
+       return status;
      }},
     {"sparse.exact", "false", "true, false",
      "Select every partition: the algorithm must then equal dense.",
@@ -197,6 +213,26 @@ constexpr ConfigKey kSparseKeys[] = {
     {"sparse.quest.dense_layers", "0", "layers", "The first layers attend to everything.",
      [](Config& c, const std::string& t) {
        return ParseInt(t, 0, 1024, c.sparse.quest_dense_layers);
+     }},
+    {"sparse.shadowkv.context_fraction", "64", "1..65536, or 0",
+     "With budget_tokens: auto, a step selects this fraction of the context: 64 is 1/64; 0: none.",
+     [](Config& c, const std::string& t) {
+       return ParseInt(t, 0, 65536, c.sparse.shadowkv_context_fraction);
+     }},
+    {"sparse.shadowkv.min_budget_tokens", "256", "tokens",
+     "With budget_tokens: auto, a step selects at least so many tokens.",
+     [](Config& c, const std::string& t) {
+       return ParseInt(t, 8, kInt32Max, c.sparse.shadowkv_min_budget_tokens);
+     }},
+    {"sparse.shadowkv.outlier_pages", "48", "pages of 8 tokens",
+     "Pages of the prompt that their mean key stands for worst: always attended to.",
+     [](Config& c, const std::string& t) {
+       return ParseInt(t, 0, 65536, c.sparse.shadowkv_outlier_pages);
+     }},
+    {"sparse.shadowkv.local_pages", "4", "pages of 8 tokens",
+     "The last pages before the current one: always attended to.",
+     [](Config& c, const std::string& t) {
+       return ParseInt(t, 0, 65536, c.sparse.shadowkv_local_pages);
      }},
 };
 

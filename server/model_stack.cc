@@ -66,6 +66,37 @@ class ProgressLog {
   std::chrono::steady_clock::time_point last_;
 };
 
+// Once a second from the device.
+void LogPinning(int64_t ready_bytes, int64_t bytes) {
+  if (ready_bytes < bytes) {
+    SPIN_LOG(INFO, "pinning host pool: %s of %s", FormatBytes(ready_bytes), FormatBytes(bytes));
+  } else {
+    SPIN_LOG(INFO, "pinning host pool: registering %s", FormatBytes(bytes));
+  }
+}
+
+// What was not measured is not exported.
+void AddSpeedMetrics(MetricsRegistry& metrics, const TierSpeed& speed) {
+  const auto add = [&](const char* path, double rate) {
+    if (rate == 0) return;
+    metrics
+        .AddGauge("spin:selftest_copy_bytes_per_second",
+                  "Copies measured at start; within HBM bytes read plus bytes written.",
+                  {{"path", path}})
+        .Set(rate);
+  };
+  add("hbm", speed.hbm_copy);
+  add("host_to_device", speed.host_to_device);
+  add("device_to_host", speed.device_to_host);
+  for (const TierSpeed::Gather& gather : speed.gathers) {
+    metrics
+        .AddGauge("spin:selftest_gather_bytes_per_second",
+                  "Fetching scattered host pages, measured at start, by size of the page.",
+                  {{"page_bytes", std::to_string(gather.page_bytes)}})
+        .Set(gather.rate);
+  }
+}
+
 absl::Status CheckLengths(const ServerConfig& config, const ModelConfig& model) {
   if (config.max_model_len.has_value() && *config.max_model_len > model.max_position) {
     return InvalidArgument("model.max_model_len: %d is more than the model's context of %d tokens",
@@ -112,7 +143,8 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
                    .max_model_len = plan.max_model_len,
                    .tile_tokens = config.prefill_tile_tokens > 0 ? config.prefill_tile_tokens
                                                                  : info.prefill_tile_tokens,
-                   .eviction = config.eviction};
+                   .eviction = config.eviction,
+                   .overlap = config.overlap};
   plan.weight_bytes = WeightBytes(model, config.dtype);
   plan.executor_bytes =
       ModelExecutor::DeviceBytes(plan.executor, model, *plan.algorithm, geometry, config.dtype);
@@ -170,13 +202,17 @@ absl::Status ModelStack::Load(const ServerConfig& config) {
 
   begin = std::chrono::steady_clock::now();
   const std::unique_ptr<Stream> stream = device.CreateStream("start");
-  SPIN_ASSIGN_OR_RETURN(store_, KvStore::Create(device, *stream, plan_.cache.plan));
+  SPIN_ASSIGN_OR_RETURN(store_, KvStore::Create(device, *stream, plan_.cache.plan, LogPinning));
   SPIN_ASSIGN_OR_RETURN(executor_,
                         ModelExecutor::Create(plan_.executor, model, *std::move(weights),
                                               std::move(plan_.algorithm), device, ops, *store_));
   SPIN_LOG(INFO, "pools    %s on the device, %s on the host, %s workspace in %.1f s",
            FormatBytes(plan_.cache.plan.hbm_bytes()), FormatBytes(plan_.cache.plan.host_bytes),
            FormatBytes(executor_->workspace_bytes()), SecondsSince(begin));
+
+  begin = std::chrono::steady_clock::now();
+  speed_ = MeasureTierSpeed(*store_, device, ops, *stream);
+  SPIN_LOG(INFO, "speed, measured in %.2f s\n%s", SecondsSince(begin), speed_.ToText());
   return absl::OkStatus();
 }
 
@@ -197,6 +233,7 @@ void ModelStack::RegisterMetrics(MetricsRegistry& metrics) {
                       counted(&RetrieveCounters::bytes));
   metrics.AddCallback("spin:evictions_total", "Pages that lost their slot to a missing one.", true,
                       counted(&RetrieveCounters::evictions));
+  AddSpeedMetrics(metrics, speed_);
 }
 
 }  // namespace spin

@@ -16,6 +16,7 @@
 #include "kernels/backend.h"
 #include "memory/kv_cache_manager.h"
 #include "memory/kv_store.h"
+#include "memory/tier_speed.h"
 #include "models/model_executor.h"
 #include "models/model_folder.h"
 #include "server/server_config.h"
@@ -61,6 +62,7 @@ class ModelStack {
   ModelPlan plan_;
   RealClock clock_;
   std::unique_ptr<KvStore> store_;
+  TierSpeed speed_;
   std::unique_ptr<ModelExecutor> executor_;
   std::unique_ptr<KvCacheManager> memory_;
   std::unique_ptr<Engine> engine_;

@@ -12,6 +12,7 @@
 #include "kernels/dtype.h"
 #include "kernels/params.h"
 #include "memory/kv_cache_manager.h"
+#include "models/overlap_policy.h"
 #include "models/sparse/sparse_options.h"
 
 namespace spin {
@@ -39,6 +40,7 @@ struct ServerConfig {
   double min_buffer_ratio = 0;
   PlacementPolicy placement = PlacementPolicy::kAuto;
   Eviction eviction = Eviction::kBucketed;
+  RetrieveOverlap overlap = RetrieveOverlap::kAuto;
 
   SparseOptions sparse;
   EngineOptions engine;             // eos_token_ids and max_model_len are the model's

@@ -74,8 +74,8 @@ def draw(evaluations, title):
     if not panels:
         raise SystemExit("eval_plot.py: no result has a budget")
     first = evaluations[0]
-    model = os.path.basename(first["model"].rstrip("/"))
-    subtitle = f"{model} · {first['dtype']} · context {first['context']:,} tokens"
+    name = os.path.basename(first["model"].rstrip("/"))
+    subtitle = f"{name} · {first['dtype']} · context {first['context']:,} tokens"
     legend = [(name, color, "dashed" if name in CONTROLS else "solid") for color, name in enumerate(names)]
     return svg_chart.draw(title or "Quality of sparse attention", subtitle, legend + [("dense", 6, "dotted")], panels)
 

@@ -8,6 +8,7 @@
 #include "tools/bench/micro.h"
 #include "tools/bench/serve_command.h"
 #include "tools/bench/step_bench.h"
+#include "tools/trace/trace_command.h"
 
 namespace {
 
@@ -25,6 +26,8 @@ constexpr Subcommand kSubcommands[] = {
      "the time of each kernel family at an 8B model's sizes, as a share of what the device can do",
      spin::bench::RunKernels},
     {"step", "prefill and decode step times of a model, without a server", spin::bench::RunStep},
+    {"trace", "records what a model selects, and replays it through cache policies",
+     spin::trace::RunTrace},
 };
 
 void PrintUsage(std::FILE* out) {

@@ -1,13 +1,11 @@
 // spin_eval: the quality of sparse attention at a budget, against dense. tools/eval has the measures, a file each.
 #include <cstdio>
-#include <cstdlib>
 #include <fstream>
 #include <string>
 #include <vector>
 
 #include "common/logging.h"
-#include "server/command_line.h"
-#include "server/config_loader.h"
+#include "tools/bench/server_flags.h"
 #include "tools/eval/evaluation.h"
 #include "tools/eval/options.h"
 #include "tools/eval/report.h"
@@ -23,17 +21,15 @@ absl::Status WriteFile(const std::string& path, const std::string& text) {
 }
 
 absl::Status Run(const Options& options) {
-  SPIN_ASSIGN_OR_RETURN(CommandLine line, ParseCommandLine(options.server));
-  line.sources.environment = [](const std::string& name) { return std::getenv(name.c_str()); };
-  SPIN_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadConfig(line.sources));
-  SetUpLogging(LogLevel::kWarning, loaded.config.log_format);
+  SPIN_ASSIGN_OR_RETURN(const ServerConfig config, bench::ConfigFromFlags(options.server));
+  SetUpLogging(LogLevel::kWarning, config.log_format);
   const auto progress = [](const VariantGroup& group) {
     std::string line = "measuring";
     for (const Variant& variant : group) line += " " + variant.label() + ",";
     line.back() = '\n';
     std::fputs(line.c_str(), stderr);
   };
-  SPIN_ASSIGN_OR_RETURN(const Evaluation evaluation, Evaluate(options, loaded.config, progress));
+  SPIN_ASSIGN_OR_RETURN(const Evaluation evaluation, Evaluate(options, config, progress));
   std::printf("%s", ReportTable(options, evaluation).c_str());
   if (options.json.empty()) return absl::OkStatus();
   return WriteFile(options.json, ReportJson(options, evaluation));

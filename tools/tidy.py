@@ -43,9 +43,11 @@ TESTED_THROUGH = {
     "kernels/cuda/": "tests/twin/",
     "kernels/cpu/paged_attention": "tests/kernels/attention_test.cc",
     "kernels/cpu/prefill_attention": "tests/kernels/attention_test.cc",
+    "kernels/cpu/landmark_index": "tests/kernels/shadowkv_test.cc",
     "kernels/cpu/quest_": "tests/kernels/quest_test.cc",
     "kernels/cpu/ranked_weights": "tests/kernels/sample_test.cc",
     "kernels/cpu/row_math": "tests/kernels/row_kernels_test.cc",
+    "kernels/cpu/score_summaries": "tests/kernels/quest_test.cc",
     "kernels/cpu/select_topk": "tests/kernels/quest_test.cc",
     # One executor, from the folder to the log-probabilities.
     "models/decoder_layer": "tests/models/golden_test.cc",

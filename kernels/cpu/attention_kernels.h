@@ -179,12 +179,29 @@ inline KvBlock<T> BlockAt(const AttendTask& task, int32_t begin) {
   return block;
 }
 
+// Sums, maximum, weight: how a head's state is kept between two lists.
+template <int D>
+inline void LoadState(const float* from, HeadState<D>& state) {
+  for (int c = 0; c < D; c += 16) Store(state.sum + c, Load(from + c));
+  state.max = from[D];
+  state.weight = from[D + 1];
+}
+template <int D>
+inline void StoreState(const HeadState<D>& state, float* to) {
+  for (int c = 0; c < D; c += 16) Store(to + c, Load(state.sum + c));
+  to[D] = state.max;
+  to[D + 1] = state.weight;
+}
+
 template <typename T, int D, int G>
 void AttendHeads(const AttendTask& task, int32_t head) {
   const T* q = static_cast<const T*>(task.q) + int64_t{head} * D;
   Query<T, D> queries[G];
   HeadState<D> states[G];
-  for (int g = 0; g < G; ++g) LoadQuery(q + g * D, queries[g]);
+  for (int g = 0; g < G; ++g) {
+    LoadQuery(q + g * D, queries[g]);
+    if (task.from != nullptr) LoadState(task.from + (head + g) * (D + 2), states[g]);
+  }
 
   KvBlock<T> block = BlockAt<T, D>(task, 0);
   for (int32_t begin = 0; begin < task.num_tokens; begin += kBlockTokens) {
@@ -197,6 +214,10 @@ void AttendHeads(const AttendTask& task, int32_t head) {
 
   T* out = static_cast<T*>(task.out) + int64_t{head} * D;
   for (int g = 0; g < G; ++g) {
+    if (task.to != nullptr) {
+      StoreState(states[g], task.to + (head + g) * (D + 2));
+      continue;
+    }
     const V16 inverse = Set(1.0f / states[g].weight);
     for (int c = 0; c < D; c += 16) Store(out + g * D + c, Mul(Load(states[g].sum + c), inverse));
   }

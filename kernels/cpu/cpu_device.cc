@@ -60,7 +60,8 @@ CpuDevice::CpuDevice(int threads, bool inline_streams) : inline_streams_(inline_
 
 CpuDevice::~CpuDevice() = default;
 
-absl::StatusOr<Buffer> CpuDevice::Allocate(MemoryKind kind, int64_t bytes) {
+absl::StatusOr<Buffer> CpuDevice::Allocate(MemoryKind kind, int64_t bytes,
+                                           AllocationProgress /*progress*/) {
   SPIN_CHECK_GE(bytes, 0);
   if (bytes == 0) return Buffer();
   const int64_t size = RoundUp(bytes, kPageBytes);
@@ -86,7 +87,8 @@ void CpuDevice::Free(MemoryKind /*kind*/, void* data, int64_t bytes) noexcept {
   allocated_.fetch_sub(size);
 }
 
-std::unique_ptr<Stream> CpuDevice::CreateStream(const char* name) {
+// All streams compute on one pool: priorities mean nothing.
+std::unique_ptr<Stream> CpuDevice::CreateStream(const char* name, StreamPriority /*priority*/) {
   if (inline_streams_) return std::make_unique<InlineStream>();
   return std::make_unique<ThreadStream>(name);
 }
@@ -119,6 +121,10 @@ void CpuDevice::Record(Event& event, Stream& stream) {
 void CpuDevice::Wait(Stream& stream, Event& event) {
   CpuEvent& e = Cpu(event);
   if (!e.Passed(e.recorded())) EnqueueWait(e, stream);
+}
+
+bool CpuDevice::Passed(Event& event) {
+  return Cpu(event).Passed(Cpu(event).recorded());
 }
 
 void CpuDevice::Synchronize(Event& event) {

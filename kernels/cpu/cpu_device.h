@@ -68,13 +68,17 @@ class CpuDevice : public Device {
   ~CpuDevice() override;
 
   const DeviceInfo& info() const override { return info_; }
-  absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes) override;
-  std::unique_ptr<Stream> CreateStream(const char* name) override;
+  using Device::Allocate;
+  absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes,
+                                  AllocationProgress progress) override;
+  using Device::CreateStream;
+  std::unique_ptr<Stream> CreateStream(const char* name, StreamPriority priority) override;
   std::unique_ptr<Event> CreateEvent() override;
   void Copy(void* dst, const void* src, int64_t bytes, Stream& stream) override;
   void Fill(void* dst, uint8_t value, int64_t bytes, Stream& stream) override;
   void Record(Event& event, Stream& stream) override;
   void Wait(Stream& stream, Event& event) override;
+  bool Passed(Event& event) override;
   void Synchronize(Event& event) override;
   void Synchronize(Stream& stream) override;
   int64_t ElapsedNs(Event& begin, Event& end) override;

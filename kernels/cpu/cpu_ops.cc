@@ -69,8 +69,14 @@ void CpuOps::QuestIndexPrefill(const QuestIndexPrefillParams& p, Stream& stream)
 void CpuOps::QuestIndexDecode(const QuestIndexDecodeParams& p, Stream& stream) {
   Enqueue<cpu::QuestIndexDecode>(p, pool_, stream);
 }
-void CpuOps::QuestScore(const QuestScoreParams& p, Stream& stream) {
-  Enqueue<cpu::QuestScore>(p, pool_, stream);
+void CpuOps::LandmarkIndexPrefill(const LandmarkIndexPrefillParams& p, Stream& stream) {
+  Enqueue<cpu::LandmarkIndexPrefill>(p, pool_, stream);
+}
+void CpuOps::LandmarkIndexDecode(const LandmarkIndexDecodeParams& p, Stream& stream) {
+  Enqueue<cpu::LandmarkIndexDecode>(p, pool_, stream);
+}
+void CpuOps::ScoreSummaries(const ScoreSummariesParams& p, Stream& stream) {
+  Enqueue<cpu::ScoreSummaries>(p, pool_, stream);
 }
 void CpuOps::SelectTopK(const SelectTopKParams& p, Stream& stream) {
   Enqueue<cpu::SelectTopK>(p, pool_, stream);

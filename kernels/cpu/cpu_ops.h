@@ -27,7 +27,9 @@ class CpuOps : public Ops {
   void Offload(const OffloadParams& p, Stream& stream) override;
   void QuestIndexPrefill(const QuestIndexPrefillParams& p, Stream& stream) override;
   void QuestIndexDecode(const QuestIndexDecodeParams& p, Stream& stream) override;
-  void QuestScore(const QuestScoreParams& p, Stream& stream) override;
+  void LandmarkIndexPrefill(const LandmarkIndexPrefillParams& p, Stream& stream) override;
+  void LandmarkIndexDecode(const LandmarkIndexDecodeParams& p, Stream& stream) override;
+  void ScoreSummaries(const ScoreSummariesParams& p, Stream& stream) override;
   void SelectTopK(const SelectTopKParams& p, Stream& stream) override;
   void Lookup(const LookupParams& p, Stream& stream) override;
   void AppendKv(const AppendKvParams& p, Stream& stream) override;

@@ -20,14 +20,18 @@ void PagedAttention(const PagedAttentionParams& p, ThreadPool& pool);      // pa
 void Offload(const OffloadParams& p, ThreadPool& pool);                      // offload.cc
 void QuestIndexPrefill(const QuestIndexPrefillParams& p, ThreadPool& pool);  // quest_index.cc
 void QuestIndexDecode(const QuestIndexDecodeParams& p, ThreadPool& pool);    // quest_index.cc
-void QuestScore(const QuestScoreParams& p, ThreadPool& pool);                // quest_score.cc
-void SelectTopK(const SelectTopKParams& p, ThreadPool& pool);                // select_topk.cc
-void Lookup(const LookupParams& p, ThreadPool& pool);                        // lookup.cc
-void AppendKv(const AppendKvParams& p, ThreadPool& pool);                    // append_kv.cc
-void GatherPages(const GatherPagesParams& p, ThreadPool& pool);              // gather_pages.cc
-void Sample(const SampleParams& p, ThreadPool& pool);                        // sample.cc
-void TokenLogprobs(const TokenLogprobsParams& p, ThreadPool& pool);          // sample.cc
-void UpdateTables(const UpdateTablesParams& p, ThreadPool& pool);            // update_tables.cc
-void MarkPrompt(const MarkPromptParams& p, ThreadPool& pool);                // update_tables.cc
+void LandmarkIndexPrefill(const LandmarkIndexPrefillParams& p,
+                          ThreadPool& pool);  // landmark_index.cc
+void LandmarkIndexDecode(const LandmarkIndexDecodeParams& p,
+                         ThreadPool& pool);                            // landmark_index.cc
+void ScoreSummaries(const ScoreSummariesParams& p, ThreadPool& pool);  // score_summaries.cc
+void SelectTopK(const SelectTopKParams& p, ThreadPool& pool);          // select_topk.cc
+void Lookup(const LookupParams& p, ThreadPool& pool);                  // lookup.cc
+void AppendKv(const AppendKvParams& p, ThreadPool& pool);              // append_kv.cc
+void GatherPages(const GatherPagesParams& p, ThreadPool& pool);        // gather_pages.cc
+void Sample(const SampleParams& p, ThreadPool& pool);                  // sample.cc
+void TokenLogprobs(const TokenLogprobsParams& p, ThreadPool& pool);    // sample.cc
+void UpdateTables(const UpdateTablesParams& p, ThreadPool& pool);      // update_tables.cc
+void MarkPrompt(const MarkPromptParams& p, ThreadPool& pool);          // update_tables.cc
 
 }  // namespace spin::cpu

@@ -38,8 +38,12 @@ struct AttendTask {
       nullptr;  // page index in the pool of page i of the list, or null: first_page + i
   int64_t first_page = 0;
   int32_t page_shift = 0;  // log2 of tokens a page, >= 3
-  int32_t num_tokens = 0;  // >= 1
+  int32_t num_tokens = 0;
   float scale = 0;
+  // Softmax over more lists than one: [num_heads][d + 2] sums, maximum, weight. Goes on from what `from` says, if not
+  // null; leaves the state in `to`, if not null, instead of `out`. With neither, num_tokens >= 1.
+  const float* from = nullptr;
+  float* to = nullptr;
 };
 
 // Causal attention of a tile of consecutive tokens of one sequence for one KV head; bf16.

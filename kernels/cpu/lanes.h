@@ -2,9 +2,9 @@
 // sets.
 //
 // The types are lowered to whatever the set has, so a body has the same lanes and the same order of
-// additions everywhere; sets differ only by fused multiply-add. The variant is chosen once, by what
-// the processor reports. (GCC's target_clones would do the same through ifunc resolvers, which the
-// sanitizers cannot run.)
+// additions everywhere; sets differ only by fused multiply-add, where a target allows contraction.
+// The variant is chosen once, by what the processor reports. (GCC's target_clones would do the same
+// through ifunc resolvers, which the sanitizers cannot run.)
 #pragma once
 
 #include <cstdint>

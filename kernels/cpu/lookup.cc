@@ -14,6 +14,7 @@
 //      its slot free with age 0.
 //   4  misses in ascending id take free slots in ascending local slot: owner, meta, age 0.
 //   5  lists: slots in the ids' order; copies of the misses in ascending id, without a fresh tail.
+//   With ready_tokens what is not copied moves to the list's front.
 //
 // A fresh tail counts as neither hit nor miss.
 #include <algorithm>
@@ -178,6 +179,25 @@ class TieredLookup {
   Counts counts_;
 };
 
+// Moves the slots that nothing is copied to to the list's front; both parts stay in order, so the tail is the last of
+// its part. Returns the tokens of the first.
+int32_t PutReadyFirst(const int32_t* copy_dst, int32_t num_copies, int32_t position,
+                      int32_t page_tokens, int32_t* list, int32_t length) {
+  const int32_t tail_tokens = position % page_tokens + 1;
+  const bool tail_copied = num_copies > 0 && list[length - 1] == copy_dst[num_copies - 1];
+  int32_t ready = 0, copied = 0;
+  for (int32_t i = 0; i < length; ++i) {
+    if (copied < num_copies && list[i] == copy_dst[copied]) {
+      ++copied;
+    } else {
+      list[ready++] = list[i];
+    }
+  }
+  SPIN_CHECK_EQ(copied, num_copies);
+  std::copy_n(copy_dst, num_copies, list + ready);
+  return ready * page_tokens - (tail_copied ? 0 : page_tokens - tail_tokens);
+}
+
 Counts LookupStream(const LookupParams& p, int64_t i) {
   const KvGeometry& g = p.tables.geometry;
   const int32_t row = p.decode.rows[i / g.num_kv_heads];
@@ -193,15 +213,22 @@ Counts LookupStream(const LookupParams& p, int64_t i) {
   int32_t* list = p.page_list + i * p.max_list;
   p.list_len[i] = selection.count;
   const StreamView stream(p.tables, row, p.layer, static_cast<int32_t>(i % g.num_kv_heads));
-  if (!stream.tiered()) {
-    p.copy_len[i] = 0;
+  int32_t* copy_dst = p.copy_dst + i * p.max_list;
+  Counts counts;
+  p.copy_len[i] = 0;
+  if (stream.tiered()) {
+    counts = TieredLookup(p.tables, stream, p.eviction, selection, list)
+                 .Run(p.copy_src + i * p.max_list, copy_dst, p.copy_len + i);
+  } else {
     for (int32_t k = 0; k < selection.count; ++k) {
       list[k] = static_cast<int32_t>(stream.Slot(selection[k]));
     }
-    return {};
   }
-  return TieredLookup(p.tables, stream, p.eviction, selection, list)
-      .Run(p.copy_src + i * p.max_list, p.copy_dst + i * p.max_list, p.copy_len + i);
+  if (p.ready_tokens != nullptr) {
+    p.ready_tokens[i] =
+        PutReadyFirst(copy_dst, p.copy_len[i], position, g.page_tokens, list, selection.count);
+  }
+  return counts;
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "common/check.h"
+#include "common/math.h"
 #include "kernels/cpu/families.h"
 #include "kernels/cpu/isa.h"
 
@@ -16,6 +17,7 @@ void AttendPlace(const PagedAttentionParams& p, const KernelTable& kernels, int6
   const int64_t stream = b * g.num_kv_heads + h;
   const int32_t pages = p.list_len[stream];
   SPIN_CHECK(0 < pages && pages <= p.max_list);
+  const int32_t* list = p.page_list + stream * p.max_list;
   const int32_t position = p.decode.position[p.decode.rows[b]];
   const int64_t size = SizeOf(g.dtype);
   const int64_t row = int64_t{g.num_q_heads} + 2 * g.num_kv_heads;
@@ -25,10 +27,25 @@ void AttendPlace(const PagedAttentionParams& p, const KernelTable& kernels, int6
   task.num_heads = end - begin;
   task.head_dim = g.head_dim;
   task.pages = p.tables.slots;
-  task.page_list = p.page_list + stream * p.max_list;
+  task.page_list = list;
   task.page_shift = std::countr_zero(static_cast<uint32_t>(g.page_tokens));
   task.num_tokens = (pages - 1) * g.page_tokens + position % g.page_tokens + 1;
   task.scale = 1.0f / std::sqrt(static_cast<float>(g.head_dim));
+  if (p.part != ListPart::kAll) {
+    const int32_t ready = p.ready_tokens[stream];
+    SPIN_CHECK(0 <= ready && ready <= task.num_tokens);
+    const bool all = ready == task.num_tokens;
+    float* partial = p.partial + (b * g.num_q_heads + begin) * (g.head_dim + 2);
+    if (p.part == ListPart::kReady) {
+      task.num_tokens = ready;
+      task.to = all ? nullptr : partial;
+    } else {
+      if (all) return;
+      task.page_list += CeilDiv(ready, g.page_tokens);
+      task.num_tokens -= ready;
+      task.from = partial;
+    }
+  }
   kernels.attend(task, g.dtype == DType::kBf16);
 }
 

@@ -12,7 +12,9 @@ namespace {
 
 class CudaStream final : public Stream {
  public:
-  CudaStream() { SPIN_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking)); }
+  explicit CudaStream(int priority) {
+    SPIN_CUDA_CHECK(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, priority));
+  }
   ~CudaStream() override {
     cudaStreamSynchronize(stream);
     cudaStreamDestroy(stream);
@@ -59,6 +61,7 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create() {
                               properties.minor, properties.multiProcessorCount,
                               FormatBytes(static_cast<int64_t>(total_bytes))),
       .captures_steps = true,
+      .overlaps_streams = true,
       .prefill_tile_tokens = 8192,
       .device_bytes = static_cast<int64_t>(free_bytes),
       .host_bytes = MemoryLimitBytes()};
@@ -71,11 +74,12 @@ CudaDevice::~CudaDevice() {
   }
 }
 
-absl::StatusOr<Buffer> CudaDevice::Allocate(MemoryKind kind, int64_t bytes) {
+absl::StatusOr<Buffer> CudaDevice::Allocate(MemoryKind kind, int64_t bytes,
+                                            AllocationProgress progress) {
   SPIN_CHECK_GE(bytes, 0);
   if (bytes == 0) return Buffer();
   if (kind == MemoryKind::kPinned) {
-    SPIN_ASSIGN_OR_RETURN(void* data, AllocatePinned(bytes));
+    SPIN_ASSIGN_OR_RETURN(void* data, AllocatePinned(bytes, progress));
     return Buffer(this, kind, data, bytes);
   }
   void* data = nullptr;
@@ -112,8 +116,10 @@ void CudaDevice::Free(MemoryKind kind, void* data, int64_t bytes) noexcept {
   }
 }
 
-std::unique_ptr<Stream> CudaDevice::CreateStream(const char* /*name*/) {
-  return std::make_unique<CudaStream>();
+std::unique_ptr<Stream> CudaDevice::CreateStream(const char* /*name*/, StreamPriority priority) {
+  int least = 0, greatest = 0;
+  SPIN_CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+  return std::make_unique<CudaStream>(priority == StreamPriority::kHigh ? greatest : least);
 }
 
 std::unique_ptr<Event> CudaDevice::CreateEvent() {
@@ -135,6 +141,16 @@ void CudaDevice::Record(Event& event, Stream& stream) {
 
 void CudaDevice::Wait(Stream& stream, Event& event) {
   SPIN_CUDA_CHECK(cudaStreamWaitEvent(StreamOf(stream), EventOf(event), 0));
+}
+
+bool CudaDevice::Passed(Event& event) {
+  const cudaError_t status = cudaEventQuery(EventOf(event));
+  if (status == cudaErrorNotReady) {
+    cudaGetLastError();  // an answer, not an error: the next launch must not find it
+    return false;
+  }
+  SPIN_CUDA_CHECK(status);
+  return true;
 }
 
 void CudaDevice::Synchronize(Event& event) {

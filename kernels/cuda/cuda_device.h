@@ -24,13 +24,17 @@ class CudaDevice final : public Device {
   ~CudaDevice() override;
 
   const DeviceInfo& info() const override { return info_; }
-  absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes) override;
-  std::unique_ptr<Stream> CreateStream(const char* name) override;
+  using Device::Allocate;
+  absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes,
+                                  AllocationProgress progress) override;
+  using Device::CreateStream;
+  std::unique_ptr<Stream> CreateStream(const char* name, StreamPriority priority) override;
   std::unique_ptr<Event> CreateEvent() override;
   void Copy(void* dst, const void* src, int64_t bytes, Stream& stream) override;
   void Fill(void* dst, uint8_t value, int64_t bytes, Stream& stream) override;
   void Record(Event& event, Stream& stream) override;
   void Wait(Stream& stream, Event& event) override;
+  bool Passed(Event& event) override;
   void Synchronize(Event& event) override;
   void Synchronize(Stream& stream) override;
   int64_t ElapsedNs(Event& begin, Event& end) override;
@@ -41,7 +45,8 @@ class CudaDevice final : public Device {
   void Free(MemoryKind kind, void* data, int64_t bytes) noexcept override;
 
   DeviceInfo info_;
-  // Null after the first call of a key, the graph after the second. As many as there are batch buckets and passes.
+  // Null after the first call of a key, the graph after the second. As many as there are kinds of steps: batch buckets,
+  // passes and schedules.
   std::unordered_map<uint64_t, cudaGraphExec_t> steps_;
 };
 

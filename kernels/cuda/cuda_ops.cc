@@ -19,7 +19,7 @@ absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Create() {
 absl::Status CudaOps::Prepare() {
   SPIN_ASSIGN_OR_RETURN(gemm_, cuda::Gemm::Create());
   const size_t ticket_bytes = kTickets * sizeof(uint32_t);
-  if (cudaMalloc(&scratch_.partials, kPartialFloats * sizeof(float)) != cudaSuccess ||
+  if (cudaMalloc(&scratch_.partials, kScratchBytes) != cudaSuccess ||
       cudaMalloc(&scratch_.tickets, ticket_bytes) != cudaSuccess) {
     cudaGetLastError();
     return ResourceExhausted("no GPU memory for the kernels' scratch");
@@ -54,12 +54,20 @@ void CudaOps::Gemm(const GemmParams& p, Stream& stream) {
   gemm_->Run(p, StreamOf(stream));
 }
 
-void CudaOps::QuestScore(const QuestScoreParams& p, Stream& stream) {
-  cuda::QuestScore(p, scratch_, StreamOf(stream));
+void CudaOps::ScoreSummaries(const ScoreSummariesParams& p, Stream& stream) {
+  cuda::ScoreSummaries(p, scratch_, StreamOf(stream));
 }
 
 void CudaOps::PagedAttention(const PagedAttentionParams& p, Stream& stream) {
   cuda::PagedAttention(p, scratch_, StreamOf(stream));
+}
+
+void CudaOps::Sample(const SampleParams& p, Stream& stream) {
+  cuda::Sample(p, scratch_, StreamOf(stream));
+}
+
+void CudaOps::TokenLogprobs(const TokenLogprobsParams& p, Stream& stream) {
+  cuda::TokenLogprobs(p, scratch_, StreamOf(stream));
 }
 
 void CudaOps::PrefillAttention(const PrefillAttentionParams& p, Stream& stream) {
@@ -85,12 +93,12 @@ SPIN_ENQUEUE(StoreKv)
 SPIN_ENQUEUE(Offload)
 SPIN_ENQUEUE(QuestIndexPrefill)
 SPIN_ENQUEUE(QuestIndexDecode)
+SPIN_ENQUEUE(LandmarkIndexPrefill)
+SPIN_ENQUEUE(LandmarkIndexDecode)
 SPIN_ENQUEUE(SelectTopK)
 SPIN_ENQUEUE(Lookup)
 SPIN_ENQUEUE(AppendKv)
 SPIN_ENQUEUE(GatherPages)
-SPIN_ENQUEUE(Sample)
-SPIN_ENQUEUE(TokenLogprobs)
 SPIN_ENQUEUE(UpdateTables)
 SPIN_ENQUEUE(MarkPrompt)
 

@@ -8,15 +8,22 @@
 
 namespace spin::cuda {
 
-// Device memory that families share for what a kernel hands itself (partial results, arrival counters). Owned by
-// CudaOps; sized by the constants below, whatever the model. Families of the decode step use it, one stream at a time.
+// Device memory that families share for what a kernel hands itself or the next (partial results, arrival counters).
+// Owned by CudaOps; sized by the constants below, whatever the model. Families of the decode step use it, one stream at
+// a time.
 struct Scratch {
-  float* partials = nullptr;  // [kPartialFloats]
+  float* partials =
+      nullptr;  // [kPartialFloats]; sampling takes all of the kScratchBytes that begin here
   uint32_t* tickets =
       nullptr;  // [kTickets], zero between kernels: who takes one gives it back as zero
 };
 inline constexpr int64_t kPartialFloats = int64_t{8} << 20;
+inline constexpr int64_t kScratchBytes = int64_t{64} << 20;  // 53 rows of 151,936 logits at once
 inline constexpr int64_t kTickets = 65536;
+
+// Products of at most 16 rows of bf16, where the shape is one that it serves. CudaOps goes through gemm.h.
+bool SkinnyGemmServes(const GemmParams& p);                 // skinny_gemm.cu
+void SkinnyGemm(const GemmParams& p, cudaStream_t stream);  // skinny_gemm.cu
 
 void Embedding(const EmbeddingParams& p, cudaStream_t stream);    // embedding.cu
 void GatherRows(const GatherRowsParams& p, cudaStream_t stream);  // embedding.cu
@@ -32,8 +39,12 @@ void Offload(const OffloadParams& p, cudaStream_t stream);  // offload.cu
 
 void QuestIndexPrefill(const QuestIndexPrefillParams& p, cudaStream_t stream);  // quest_index.cu
 void QuestIndexDecode(const QuestIndexDecodeParams& p, cudaStream_t stream);    // quest_index.cu
-void QuestScore(const QuestScoreParams& p, const Scratch& scratch,
-                cudaStream_t stream);                             // quest_score.cu
+void LandmarkIndexPrefill(const LandmarkIndexPrefillParams& p,
+                          cudaStream_t stream);  // landmark_index.cu
+void LandmarkIndexDecode(const LandmarkIndexDecodeParams& p,
+                         cudaStream_t stream);  // landmark_index.cu
+void ScoreSummaries(const ScoreSummariesParams& p, const Scratch& scratch,
+                    cudaStream_t stream);                         // score_summaries.cu
 void SelectTopK(const SelectTopKParams& p, cudaStream_t stream);  // select_topk.cu
 
 void Lookup(const LookupParams& p, cudaStream_t stream);            // lookup.cu
@@ -42,8 +53,9 @@ void GatherPages(const GatherPagesParams& p, cudaStream_t stream);  // gather_pa
 void PagedAttention(const PagedAttentionParams& p, const Scratch& scratch,
                     cudaStream_t stream);  // paged_attention.cu
 
-void Sample(const SampleParams& p, cudaStream_t stream);                // sample.cu
-void TokenLogprobs(const TokenLogprobsParams& p, cudaStream_t stream);  // sample.cu
+void Sample(const SampleParams& p, const Scratch& scratch, cudaStream_t stream);  // sample.cu
+void TokenLogprobs(const TokenLogprobsParams& p, const Scratch& scratch,
+                   cudaStream_t stream);  // sample.cu
 
 // `p.commands` is read by the host while it enqueues, too.
 void UpdateTables(const UpdateTablesParams& p, cudaStream_t stream);  // update_tables.cu

@@ -3,14 +3,16 @@
 #include <algorithm>
 #include <array>
 #include <mutex>
+#include <vector>
 
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/families.h"
 
 namespace spin::cuda {
 namespace {
 
 constexpr int64_t kWorkspaceBytes = int64_t{64} << 20;
-constexpr int64_t kScratchBytes = int64_t{160} << 20;  // more than any L2
+constexpr int64_t kTimingBytes = int64_t{160} << 20;  // more than any L2
 constexpr int kCandidates = 16;
 constexpr int kRepeats = 3;
 constexpr int32_t kTimedRows = 256;       // decode steps: products this small are timed
@@ -30,14 +32,14 @@ bool Capturing(cudaStream_t stream) {
 // Is it worth timing, and is there room for its output?
 bool Timed(const GemmParams& p) {
   if (p.m > kTimedRows && p.m % kTimedTileRows != 0) return false;
-  return !p.accumulate || int64_t{p.m} * p.ldc * SizeOf(p.c_dtype) <= kScratchBytes;
+  return !p.accumulate || int64_t{p.m} * p.ldc * SizeOf(p.c_dtype) <= kTimingBytes;
 }
 
 // The fastest algorithm of each shape that was timed: kept for the process, so that whatever is made later computes the
 // same bits.
 struct Timings {
   std::mutex mutex;  // guards algorithms
-  std::map<Gemm::Key, cublasLtMatmulAlgo_t> algorithms;
+  std::map<Gemm::Key, Gemm::Algorithm> algorithms;
 };
 
 Timings& ProcessTimings() {
@@ -45,19 +47,19 @@ Timings& ProcessTimings() {
   return timings;
 }
 
-bool FindTimed(const Gemm::Key& key, cublasLtMatmulAlgo_t& algo) {
+bool FindTimed(const Gemm::Key& key, Gemm::Algorithm& algorithm) {
   Timings& timings = ProcessTimings();
   const std::lock_guard lock(timings.mutex);
   const auto at = timings.algorithms.find(key);
   if (at == timings.algorithms.end()) return false;
-  algo = at->second;
+  algorithm = at->second;
   return true;
 }
 
-void KeepTimed(const Gemm::Key& key, const cublasLtMatmulAlgo_t& algo) {
+void KeepTimed(const Gemm::Key& key, const Gemm::Algorithm& algorithm) {
   Timings& timings = ProcessTimings();
   const std::lock_guard lock(timings.mutex);
-  timings.algorithms.emplace(key, algo);
+  timings.algorithms.emplace(key, algorithm);
 }
 
 }  // namespace
@@ -74,7 +76,7 @@ absl::Status Gemm::Allocate() {
     return FailedPrecondition("cuBLASLt: %s", lt_->status_string(status));
   }
   if (cudaMalloc(&workspace_, kWorkspaceBytes) != cudaSuccess ||
-      cudaMalloc(&scratch_, kScratchBytes) != cudaSuccess) {
+      cudaMalloc(&scratch_, kTimingBytes) != cudaSuccess) {
     cudaGetLastError();
     return ResourceExhausted("no GPU memory for cuBLASLt's workspace");
   }
@@ -124,21 +126,26 @@ Gemm::Plan Gemm::MakePlan(const GemmParams& p) {
   return plan;
 }
 
-cublasStatus_t Gemm::Enqueue(const GemmParams& p, const Plan& plan,
-                             const cublasLtMatmulAlgo_t& algo, void* out,
-                             cudaStream_t stream) const {
+cublasStatus_t Gemm::Enqueue(const GemmParams& p, const Plan& plan, const Algorithm& algorithm,
+                             void* out, cudaStream_t stream) const {
+  if (algorithm.own) {
+    GemmParams own = p;
+    own.c = out;
+    SkinnyGemm(own, stream);
+    return CUBLAS_STATUS_SUCCESS;
+  }
   const float alpha = 1;
   const float beta = p.accumulate ? 1 : 0;
   return lt_->matmul(handle_, plan.desc, &alpha, p.w.data, plan.w, p.a, plan.a, &beta, p.c, plan.c,
-                     out, plan.c, &algo, workspace_, kWorkspaceBytes, stream);
+                     out, plan.c, &algorithm.library, workspace_, kWorkspaceBytes, stream);
 }
 
 // Microseconds of one product with the cache full of other data; a great number when it does not run.
-float Gemm::TimeOnce(const GemmParams& p, const Plan& plan, const cublasLtMatmulAlgo_t& algo,
-                     void* out, cudaStream_t stream) {
-  SPIN_CUDA_CHECK(cudaMemsetAsync(scratch_, 0, kScratchBytes, stream));
+float Gemm::TimeOnce(const GemmParams& p, const Plan& plan, const Algorithm& algorithm, void* out,
+                     cudaStream_t stream) {
+  SPIN_CUDA_CHECK(cudaMemsetAsync(scratch_, 0, kTimingBytes, stream));
   SPIN_CUDA_CHECK(cudaEventRecord(begin_, stream));
-  if (Enqueue(p, plan, algo, out, stream) != CUBLAS_STATUS_SUCCESS) return 1e30f;
+  if (Enqueue(p, plan, algorithm, out, stream) != CUBLAS_STATUS_SUCCESS) return 1e30f;
   SPIN_CUDA_CHECK(cudaEventRecord(end_, stream));
   SPIN_CUDA_CHECK(cudaEventSynchronize(end_));
   float milliseconds = 0;
@@ -161,21 +168,30 @@ void Gemm::ChooseAlgorithm(const GemmParams& p, bool may_time, cudaStream_t stre
         p);
   lt_->destroy_preference(preference);
   SPIN_CHECK_GT(count, 0);
-  plan.algo = found[0].algo;
+  plan.algorithm = {.library = found[0].algo};
   plan.tuned = may_time;
-  if (!may_time || count == 1) return;
+  if (!may_time) return;
+  std::vector<Algorithm> candidates;
+  for (int i = 0; i < count; ++i) {
+    if (found[i].state == CUBLAS_STATUS_SUCCESS) candidates.push_back({.library = found[i].algo});
+  }
+  if (SkinnyGemmServes(p)) candidates.push_back({.own = true});
+  if (candidates.size() > 1) TimeCandidates(p, candidates, stream, plan);
+}
+
+void Gemm::TimeCandidates(const GemmParams& p, std::span<const Algorithm> candidates,
+                          cudaStream_t stream, Plan& plan) {
   // A product that accumulates is timed into scratch: its output must change once only.
   void* out = p.accumulate ? scratch_ : p.c;
   float best = 1e30f;
-  for (int i = 0; i < count; ++i) {
-    if (found[i].state != CUBLAS_STATUS_SUCCESS) continue;
-    float time = TimeOnce(p, plan, found[i].algo, out, stream);
+  for (const Algorithm& candidate : candidates) {
+    float time = TimeOnce(p, plan, candidate, out, stream);
     for (int repeat = 0; repeat < kRepeats && time < 1.2f * best; ++repeat) {
-      time = std::min(time, TimeOnce(p, plan, found[i].algo, out, stream));
+      time = std::min(time, TimeOnce(p, plan, candidate, out, stream));
     }
     if (time >= best) continue;
     best = time;
-    plan.algo = found[i].algo;
+    plan.algorithm = candidate;
   }
 }
 
@@ -192,14 +208,14 @@ void Gemm::Run(const GemmParams& p, cudaStream_t stream) {
       at = plans_.emplace(key, MakePlan(p)).first;
     }
     Plan& plan = at->second;
-    if (FindTimed(key, plan.algo)) {
+    if (FindTimed(key, plan.algorithm)) {
       plan.tuned = true;
     } else {
       ChooseAlgorithm(p, may_time, stream, plan);
-      if (plan.tuned) KeepTimed(key, plan.algo);
+      if (plan.tuned) KeepTimed(key, plan.algorithm);
     }
   }
-  Check(Enqueue(p, at->second, at->second.algo, p.c, stream), p);
+  Check(Enqueue(p, at->second, at->second.algorithm, p.c, stream), p);
 }
 
 }  // namespace spin::cuda

@@ -1,7 +1,8 @@
-// Linear layers through cuBLASLt: c = a w^T, or c += a w^T.
+// Linear layers through cuBLASLt, or the own kernel for a few rows: c = a w^T, or c += a w^T.
 //
 // One plan a shape (m, n, k, types): layouts and an algorithm. Where a decode step's shape is met outside a capture,
-// the library's best candidates are timed on cold weights and the fastest is kept; else its first suggestion serves.
+// the library's best candidates and the own kernel are timed on cold weights and the fastest is kept; else the
+// library's first suggestion serves.
 // Weights are row-major [n][k]. Engine thread.
 #pragma once
 
@@ -10,6 +11,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <tuple>
 
 #include "common/status.h"
@@ -29,11 +31,17 @@ class Gemm {
   // m, n, k, lda, ldc, dtype, c_dtype, accumulate
   using Key = std::tuple<int32_t, int32_t, int32_t, int64_t, int64_t, DType, DType, bool>;
 
+  // Who computes a product.
+  struct Algorithm {
+    bool own = false;  // skinny_gemm.cu
+    cublasLtMatmulAlgo_t library = {};
+  };
+
  private:
   struct Plan {
     cublasLtMatmulDesc_t desc = nullptr;
     cublasLtMatrixLayout_t w = nullptr, a = nullptr, c = nullptr;
-    cublasLtMatmulAlgo_t algo = {};
+    Algorithm algorithm;
     bool tuned = false;
   };
 
@@ -41,9 +49,11 @@ class Gemm {
   absl::Status Allocate();
   Plan MakePlan(const GemmParams& p);
   void ChooseAlgorithm(const GemmParams& p, bool may_time, cudaStream_t stream, Plan& plan);
-  float TimeOnce(const GemmParams& p, const Plan& plan, const cublasLtMatmulAlgo_t& algo, void* out,
+  void TimeCandidates(const GemmParams& p, std::span<const Algorithm> candidates,
+                      cudaStream_t stream, Plan& plan);
+  float TimeOnce(const GemmParams& p, const Plan& plan, const Algorithm& algorithm, void* out,
                  cudaStream_t stream);
-  cublasStatus_t Enqueue(const GemmParams& p, const Plan& plan, const cublasLtMatmulAlgo_t& algo,
+  cublasStatus_t Enqueue(const GemmParams& p, const Plan& plan, const Algorithm& algorithm,
                          void* out, cudaStream_t stream) const;
   void DestroyPlan(Plan& plan) const;
   void Check(cublasStatus_t status, const GemmParams& p) const;

@@ -9,7 +9,7 @@
 //   mark    meta entries of the ids: hit or miss, and a bit for each slot that is hit
 //   age     new ages; a histogram of them (kBucketed), or the eviction itself (kLastStep, kNone)
 //   free    victims by age and rank; the r-th free slot is left where the r-th miss finds it
-//   place   misses take their slots
+//   place   misses take their slots; with ready_tokens hits close up in front of them
 #include "common/math.h"
 #include "kernels/cuda/families.h"
 #include "kernels/cuda/lookup_stream.cuh"
@@ -26,6 +26,7 @@ struct Shared {
   int32_t misses[kWarps], free[kWarps], evicted[kWarps];
   int32_t tail_missing;  // 1: the tail is fresh and a miss; nothing to copy
   int32_t tail_slot;     // its local slot
+  int32_t tail_copied;   // 1: the tail is a miss with tokens in it
 };
 extern __shared__ uint32_t selected_slots[];  // a bit for each local slot
 
@@ -111,7 +112,9 @@ class TieredLookup {
       SPIN_DEVICE_CHECK(local[k] < num_slots_);
       extent[k] = local[k] >= 0 ? s_.slots.Extent(local[k]) : kAbsent;
       const bool miss = id_[k] >= 0 && local[k] < 0;
-      if (miss && id_[k] == s_.tail && s_.fresh_tail) shared_.tail_missing = 1;
+      if (miss && id_[k] == s_.tail) {
+        (s_.fresh_tail ? shared_.tail_missing : shared_.tail_copied) = 1;
+      }
       misses += __popc(__ballot_sync(kAllLanes, miss));
     }
 #pragma unroll
@@ -262,14 +265,32 @@ class TieredLookup {
         const int32_t i = of_ids_.Entry(base, k);
         if (!of_ids_.fits()) {
           id_[k] = i >= 0 ? s_.Id(i) : kAbsent;
-          at_[k] = i >= 0 ? s_.list[i] : kAbsent;
+          at_[k] = i >= 0 ? Resident(id_[k]) : kAbsent;
         }
         const bool miss = id_[k] >= 0 && at_[k] == kMiss;
         const unsigned all = __ballot_sync(kAllLanes, miss);
-        if (miss) Place(i, id_[k], rank + CountBelow(all));
+        const int32_t own_rank = rank + CountBelow(all);  // misses before i
         rank += __popc(all);
+        if (miss) {
+          Place(s_.ready_tokens == nullptr ? i : PlaceBehindHits(own_rank), id_[k], own_rank);
+        } else if (i >= 0 && s_.ready_tokens != nullptr) {
+          s_.list[i - own_rank] = at_[k];
+        }
       }
     }
+  }
+
+  // Index in the pool of slots, or kMiss. Once the victims are gone meta entries say just that; a miss's, until its own
+  // thread has placed it. Not read from the list: others may be closing it up.
+  __device__ __forceinline__ int32_t Resident(int32_t id) const {
+    const int32_t local = t_.meta[s_.metas[id]];
+    return local >= 0 ? static_cast<int32_t>(s_.slots[local]) : kMiss;
+  }
+
+  // Where in the list a miss of this rank goes. A fresh tail, the last of them, is the last of what is ready.
+  __device__ __forceinline__ int32_t PlaceBehindHits(int32_t rank) const {
+    const int32_t ready = s_.count - copies_;
+    return rank < copies_ ? ready + rank : ready - 1;
   }
 
   __device__ __forceinline__ void Place(int32_t i, int32_t id, int32_t rank) {
@@ -286,6 +307,7 @@ class TieredLookup {
 
   __device__ __forceinline__ void Report(RetrieveCounters* counters) const {
     *s_.copy_len = copies_;
+    s_.ReportReady(s_.count - copies_, shared_.tail_copied == 0);
     const int32_t uncounted = s_.fresh_tail && shared_.tail_missing == 0 ? 1 : 0;
     Add(&counters->hits, s_.count - misses_ - uncounted);
     Add(&counters->misses, copies_);
@@ -328,7 +350,10 @@ __device__ __forceinline__ void Translate(const LookupStream& s) {
       if (i < s.count) s.list[i] = static_cast<int32_t>(s.slots.Index(extent[k], id[k]));
     }
   }
-  if (threadIdx.x == 0) *s.copy_len = 0;
+  if (threadIdx.x == 0) {
+    *s.copy_len = 0;
+    s.ReportReady(s.count, true);
+  }
 }
 
 // A few megabytes of tables in all, so what counts is the chain of dependent reads: rows, ids, directory, meta, slot.
@@ -339,7 +364,7 @@ __global__ void __launch_bounds__(kThreads, 2) LookupKernel(const LookupParams p
   for (int i = threadIdx.x; i < words; i += kThreads) selected_slots[i] = 0;
   for (int i = threadIdx.x; i < kWarps * kAges; i += kThreads)
     shared.histogram[i / kAges][i % kAges] = 0;
-  if (threadIdx.x == 0) shared.tail_missing = 0;
+  if (threadIdx.x == 0) shared.tail_missing = shared.tail_copied = 0;
   WaitForPredecessors();
   AllowSuccessors();
   const auto head = static_cast<int32_t>(blockIdx.x);

@@ -75,9 +75,18 @@ struct LookupStream {
     copy_dst = p.copy_dst + i * p.max_list;
     copy_len = p.copy_len + i;
     list_len = p.list_len + i;
+    ready_tokens = p.ready_tokens == nullptr ? nullptr : p.ready_tokens + i;
+    page_tokens = tables.geometry.page_tokens;
+    tail_tokens = position % page_tokens + 1;
   }
 
   __device__ int32_t Id(int32_t i) const { return ids == nullptr ? i : ids[i]; }
+
+  // Of the first `pages` of the list, which are not copied; the tail's may be one of them.
+  __device__ void ReportReady(int32_t pages, bool with_tail) const {
+    if (ready_tokens == nullptr) return;
+    *ready_tokens = pages * page_tokens - (with_tail ? page_tokens - tail_tokens : 0);
+  }
 
   const KvTables& tables;
   int32_t row, layer;
@@ -92,6 +101,8 @@ struct LookupStream {
   int32_t* copy_dst;
   int32_t* copy_len;
   int32_t* list_len;
+  int32_t* ready_tokens;  // null: the list stays in ids' order
+  int32_t page_tokens, tail_tokens;
 };
 
 // A warp's run of `count` entries: whole tiles, as even as they come.

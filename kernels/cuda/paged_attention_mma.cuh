@@ -55,22 +55,26 @@ __device__ __forceinline__ float SumOverKeys(float value) {
   return value;
 }
 
-// Where a step's tokens begin: keys of tokens 0-7 and of tokens 8-15.
-struct StepTokens {
-  const char* run[2];
+// Where a step's tokens 0-7 and 8-15 are, in the pool counted in runs of eight tokens of a plane: an index, so that it
+// takes one register, and one multiplication makes an address of it.
+struct StepRuns {
+  int run[2];
 };
 
-// A lane's part of the keys, or of the values, of 16 tokens.
+// A lane's part of the keys, or of the values, of 16 tokens. LaneOffset: its first byte in a plane's first run.
 template <int D>
 struct KeyFragment {
   uint4 row[2][D / 32];
 
-  __device__ __forceinline__ void Load(const StepTokens& at, int lane) {
-    const int offset = lane / 4 * (2 * D) + lane % 4 * 16;
+  static __device__ __forceinline__ int LaneOffset(int lane) {
+    return lane / 4 * (2 * D) + lane % 4 * 16;
+  }
+  __device__ __forceinline__ void Load(const char* lane_pool, const StepRuns& at) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
+    for (int run = 0; run < 2; ++run) {
+      const char* from = lane_pool + int64_t{at.run[run]} * (16 * D);
 #pragma unroll
-      for (int i = 0; i < D / 32; ++i) row[half][i] = LoadOnce(at.run[half] + offset + 64 * i);
+      for (int i = 0; i < D / 32; ++i) row[run][i] = LoadOnce(from + 64 * i);
     }
   }
 };
@@ -78,11 +82,13 @@ template <int D>
 struct ValueFragment {
   uint4 row[4][D / 64];
 
-  __device__ __forceinline__ void Load(const StepTokens& at, int64_t plane_bytes, int lane) {
-    const int64_t offset = plane_bytes + lane % 4 * (4 * D) + lane / 4 * 16;
+  static __device__ __forceinline__ int LaneOffset(int lane) {
+    return lane % 4 * (4 * D) + lane / 4 * 16;
+  }
+  __device__ __forceinline__ void Load(const char* lane_pool, const StepRuns& at) {
 #pragma unroll
     for (int token = 0; token < 4; ++token) {
-      const char* from = at.run[token / 2] + offset + token % 2 * (2 * D);
+      const char* from = lane_pool + int64_t{at.run[token / 2]} * (16 * D) + token % 2 * (2 * D);
 #pragma unroll
       for (int i = 0; i < D / 64; ++i) row[token][i] = LoadOnce(from + 128 * i);
     }
@@ -126,10 +132,10 @@ struct Attention {
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
       const float now = fmaxf(max[j], scale * MaxOverKeys(fmaxf(scores[j], scores[j + 2])));
-      rescale[j] = exp2f(max[j] - now);
+      rescale[j] = Exp2(max[j] - now);
       max[j] = now;
-      e[j] = exp2f(fmaf(scores[j], scale, -now));
-      e[j + 2] = exp2f(fmaf(scores[j + 2], scale, -now));
+      e[j] = Exp2(fmaf(scores[j], scale, -now));
+      e[j + 2] = Exp2(fmaf(scores[j + 2], scale, -now));
     }
     p[0] = PackBf16(e[0], e[1]);
     p[1] = PackBf16(e[2], e[3]);
@@ -163,7 +169,9 @@ struct Attention {
     }
   }
 
-  // Writes the state of the group's heads: sum[head][stride], max[head], weight[head].
+  // Writes the state of the group's heads: sum[head][stride], max[head], weight[head]. Dimensions are in SumOrder, word
+  // by word: no register has to move to a neighbour's side, and with a stride of 4 (mod 16) no two lanes meet in a
+  // bank.
   __device__ __forceinline__ void Write(float* sums, int stride, float* maxima, float* weights,
                                         int group, int lane) {
 #pragma unroll
@@ -175,17 +183,23 @@ struct Attention {
         maxima[head] = max[j];
         weights[head] = total;
       }
+      float* to = sums + head * stride + lane / 4;
 #pragma unroll
-      for (int i = 0; i < D / 64; ++i) {
-        float* to = sums + head * stride + 8 * (lane / 4 + 8 * i);
-        const float(*tile)[4] = sum + 4 * i;
-        *reinterpret_cast<float4*>(to) = {tile[0][j], tile[0][j + 2], tile[1][j], tile[1][j + 2]};
-        *reinterpret_cast<float4*>(to + 4) = {tile[2][j], tile[2][j + 2], tile[3][j],
-                                              tile[3][j + 2]};
+      for (int t = 0; t < D / 16; ++t) {
+#pragma unroll
+        for (int odd = 0; odd < 2; ++odd) {
+          to[(t % 4 * 2 + odd) * (D / 8) + t / 4 * 8] = sum[t][j + 2 * odd];
+        }
       }
     }
   }
 };
+
+// The dimension at place `i` of sums as they are written: first of every chunk, second of every chunk, ...
+template <int D>
+__device__ __forceinline__ constexpr int SumOrder(int i) {
+  return i % (D / 8) * 8 + i / (D / 8);
+}
 
 // S^T of 16 keys; queries[i][lane] are the lane's chunks of the query heads, zero for heads that are none. Two chains.
 template <int D>
@@ -201,6 +215,14 @@ __device__ __forceinline__ void Scores(const KeyFragment<D>& keys, const uint4 (
   }
 #pragma unroll
   for (int j = 0; j < 4; ++j) scores[j] += odd[j];
+}
+
+// Scores of tokens >= valid (of the 16) become minus infinity, whatever their keys are.
+__device__ __forceinline__ void MaskScores(float (&scores)[4], int valid, int lane) {
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    if (lane / 4 + j / 2 * 8 >= valid) scores[j] = -INFINITY;
+  }
 }
 
 }  // namespace spin::cuda

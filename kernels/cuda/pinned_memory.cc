@@ -4,8 +4,12 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <chrono>
+#include <condition_variable>
 #include <cstring>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -19,17 +23,53 @@ constexpr int64_t kHugePage = 2 << 20;
 constexpr int64_t kSmallPage = 4096;
 constexpr int64_t kBytesPerThread = 64 << 20;  // a thread is worth starting for this much
 
-// Writes one byte of every small page: where the system gave huge pages, the first write brings 2 MiB.
-void TouchAll(char* data, int64_t bytes) {
+constexpr auto kReportEvery = std::chrono::seconds(1);
+
+// Reports from a thread of its own, since both the touching and the registering block, until it is destroyed. Memory
+// that is there within the first interval is never reported.
+class Reporter {
+ public:
+  Reporter(int64_t bytes, AllocationProgress progress)
+      : thread_([this, bytes, progress] {
+          std::unique_lock lock(mutex_);
+          while (!ended_.wait_for(lock, kReportEvery, [&] { return end_; })) {
+            progress(ready_.load(std::memory_order_relaxed), bytes);
+          }
+        }) {}
+  ~Reporter() {
+    {
+      const std::lock_guard lock(mutex_);
+      end_ = true;
+    }
+    ended_.notify_one();
+    thread_.join();
+  }
+  std::atomic<int64_t>& ready() { return ready_; }
+
+ private:
+  std::atomic<int64_t> ready_ = 0;
+  std::mutex mutex_;  // guards end_
+  std::condition_variable ended_;
+  bool end_ = false;
+  std::thread thread_;  // last: it uses the others
+};
+
+// Writes one byte of every small page: where the system gave huge pages, the first write brings 2 MiB. `ready` counts
+// the bytes.
+void TouchAll(char* data, int64_t bytes, std::atomic<int64_t>& ready) {
   const int64_t most = std::max<int64_t>(std::thread::hardware_concurrency(), 1);
   const int64_t threads = std::clamp<int64_t>(bytes / kBytesPerThread, 1, most);
   const int64_t slice = RoundUp(CeilDiv(bytes, threads), kHugePage);
   std::vector<std::thread> workers;
   for (int64_t begin = 0; begin < bytes; begin += slice) {
-    workers.emplace_back([=] {
+    workers.emplace_back([=, &ready] {
       const int64_t end = std::min(bytes, begin + slice);
-      for (int64_t at = begin; at < end; at += kSmallPage) {
-        *static_cast<volatile char*>(data + at) = 0;
+      for (int64_t huge = begin; huge < end; huge += kHugePage) {
+        const int64_t huge_end = std::min(end, huge + kHugePage);
+        for (int64_t at = huge; at < huge_end; at += kSmallPage) {
+          *static_cast<volatile char*>(data + at) = 0;
+        }
+        ready.fetch_add(huge_end - huge, std::memory_order_relaxed);
       }
     });
   }
@@ -55,7 +95,7 @@ int64_t MappedBytes(int64_t bytes) {
 
 }  // namespace
 
-absl::StatusOr<void*> AllocatePinned(int64_t bytes) {
+absl::StatusOr<void*> AllocatePinned(int64_t bytes, AllocationProgress progress) {
   const int64_t size = MappedBytes(bytes);
   char* data = MapAligned(size);
   if (data == nullptr) {
@@ -64,7 +104,8 @@ absl::StatusOr<void*> AllocatePinned(int64_t bytes) {
   }
   // Advice: where the system has no huge pages, small ones serve.
   if (size >= kHugePage) madvise(data, static_cast<size_t>(size), MADV_HUGEPAGE);
-  TouchAll(data, size);
+  Reporter reporter(size, progress);
+  TouchAll(data, size, reporter.ready());
   const cudaError_t error = cudaHostRegister(data, static_cast<size_t>(size),
                                              cudaHostRegisterPortable | cudaHostRegisterMapped);
   if (error != cudaSuccess) {

@@ -21,15 +21,15 @@ constexpr int kBatch = 8;  // keys in flight a thread; divides the tokens of a p
 template <typename T>
 class Bounds {
  public:
-  static constexpr int kChannels = 16 / sizeof(T);
+  static constexpr int kChannels = kPieceElements<T>;
 
   __device__ void Open(const uint4& key) {
-    Unpack(key, max_);
-    Unpack(key, min_);
+    UnpackPiece<T>(key, max_);
+    UnpackPiece<T>(key, min_);
   }
   __device__ void Extend(const uint4& key) {
     float k[kChannels];
-    Unpack(key, k);
+    UnpackPiece<T>(key, k);
 #pragma unroll
     for (int c = 0; c < kChannels; ++c) {
       if (k[c] > max_[c]) max_[c] = k[c];
@@ -37,8 +37,8 @@ class Bounds {
     }
   }
   __device__ void Load(const char* max, const char* min) {
-    Unpack(*reinterpret_cast<const uint4*>(max), max_);
-    Unpack(*reinterpret_cast<const uint4*>(min), min_);
+    UnpackPiece<T>(*reinterpret_cast<const uint4*>(max), max_);
+    UnpackPiece<T>(*reinterpret_cast<const uint4*>(min), min_);
   }
   __device__ void Store(char* max, char* min) const {
     *reinterpret_cast<uint4*>(max) = Pack(max_);
@@ -46,18 +46,6 @@ class Bounds {
   }
 
  private:
-  static __device__ void Unpack(const uint4& from, float (&to)[kChannels]) {
-    const uint32_t words[4] = {from.x, from.y, from.z, from.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if constexpr (sizeof(T) == 4) {
-        to[i] = __uint_as_float(words[i]);
-      } else {
-        to[2 * i] = LowBf16(words[i]);
-        to[2 * i + 1] = HighBf16(words[i]);
-      }
-    }
-  }
   static __device__ uint4 Pack(const float (&from)[kChannels]) {
     uint32_t words[4];
 #pragma unroll

@@ -1,281 +1,454 @@
-// The last step of a pass: logits become a token a row, and log-probabilities where asked.
+// The last step of a pass: logits become a token a row, and log-probabilities where asked. The twin of
+// kernels/cpu/sample.cc: equal logits give equal tokens (weight_table.cuh says how closely sums agree).
 //
-// One block a row; a row of 151,936 logits is 600 KB, out of the L2 by one SM some 7 us a walk. A greedy row takes one
-// walk. A drawn row takes three: maximum, weights with their histogram, the greatest of them into a list; top_k, top_p
-// and the draw itself then end in the list, unless the row is flat (row_select.cuh). Weights are exp((x - max) /
-// temperature); their masses are counted in units of 2^-40, integers, so that a row gives the same token on every run.
-// The CPU twin adds doubles: sums differ by about 1e-10 of the mass, and a draw differs with about that probability.
-#include <cmath>
+// Three kernels, each over all rows, which split a row over CTAs of 8,192 logits; what a row needs at the end of each
+// is done by the CTA that arrives last:
+//   ScanRows      maximum and its index; statistics for log-probabilities. A greedy row is done after it.
+//   CountWeights  weights into buckets; last, which buckets an answer may lie in.
+//   DrawTokens    the tokens of those buckets, listed; last, top_k, top_p, min_p and the draw, from buckets and list.
+// Rows that have their token already cost the later kernels one load. With top_k the first kernel also leaves a bound
+// that so many logits reach, and few more: CountWeights passes over all others.
+//
+// Floors, 32 rows of 151,936: 19.4 MB a pass, in L2 when the logits have just been computed: about 5 us a kernel. Two
+// atomics on shared memory an element, where all are counted, are another 10 us. A greedy row alone: 19 CTAs, one
+// latency and the arrival, 3 us.
+#include <algorithm>
 
-#include "common/random.h"
+#include "common/check.h"
+#include "common/math.h"
+#include "kernels/cuda/arrival.cuh"
 #include "kernels/cuda/families.h"
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/row_select.cuh"
+#include "kernels/cuda/row_logprobs.cuh"
+#include "kernels/cuda/row_math.cuh"
+#include "kernels/cuda/sample_row.cuh"
+#include "kernels/cuda/weight_select.cuh"
+#include "kernels/cuda/weight_table.cuh"
 
 namespace spin::cuda {
 namespace {
 
-using WeightDigits = KeyDigits<18, 7>;  // of a float in (0, 1]: 13 bits, 11, 7
-using LogitDigits = KeyDigits<20, 9>;   // of an ordered float: 12 bits, 11, 9
+constexpr float kLeastMinP = 0x1p-126f;  // below, min_p excludes nothing that has weight
+constexpr float kMargin =
+    1e-3f;  // of x / temperature: far wider than exp and its inverse can be wrong
+constexpr int32_t kListInShared = 4096;  // entries; longer lists are read from L2
+constexpr int32_t kMaxWarpKeys = kMaxChunks * kRowWarps;
 
-constexpr float kMassUnits = 0x1p40f;
+union ScanShared {
+  RawShared raw;
+  float staged[kChunk];
+  uint4 warp_keys[kMaxWarpKeys / 4];
+};
 
-__device__ __forceinline__ uint64_t MassOf(float weight) {
-  return static_cast<uint64_t>(__float2ull_rn(weight * kMassUnits));
+union CountShared {
+  float staged[kChunk];
+  struct {
+    uint32_t count[kTableSize];
+    uint32_t low[kTableSize];
+  } bins;
+};
+
+struct PlanShared {
+  WeightTable::Shared table;
+  uint32_t needed[kTableSize / 32];
+};
+
+union DrawShared {
+  struct {
+    float staged[kChunk];
+    uint32_t needed[kTableSize / 32];
+  } chunk;
+  struct {
+    WeightTable::Shared table;
+    WeightSelect::Shared select;
+    uint64_t list[kListInShared];
+  } row;
+};
+
+constexpr size_t kCountBytes = std::max(sizeof(CountShared), sizeof(PlanShared));
+
+// ---- A row's end -------------------------------------------------------------------------------------------------
+
+// One thread.
+__device__ void Finish(const SampleParams& p, const SampleRow& row, int32_t place, int32_t token,
+                       const RowState& state) {
+  SampledToken& out = p.out[place];
+  out.token = token;
+  if (row.settings.num_logprobs >= 0) {
+    out.logprob = LogprobOf(row.logits[token], state.raw_max, state.raw_log_sum);
+  } else {
+    out.logprob = 0;
+    out.num_top = 0;
+  }
+  if (row.history != nullptr) ++row.history[token];
+  p.decode.position[row.row] = row.settings.prompt_tokens + row.generated;
+  p.decode.token[row.row] = token;
 }
 
-// Orders as the logit does; 0 for NaN, which takes no part.
-__device__ __forceinline__ uint32_t LogitKey(float x) {
-  if (isnan(x)) return 0;
-  const uint32_t bits = __float_as_uint(x + 0.0f);
-  return (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
-}
+// ---- ScanRows ----------------------------------------------------------------------------------------------------
 
-// Greatest logit; -infinity when there is none. NaN is none.
-__device__ float RowMaximum(const float* x, int32_t n, RowShared& s) {
-  float max = -INFINITY;
-  for (int32_t i = threadIdx.x; i < n; i += kRowThreads) max = fmaxf(max, x[i]);
-  return RowMaxOf(max, s);
-}
-
-// Lowest index of the greatest logit; 0 when all are NaN.
-__device__ int32_t RowArgMax(const float* x, int32_t n, RowShared& s) {
-  float best = -INFINITY;
-  int32_t at = n;
+// A logit that at least `k` of the row reach: the k-th greatest of the warps' maxima; -infinity when there are fewer.
+// All threads.
+__device__ float ReachedBy(int32_t k, int32_t chunks, const RowState& state, uint4* warp_keys) {
+  __shared__ float reached;
+  const int32_t n = chunks * kRowWarps;
+  if (k > n) return kNegInf;
+  auto* keys = reinterpret_cast<uint32_t*>(warp_keys);
+  if (threadIdx.x == 0) reached = kNegInf;
+  __syncthreads();
   for (int32_t i = threadIdx.x; i < n; i += kRowThreads) {
-    if (x[i] > best || (x[i] == best && at == n)) {
-      best = x[i];
-      at = i;
-    }
+    keys[i] = __ldcg(&state.part[i / kRowWarps].warp_keys[i % kRowWarps]);
   }
-  const float max = RowMaxOf(best, s);
-  int32_t lowest = best == max ? at : n;
-#pragma unroll
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
-    lowest = min(lowest, __shfl_xor_sync(kAllLanes, lowest, offset));
-  }
-  __syncthreads();
-  if (threadIdx.x == 0) s.index = n;
-  __syncthreads();
-  if (threadIdx.x % kWarp == 0) atomicMin(&s.index, lowest);
-  __syncthreads();
-  const int32_t index = s.index;
-  __syncthreads();
-  return index == n ? 0 : index;
-}
-
-// The `num` greatest logits into out->top_*, most probable first, ties by lower id.
-__device__ void TopLogits(const float* x, int32_t n, int32_t num, float max, double log_sum,
-                          SampledToken* out, RowShared& s) {
-  __shared__ uint32_t keys[kMaxLogprobs];
-  __shared__ int32_t ids[kMaxLogprobs];
-  __shared__ int32_t size;
-  const auto key_of = [&](int32_t i) { return LogitKey(x[i]); };
-  const auto no_mass = [](uint32_t) { return uint64_t{0}; };
-  FillHistogram(s.first, n, key_of, no_mass,
-                [](uint32_t key) { return static_cast<int32_t>(key >> LogitDigits::kHigh); });
-  ListGreatest<LogitDigits>(n, key_of, s);
-  const RowCut cut = FindCut<LogitDigits>(n, static_cast<uint32_t>(num), 0, key_of, no_mass, s);
-  if (threadIdx.x == 0) size = 0;
   __syncthreads();
   for (int32_t i = threadIdx.x; i < n; i += kRowThreads) {
-    const uint32_t key = LogitKey(x[i]);
-    if (key <= cut.key) continue;
-    const int32_t place = atomicAdd(&size, 1);
-    keys[place] = key;
-    ids[place] = i;
-  }
-  for (uint32_t rank = 1; rank <= cut.needed; ++rank) {
-    const int32_t id = FindNth<LogitDigits>(n, cut.key, rank, key_of, s);
-    if (threadIdx.x == 0 && id >= 0) {
-      keys[size] = cut.key;
-      ids[size++] = id;
-    }
-    __syncthreads();
-  }
-  if (threadIdx.x != 0) return;
-  for (int32_t i = 0; i < size; ++i) {  // a selection sort of at most 20
-    int32_t best = i;
-    for (int32_t j = i + 1; j < size; ++j) {
-      if (keys[j] > keys[best] || (keys[j] == keys[best] && ids[j] < ids[best])) best = j;
-    }
-    const uint32_t key = keys[best];
-    const int32_t id = ids[best];
-    keys[best] = keys[i];
-    ids[best] = ids[i];
-    keys[i] = key;
-    ids[i] = id;
-    out->top_token[i] = id;
-    out->top_logprob[i] = static_cast<float>(static_cast<double>(x[id]) - max - log_sum);
-  }
-  out->num_top = size;
-}
-
-// Log-softmax of a row at `token` (< 0: nowhere yet) and at its best tokens. Returns max + log of the sum.
-__device__ double Logprobs(const float* x, int32_t n, int32_t num_top, SampledToken* out,
-                           RowShared& s) {
-  const float max = RowMaximum(x, n, s);
-  double sum = 0;
-  for (int32_t i = threadIdx.x; i < n; i += kRowThreads) {
-    if (!isnan(x[i])) sum += static_cast<double>(expf(x[i] - max));
-  }
-  const double log_sum = log(RowSumOf(sum, s.doubles));
-  if (num_top > 0) {
-    TopLogits(x, n, min(num_top, n), max, log_sum, out, s);
-  } else if (threadIdx.x == 0) {
-    out->num_top = 0;
-  }
-  return static_cast<double>(max) + log_sum;
-}
-
-__device__ bool HasPenalties(const SamplingRow& r) {
-  return r.presence_penalty != 0 || r.frequency_penalty != 0 || r.repetition_penalty != 1;
-}
-
-// Ban, bias and penalties, in place.
-__device__ void Adjust(const SamplingRow& r, const uint32_t* history, int32_t generated, int32_t n,
-                       float* x) {
-  if (generated < r.min_tokens) {
-    for (int32_t i = threadIdx.x; i < r.num_stop_tokens; i += kRowThreads) {
-      x[r.stop_tokens[i]] = -INFINITY;
-    }
-  }
-  __syncthreads();
-  for (int32_t i = threadIdx.x; i < r.num_bias; i += kRowThreads) {
-    SPIN_DEVICE_CHECK(r.bias_token[i] >= 0 && r.bias_token[i] < n);
-    atomicAdd(x + r.bias_token[i], r.bias[i]);
-  }
-  __syncthreads();
-  if (!HasPenalties(r)) return;
-  for (int32_t i = threadIdx.x; i < n; i += kRowThreads) {
-    const uint32_t seen = history[i];
-    if (seen == 0) continue;
-    float value = x[i];
-    if (r.repetition_penalty != 1) {
-      value = value > 0 ? __fdiv_rn(value, r.repetition_penalty)
-                        : __fmul_rn(value, r.repetition_penalty);
-    }
-    const uint32_t times = seen & 0x7fffffff;
-    if (times != 0) {
-      value = __fsub_rn(value, r.presence_penalty);
-      value = __fsub_rn(value, __fmul_rn(r.frequency_penalty, static_cast<float>(times)));
-    }
-    x[i] = value;
-  }
-  __syncthreads();
-}
-
-// One draw, cut to a prefix of the descending order: the top_k first, of these the fewest whose share reaches top_p, of
-// these those at least min_p times as probable as the first. `weights` [n] is scratch, and may be `x` itself.
-__device__ int32_t Draw(const SamplingRow& r, const float* x, int32_t n, uint64_t generated,
-                        float* weights, RowShared& s) {
-  const float max = RowMaximum(x, n, s);
-  if (!isfinite(max)) return RowArgMax(x, n, s);
-  const auto mass_of = [](uint32_t key) { return MassOf(__uint_as_float(key)); };
-  ClearHistogram(s.first);
+    const uint32_t key = keys[i];
+    int32_t above = 0, through = 0;
 #pragma unroll 4
-  for (int32_t i = threadIdx.x; i < n; i += kRowThreads) {
-    const float z = (x[i] - max) / r.temperature;
-    const float w = z > -86.6f ? expf(z) : 0.0f;  // NaN weighs nothing
-    weights[i] = w;
-    if (w > 0)
-      s.first.Add(static_cast<int32_t>(__float_as_uint(w) >> WeightDigits::kHigh), MassOf(w));
-  }
-  const auto key_of = [&](int32_t i) { return __float_as_uint(weights[i]); };
-  ListGreatest<WeightDigits>(n, key_of, s);
-  uint64_t total = 0;
-  for (int b = threadIdx.x; b < kMaxBuckets; b += kRowThreads) total += s.first.Mass(b);
-  total = RowSumOf(total, s.warp_mass);
-  const auto share = [](double part, uint64_t mass) {
-    const double units = ceil(part * static_cast<double>(mass));
-    return units < 1 ? uint64_t{1} : static_cast<uint64_t>(units);
-  };
-  const auto find = [&](uint32_t count, uint64_t mass) {
-    return FindCut<WeightDigits>(n, count, mass, key_of, mass_of, s);
-  };
-  uint64_t mass = total;
-  if (r.top_k > 0 && r.top_k < n) mass = find(static_cast<uint32_t>(r.top_k), 0).mass;
-  if (r.top_p < 1) mass = min(mass, find(0, share(r.top_p, mass)).mass);
-  if (r.min_p > 0) {
-    uint64_t above = 0;
-    for (int32_t i = threadIdx.x; i < n; i += kRowThreads) {
-      if (weights[i] >= r.min_p) above += MassOf(weights[i]);
+    for (int32_t j = 0; j < n / 4; ++j) {
+      const uint4 other = warp_keys[j];
+      above += (other.x > key) + (other.y > key) + (other.z > key) + (other.w > key);
+      through += (other.x >= key) + (other.y >= key) + (other.z >= key) + (other.w >= key);
     }
-    mass = min(mass, RowSumOf(above, s.warp_mass));
+    if (above < k && k <= through && key != 0) reached = FloatOf(key);
   }
-  const float u = UniformOpenClosed(Philox(r.seed, generated, 0)[0]);
-  const RowCut cut = find(0, share(u, mass));
-  return FindNth<WeightDigits>(n, cut.key, cut.needed, key_of, s);
+  __syncthreads();
+  return reached;
 }
 
-__global__ void __launch_bounds__(kRowThreads, 1)
-    SampleKernel(const __grid_constant__ SampleParams p) {
-  extern __shared__ __align__(16) unsigned char dynamic[];
-  RowShared& s = *reinterpret_cast<RowShared*>(dynamic);
-  WaitForPredecessors();
-  const auto place = static_cast<int32_t>(blockIdx.x);
-  if (place >= *p.decode.num_rows) return;
-  const int32_t row = p.decode.rows[place];
-  const SamplingRow& r = p.sampling[row];
-  const float* x = p.logits + int64_t{place} * p.vocab;
-  uint32_t* history = p.history == nullptr ? nullptr : p.history + int64_t{row} * p.vocab;
-  const int32_t position = p.decode.position[row] + 1;
-  const int32_t generated = position - r.prompt_tokens;
-  SPIN_DEVICE_CHECK(generated >= 0);
-  SampledToken* out = p.out + place;
-
-  double normaliser = 0;
-  if (r.num_logprobs >= 0) normaliser = Logprobs(x, p.vocab, r.num_logprobs, out, s);
-  const bool adjusts =
-      (generated < r.min_tokens && r.num_stop_tokens > 0) || r.num_bias > 0 || HasPenalties(r);
-  const float* adjusted = x;
-  float* copy = p.adjusted + int64_t{place} * p.vocab;
-  if (adjusts) {
-    for (int32_t i = threadIdx.x; i < p.vocab; i += kRowThreads) copy[i] = x[i];
+// From the chunks' maxima to the row's: the token of a greedy row, and of one without a distribution to draw from.
+__device__ void EndScan(const SampleParams& p, int32_t place, int32_t chunks, ScanShared& shared,
+                        RowState& state) {
+  const SampleRow row(p, place);  // again, rather than kept in registers
+  const SamplingRow& s = row.settings;
+  if (s.num_logprobs >= 0) {
+    RowStatistics(state, chunks, s.num_logprobs, shared.raw, p.out + place);
     __syncthreads();
-    Adjust(r, history, generated, p.vocab, copy);
-    adjusted = copy;
   }
-  const int32_t token = r.temperature > 0
-                            ? Draw(r, adjusted, p.vocab, static_cast<uint64_t>(generated), copy, s)
-                            : RowArgMax(adjusted, p.vocab, s);
-  if (threadIdx.x != 0) return;
-  out->token = token;
-  out->logprob =
-      r.num_logprobs >= 0 ? static_cast<float>(static_cast<double>(x[token]) - normaliser) : 0.0f;
-  if (r.num_logprobs < 0) out->num_top = 0;
-  if (HasPenalties(r)) ++history[token];
-  p.decode.token[row] = token;
-  p.decode.position[row] = position;
+  float reached = kNegInf;
+  if (row.draws() && s.top_k > 0 && Divisor(s.temperature).ordinary()) {
+    reached = ReachedBy(s.top_k, chunks, state, shared.warp_keys);
+  }
+  if (threadIdx.x >= kWarp) return;
+  uint64_t best = 0;
+  for (auto c = static_cast<int32_t>(threadIdx.x); c < chunks; c += kWarp) {
+    const unsigned long long part =
+        __ldcg(reinterpret_cast<const unsigned long long*>(&state.part[c].best));
+    best = max(best, uint64_t{part});
+  }
+  best = WarpMax64(best);
+  if (threadIdx.x > 0) return;
+  const float max = MaxOf(best);
+  const bool drawing = row.draws() && isfinite(max);
+  state.drawing = drawing ? 1 : 0;
+  state.max = max;
+  // Weights are the order: a logit below `reached` that weighs the same as it is not left out.
+  state.count_from = reached - max - s.temperature * kMargin;
+  state.listed = 0;
+  if (!drawing) Finish(p, row, place, IndexOf(best), state);
 }
 
-__global__ void __launch_bounds__(kRowThreads, 1)
-    TokenLogprobsKernel(const __grid_constant__ TokenLogprobsParams p) {
-  extern __shared__ __align__(16) unsigned char dynamic[];
-  RowShared& s = *reinterpret_cast<RowShared*>(dynamic);
+__global__ void __launch_bounds__(kRowThreads, 2)
+    ScanRows(SampleParams p, SampleScratch scratch, int32_t first_place) {
+  __shared__ ScanShared shared;
   WaitForPredecessors();
-  const float* x = p.logits + int64_t{blockIdx.x} * p.vocab;
-  SampledToken* out = p.out + blockIdx.x;
-  const double normaliser = Logprobs(x, p.vocab, p.num_top, out, s);
-  if (threadIdx.x != 0) return;
-  const int32_t target = p.target[blockIdx.x];
+  AllowSuccessors();
+  const auto slot = static_cast<int32_t>(blockIdx.y);
+  const int32_t place = first_place + slot;
+  if (place >= NumRows(p.decode)) return;
+  const SampleRow row(p, place);
+  const SamplingRow& s = row.settings;
+  RowState& state = scratch.State(slot);
+  const auto chunk = static_cast<int32_t>(blockIdx.x);
+  const auto chunks = static_cast<int32_t>(gridDim.x);
+  const int32_t begin = chunk * kChunk;
+  if (s.num_logprobs >= 0) {
+    SPIN_DEVICE_CHECK(s.num_logprobs <= kMaxLogprobs);
+    RawStatistics(row.logits, p.vocab, begin, s.num_logprobs, shared.raw, state.part[chunk],
+                  state.top + chunk * s.num_logprobs);
+  }
+  float x[kElements];
+  LoadLogits(row.logits, p.vocab, begin, x);
+  Adjust(row, begin, shared.staged, x);
+  const uint64_t of_warp = WarpMax64(BestOf(x, begin));
+  if (threadIdx.x % kWarp == 0) {
+    state.part[chunk].warp_keys[threadIdx.x / kWarp] = static_cast<uint32_t>(of_warp >> 32);
+  }
+  const uint64_t best = BlockMax(of_warp);
+  if (threadIdx.x == 0) state.part[chunk].best = best;
+  if (row.draws()) {
+    for (int i = chunk * kRowThreads + threadIdx.x; i < kTableSize; i += chunks * kRowThreads) {
+      state.table[i] = 0;
+    }
+  }
+  if (!LastToArrive(scratch.tickets + slot, 1, gridDim.x)) return;
+  EndScan(p, place, chunks, shared, state);
+}
+
+// ---- CountWeights ------------------------------------------------------------------------------------------------
+
+// The buckets that some answer lies in. Cuts within a bucket are not known before its tokens are: until then a mass is
+// an interval [least, most], and so is what follows from it.
+__device__ void Plan(const SampleRow& row, PlanShared& shared, RowState& state) {
+  for (unsigned i = threadIdx.x; i < kTableSize / 32; i += kRowThreads) shared.needed[i] = 0;
+  WeightTable table(state.table, shared.table);
+  const SamplingRow& s = row.settings;
+  int32_t first = kTableSize, last = 0;
+  const auto need = [&](int32_t from, int32_t to) {
+    for (int32_t b = from + static_cast<int32_t>(threadIdx.x); b <= to; b += kRowThreads) {
+      atomicOr(shared.needed + b / 32, 1u << (b % 32));
+    }
+    first = min(first, from);
+    last = max(last, to);
+  };
+  uint64_t least = table.mass(), most = table.mass();
+  const auto top_k = static_cast<uint32_t>(s.top_k);
+  if (s.top_k > 0 && top_k < table.count()) {
+    const Place place = table.OfRank(top_k);
+    least = place.before.sum;
+    most = place.before.sum + place.own.sum;
+    need(place.bucket, place.bucket);
+  }
+  if (s.top_p < 1) {
+    const Place from = table.OfMass(TargetOf(s.top_p, least));
+    const Place to = table.OfMass(TargetOf(s.top_p, most));
+    least = min(least, from.before.sum);
+    most = min(most, to.before.sum + to.own.sum);
+    need(from.bucket, to.bucket);
+  }
+  if (s.min_p >= kLeastMinP) {
+    const Place place = table.OfBucket(BucketOf(__float_as_uint(fminf(s.min_p, 1.0f))));
+    least = min(least, place.before.sum);
+    most = min(most, place.before.sum + place.own.sum);
+    need(place.bucket, place.bucket);
+  }
+  const float u = row.Uniform();
+  need(table.OfMass(TargetOf(u, least)).bucket, table.OfMass(TargetOf(u, most)).bucket);
+  __syncthreads();
+  for (unsigned i = threadIdx.x; i < kTableSize / 32; i += kRowThreads) {
+    state.needed[i] = shared.needed[i];
+  }
+  if (threadIdx.x > 0) return;
+  // Where x - max lies for weights of [first, last].
+  const auto least_bits = static_cast<uint32_t>(kTopBucketBits - last) << kBucketShift;
+  const auto most_bits = static_cast<uint32_t>(kTopBucketBits - first + 1) << kBucketShift;
+  const bool ordinary = Divisor(s.temperature).ordinary() && last < kTopBucketBits - 32;
+  state.least = ordinary ? s.temperature * (logf(__uint_as_float(least_bits)) - kMargin) : kNegInf;
+  state.most = ordinary ? s.temperature * (logf(__uint_as_float(most_bits)) + kMargin) : -kNegInf;
+}
+
+__global__ void __launch_bounds__(kRowThreads, 2)
+    CountWeights(SampleParams p, SampleScratch scratch, int32_t first_place) {
+  extern __shared__ __align__(16) char memory[];
+  auto& shared = *reinterpret_cast<CountShared*>(memory);
+  WaitForPredecessors();
+  AllowSuccessors();
+  const auto slot = static_cast<int32_t>(blockIdx.y);
+  const int32_t place = first_place + slot;
+  if (place >= NumRows(p.decode)) return;
+  RowState& state = scratch.State(slot);
+  if (state.drawing == 0) return;
+  const SampleRow row(p, place);
+  const int32_t begin = static_cast<int32_t>(blockIdx.x) * kChunk;
+  float x[kElements];
+  LoadLogits(row.logits, p.vocab, begin, x);
+  Adjust(row, begin, shared.staged, x);
+  for (int i = threadIdx.x; i < kTableSize; i += kRowThreads) {
+    shared.bins.count[i] = 0;
+    shared.bins.low[i] = 0;
+  }
+  __syncthreads();
+  const float max = state.max, count_from = state.count_from;
+  const Divisor temperature(row.settings.temperature);
+#pragma unroll
+  for (int k = 0; k < kElements; ++k) {
+    const float below = x[k] - max;
+    const bool counts = below >= count_from;
+    if (!__any_sync(kAllLanes, counts)) continue;
+    const float weight = counts ? ExpNonPositive(temperature.Divide(below)) : 0.0f;
+    const uint32_t bits = __float_as_uint(weight);
+    const uint32_t low = bits & ((1u << kBucketShift) - 1);
+    AddToBin(weight > 0 ? BucketOf(bits) : -1, low, shared.bins.count, shared.bins.low);
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < kTableSize; i += kRowThreads) {
+    const uint32_t count = shared.bins.count[i];
+    if (count == 0) continue;
+    atomicAdd(reinterpret_cast<unsigned long long*>(state.table) + i,
+              static_cast<unsigned long long>(PackEntry(count, shared.bins.low[i])));
+  }
+  if (!LastToArrive(scratch.tickets + slot, 1, gridDim.x)) return;
+  Plan(row, *reinterpret_cast<PlanShared*>(memory), state);
+}
+
+// ---- DrawTokens --------------------------------------------------------------------------------------------------
+
+// Appends the thread's entries that have weight bits; a warp takes its room at once.
+__device__ __forceinline__ void Append(const uint32_t (&bits)[kElements], int32_t begin,
+                                       uint32_t* size, uint64_t* list) {
+  const unsigned lane = threadIdx.x % kWarp;
+  uint32_t own = 0;
+#pragma unroll
+  for (int k = 0; k < kElements; ++k) own += bits[k] != 0 ? 1 : 0;
+  uint32_t through = own;
+#pragma unroll
+  for (int offset = 1; offset < kWarp; offset *= 2) {
+    const uint32_t other = __shfl_up_sync(kAllLanes, through, offset);
+    if (lane >= offset) through += other;
+  }
+  const uint32_t total = __shfl_sync(kAllLanes, through, kWarp - 1);
+  if (total == 0) return;
+  uint32_t at = lane == 0 ? atomicAdd(size, total) : 0;
+  at = __shfl_sync(kAllLanes, at, 0) + through - own;
+#pragma unroll
+  for (int k = 0; k < kElements; ++k) {
+    if (bits[k] == 0) continue;
+    list[at++] = (uint64_t{bits[k]} << 32) | static_cast<uint32_t>(begin + OffsetOf(k));
+  }
+}
+
+// One draw from softmax(x / temperature), cut to a prefix of the descending order: the top_k first, of these the fewest
+// whose share reaches top_p (at least one), of these those at least min_p times as probable as the first.
+__device__ int32_t Draw(const SampleRow& row, WeightTable& table, WeightSelect& select) {
+  const SamplingRow& s = row.settings;
+  uint64_t mass = table.mass();
+  const auto top_k = static_cast<uint32_t>(s.top_k);
+  if (s.top_k > 0 && top_k < table.count()) {
+    mass = select.UpToRank(table.OfRank(top_k), top_k).mass;
+  }
+  if (s.top_p < 1) {
+    const uint64_t target = TargetOf(s.top_p, mass);
+    mass = min(mass, select.UpToMass(table.OfMass(target), target).mass);
+  }
+  if (s.min_p >= kLeastMinP) {
+    const Place place = table.OfBucket(BucketOf(__float_as_uint(fminf(s.min_p, 1.0f))));
+    mass = min(mass, select.MassFrom(place, __float_as_uint(s.min_p)));
+  }
+  const uint64_t target = TargetOf(row.Uniform(), mass);
+  return select.LastToken(select.UpToMass(table.OfMass(target), target));
+}
+
+// Lists what the chunk has of the needed buckets.
+__device__ void ListChunk(const SampleRow& row, int32_t begin, DrawShared& shared, RowState& state,
+                          uint64_t* list) {
+  float x[kElements];
+  LoadLogits(row.logits, row.vocab, begin, x);
+  uint32_t* needed = shared.chunk.needed;
+  if (threadIdx.x < kTableSize / 32) needed[threadIdx.x] = state.needed[threadIdx.x];
+  Adjust(row, begin, shared.chunk.staged, x);
+  __syncthreads();
+  const float max = state.max, least = state.least, most = state.most;
+  const Divisor temperature(row.settings.temperature);
+  uint32_t listed[kElements];
+#pragma unroll
+  for (int k = 0; k < kElements; ++k) {
+    const float below = x[k] - max;
+    listed[k] = 0;
+    if (!(below >= least && below <= most)) continue;
+    const float weight = ExpNonPositive(temperature.Divide(below));
+    if (!(weight > 0)) continue;
+    const int32_t bucket = BucketOf(__float_as_uint(weight));
+    if ((needed[bucket / 32] >> (bucket % 32) & 1) != 0) listed[k] = __float_as_uint(weight);
+  }
+  Append(listed, begin, &state.listed, list);
+}
+
+__global__ void __launch_bounds__(kRowThreads, 2)
+    DrawTokens(SampleParams p, SampleScratch scratch, int32_t first_place) {
+  extern __shared__ __align__(16) char memory[];
+  auto& shared = *reinterpret_cast<DrawShared*>(memory);
+  WaitForPredecessors();
+  AllowSuccessors();
+  const auto slot = static_cast<int32_t>(blockIdx.y);
+  const int32_t place = first_place + slot;
+  if (place >= NumRows(p.decode)) return;
+  RowState& state = scratch.State(slot);
+  if (state.drawing == 0) return;
+  const SampleRow row(p, place);
+  uint64_t* listed = scratch.List(slot);
+  ListChunk(row, static_cast<int32_t>(blockIdx.x) * kChunk, shared, state, listed);
+  if (!LastToArrive(scratch.tickets + slot, 1, gridDim.x)) return;
+  WeightList list = {listed, static_cast<int32_t>(__ldcg(&state.listed))};
+  if (list.size <= kListInShared) {
+    for (int32_t i = threadIdx.x; i < list.size; i += kRowThreads) {
+      shared.row.list[i] = __ldcg(reinterpret_cast<const unsigned long long*>(listed) + i);
+    }
+    list.entry = shared.row.list;
+  }
+  WeightTable table(state.table, shared.row.table);
+  WeightSelect select(list, shared.row.select);
+  const int32_t token = Draw(row, table, select);
+  if (threadIdx.x == 0) Finish(p, row, place, token, state);
+}
+
+// ---- TokenLogprobs -----------------------------------------------------------------------------------------------
+
+__global__ void __launch_bounds__(kRowThreads, 2)
+    TargetLogprobs(TokenLogprobsParams p, SampleScratch scratch, int32_t first_row) {
+  __shared__ RawShared shared;
+  WaitForPredecessors();
+  AllowSuccessors();
+  const auto slot = static_cast<int32_t>(blockIdx.y);
+  const int32_t i = first_row + slot;
+  const float* logits = p.logits + int64_t{i} * p.vocab;
+  RowState& state = scratch.State(slot);
+  const auto chunk = static_cast<int32_t>(blockIdx.x);
+  const int32_t begin = chunk * kChunk;
+  RawStatistics(logits, p.vocab, begin, p.num_top, shared, state.part[chunk],
+                state.top + chunk * p.num_top);
+  if (!LastToArrive(scratch.tickets + slot, 1, gridDim.x)) return;
+  SampledToken* out = p.out + i;
+  RowStatistics(state, static_cast<int32_t>(gridDim.x), p.num_top, shared, out);
+  if (threadIdx.x > 0) return;
+  const int32_t target = p.target[i];
   SPIN_DEVICE_CHECK(target >= 0 && target < p.vocab);
   out->token = target;
-  out->logprob = static_cast<float>(static_cast<double>(x[target]) - normaliser);
+  out->logprob = LogprobOf(logits[target], state.raw_max, state.raw_log_sum);
+}
+
+// ---- Launches ----------------------------------------------------------------------------------------------------
+
+// Calls launch(scratch, first, n) for groups of rows that scratch memory has room for, of about equal size.
+template <typename Group>
+void ForEachGroup(const Scratch& scratch, int32_t n, int64_t state_bytes, Group launch) {
+  constexpr int64_t kAlignment = 256;
+  const int64_t stride = RoundUp(state_bytes, kAlignment);
+  const int64_t room = std::min(kScratchBytes / stride, kTickets);
+  SPIN_CHECK_GT(room, 0);
+  const auto groups = static_cast<int32_t>(CeilDiv<int64_t>(n, room));
+  for (int32_t i = 0, first = 0; i < groups; ++i) {
+    const int32_t rows = CeilDiv(n - first, groups - i);
+    launch(SampleScratch{reinterpret_cast<char*>(scratch.partials), stride, scratch.tickets}, first,
+           rows);
+    first += rows;
+  }
+}
+
+unsigned NumChunks(int32_t vocab) {
+  SPIN_CHECK(vocab > 0 && vocab <= 1 << kMaxVocabBits);
+  return static_cast<unsigned>(CeilDiv(vocab, kChunk));
 }
 
 }  // namespace
 
-void Sample(const SampleParams& p, cudaStream_t stream) {
-  if (p.decode.max_batch == 0) return;
-  Launch(SampleKernel, static_cast<unsigned>(p.decode.max_batch), kRowThreads, sizeof(RowShared),
-         stream, p);
+void Sample(const SampleParams& p, const Scratch& scratch, cudaStream_t stream) {
+  const unsigned chunks = NumChunks(p.vocab);
+  const int64_t bytes = int64_t{sizeof(RowState)} + int64_t{p.vocab} * int64_t{sizeof(uint64_t)};
+  ForEachGroup(scratch, p.decode.max_batch, bytes, [&](SampleScratch s, int32_t first, int32_t n) {
+    const auto rows = static_cast<unsigned>(n);
+    const dim3 grid(chunks, rows), block(kRowThreads);
+    Launch(ScanRows, grid, block, 0, stream, p, s, first);
+    Launch(CountWeights, grid, block, kCountBytes, stream, p, s, first);
+    Launch(DrawTokens, grid, block, sizeof(DrawShared), stream, p, s, first);
+  });
 }
 
-void TokenLogprobs(const TokenLogprobsParams& p, cudaStream_t stream) {
-  if (p.n == 0) return;
-  Launch(TokenLogprobsKernel, static_cast<unsigned>(p.n), kRowThreads, sizeof(RowShared), stream,
-         p);
+void TokenLogprobs(const TokenLogprobsParams& p, const Scratch& scratch, cudaStream_t stream) {
+  SPIN_CHECK(p.num_top >= 0 && p.num_top <= kMaxLogprobs);
+  const unsigned chunks = NumChunks(p.vocab);
+  ForEachGroup(scratch, p.n, sizeof(RowState), [&](SampleScratch s, int32_t first, int32_t n) {
+    Launch(TargetLogprobs, dim3(chunks, static_cast<unsigned>(n)), dim3(kRowThreads), 0, stream, p,
+           s, first);
+  });
 }
 
 }  // namespace spin::cuda

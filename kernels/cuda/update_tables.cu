@@ -1,248 +1,180 @@
-// Changes of the tables between steps, in the order of the list.
+// Changes of the tables between steps, as if applied one by one in the order of the list.
 //
-// The host cuts the list. Copies of whole extents and clearing a history are bulk work for the copy engines; everything
-// between two of them is a run, and one launch. A run of 10,000 commands (a 32K-token sequence is admitted) is
-// walked by one block in windows: a directory entry belongs to one thread, by a hash of its place, and each thread
-// walks the window in order and writes the entries that are its own. So two commands for one entry keep their order,
-// and all others run at once. Fills of granted extents follow, a warp a command; a window ends before a command that
-// reads what others of the window write (kSetNumSlots, kBindSlots), so fills never meet those. Two fills of one
-// extent in a window write the same values.
+// Two kinds of commands never meet: those that move extents (or clear histories) name them by id and touch pools alone,
+// all others touch tables alone. So the former go to the copy engines, in their order, and the latter are one launch,
+// in theirs, however the list mixes them (the demotion of one row: thousands of either kind, taking turns).
+//
+// That launch is one block, since a command may depend on any before it; table_writer.cuh says how it takes many at
+// once.
+//
+// An admission of 32K tokens to Qwen3-8B: 7,000 to 10,000 commands, 200 KB over the link (4 us, fetched a window ahead)
+// and at pages of 16 tokens 2.9 MB of fills, for which one multiprocessor's stores take some 40 us. With 1-2 us a
+// window for the barriers about 60 us.
 #include <algorithm>
+#include <cstdlib>
 
+#include "common/check.h"
 #include "kernels/cuda/families.h"
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/numeric.cuh"
+#include "kernels/cuda/table_writer.cuh"
 
 namespace spin::cuda {
 namespace {
 
-using enum TableCommandKind;
+constexpr int kMarkThreads = 256;
 
-constexpr int kThreads = 256;
-constexpr int kWindow = 512;  // commands in shared memory at a time
-
-struct Window {
-  TableCommand commands[kWindow];
-  uint16_t owner[kWindow];  // thread that writes the command's entry
-};
-
-__host__ __device__ constexpr bool ReadsTables(TableCommandKind kind) {
-  return kind == kSetNumSlots || kind == kBindSlots;
-}
-
-__device__ uint16_t OwnerOf(const TableCommand& c) {
-  uint32_t hash = static_cast<uint32_t>(c.kind == kShareSlotExtent ? kSetSlotExtent : c.kind);
-  const bool whole_row = c.kind == kSetPlacement;  // one entry, whatever layer and index say
-  for (const int32_t part : {c.row, whole_row ? 0 : c.layer, whole_row ? 0 : c.index}) {
-    hash = (hash ^ static_cast<uint32_t>(part)) * 0x9E3779B1u;
-    hash ^= hash >> 15;
-  }
-  return static_cast<uint16_t>(hash % kThreads);
-}
-
-// The entry that a plain command writes; null for those that are not plain.
-__device__ int32_t* EntryOf(const KvTables& t, const TableCommand& c) {
-  const int64_t at = t.geometry.DirIndex(c.row, c.layer, c.index);
-  switch (c.kind) {
-    case kSetPlacement:
-      return t.placement + c.row;
-    case kSetSlotExtent:
-    case kShareSlotExtent:
-      return t.slot_dir + at;
-    case kSetHostExtent:
-      return t.host_dir + at;
-    case kSetSummaryExtent:
-      return t.summary_dir + at;
-    case kSetMetaSegment:
-      return t.meta_dir + at;
-    default:
-      return nullptr;
-  }
-}
-
-// Owners, ages or entries of a granted extent become absent.
-__device__ void FillExtent(const KvTables& t, const TableCommand& c, int lane) {
-  if (c.value == kAbsent || (c.kind != kSetSlotExtent && c.kind != kSetMetaSegment)) return;
-  const int32_t pages = t.geometry.pages_per_extent();
-  const int64_t first = t.geometry.PageIndex(c.value, 0, 0);
-  for (int32_t i = lane; i < pages; i += kWarp) {
-    if (c.kind == kSetSlotExtent) {
-      t.slot_owner[first + i] = kAbsent;
-      t.slot_age[first + i] = 0;
-    } else {
-      t.meta[first + i] = kAbsent;
+__global__ void __launch_bounds__(kWindow)
+    ApplyCommands(const TableCommand* commands, int32_t num_commands,
+                  const __grid_constant__ KvTables tables) {
+  __shared__ TableWindow window;
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  // Words of the window at `begin`, as they lie: whole lines over the link.
+  const auto* words = reinterpret_cast<const int32_t*>(commands);
+  int32_t ahead[kCommandWords];
+  const auto fetch = [&](int32_t begin) {
+#pragma unroll
+    for (int k = 0; k < kCommandWords; ++k) {
+      const int64_t i = int64_t{begin} * kCommandWords + k * kWindow + thread;
+      ahead[k] = i < int64_t{num_commands} * kCommandWords ? words[i] : 0;
     }
-  }
-}
-
-// Entry i of a head in a pool that `directory` maps, or null where nothing is mapped.
-template <typename T>
-__device__ T* Find(const KvGeometry& g, T* pool, const int32_t* directory, const TableCommand& c,
-                   int32_t head, int32_t i) {
-  const int32_t e = i / g.extent_pages();
-  if (e >= g.max_extents) return nullptr;
-  const int32_t extent = directory[g.DirIndex(c.row, c.layer, e)];
-  if (extent == kAbsent) return nullptr;
-  return pool + g.PageIndex(extent, head, i % g.extent_pages());
-}
-
-// A smaller budget frees the slots at the end, so that no meta entry names a slot that is gone.
-__device__ void SetNumSlots(const KvTables& t, const TableCommand& c) {
-  const KvGeometry& g = t.geometry;
-  int32_t* num_slots = t.num_slots + int64_t{c.row} * g.num_layers + c.layer;
-  const int32_t before = *num_slots;
-  __syncthreads();
-  if (threadIdx.x == 0) *num_slots = c.value;
-  if (t.placement[c.row] != static_cast<int32_t>(Placement::kTiered)) return;
-  const int32_t freed = before - c.value;
-  for (int32_t i = threadIdx.x; i < freed * g.num_kv_heads; i += kThreads) {
-    const int32_t head = i / freed;
-    const int32_t j = c.value + i % freed;
-    int32_t* owner = Find(g, t.slot_owner, t.slot_dir, c, head, j);
-    if (owner == nullptr || *owner == kAbsent) continue;
-    if (int32_t* meta = Find(g, t.meta, t.meta_dir, c, head, *owner)) *meta = kAbsent;
-    *owner = kAbsent;
-    *Find(g, t.slot_age, t.slot_dir, c, head, j) = 0;
-  }
-}
-
-__device__ void BindSlots(const KvTables& t, const TableCommand& c) {
-  const KvGeometry& g = t.geometry;
-  const int32_t num_slots = t.num_slots[int64_t{c.row} * g.num_layers + c.layer];
-  const int32_t bound = min(num_slots, c.value - c.index);
-  for (int32_t i = threadIdx.x; i < bound * g.num_kv_heads; i += kThreads) {
-    const int32_t head = i / bound;
-    const int32_t j = i % bound;
-    int32_t* owner = Find(g, t.slot_owner, t.slot_dir, c, head, j);
-    int32_t* meta = Find(g, t.meta, t.meta_dir, c, head, c.index + j);
-    SPIN_DEVICE_CHECK(owner != nullptr && meta != nullptr);
-    *owner = c.index + j;
-    *meta = j;
-    *Find(g, t.slot_age, t.slot_dir, c, head, j) = 0;
-  }
-}
-
-// Commands [begin, end) of the window, none of which reads tables.
-__device__ void ApplyPlain(const KvTables& t, const Window& window, int32_t begin, int32_t end) {
-  for (int32_t i = begin; i < end; ++i) {
-    if (window.owner[i] == threadIdx.x) *EntryOf(t, window.commands[i]) = window.commands[i].value;
-  }
-  __syncthreads();
-  for (int32_t i = begin + static_cast<int32_t>(threadIdx.x / kWarp); i < end;
-       i += kThreads / kWarp) {
-    FillExtent(t, window.commands[i], threadIdx.x % kWarp);
-  }
-  __syncthreads();
-}
-
-__global__ void __launch_bounds__(kThreads)
-    ApplyRun(const TableCommand* commands, int32_t count, const __grid_constant__ KvTables tables) {
-  __shared__ Window window;
+  };
+  fetch(0);  // the list is the host's: no kernel before this one writes it
   WaitForPredecessors();
-  for (int32_t at = 0; at < count; at += kWindow) {
-    const int32_t n = min(kWindow, count - at);
-    for (int32_t i = threadIdx.x; i < n; i += kThreads) {
-      window.commands[i] = commands[at + i];
-      window.owner[i] = OwnerOf(window.commands[i]);
-    }
+  AllowSuccessors();
+  TableWriter writer(tables, window);
+  for (int32_t begin = 0; begin < num_commands; begin += kWindow) {
+#pragma unroll
+    for (int k = 0; k < kCommandWords; ++k) window.words[k * kWindow + thread] = ahead[k];
+    fetch(begin + kWindow);
     __syncthreads();
-    for (int32_t begin = 0; begin < n;) {
-      int32_t end = begin;
-      while (end < n && !ReadsTables(window.commands[end].kind)) ++end;
-      if (end > begin) ApplyPlain(tables, window, begin, end);
-      for (; end < n && ReadsTables(window.commands[end].kind); ++end) {
-        const TableCommand& c = window.commands[end];
-        c.kind == kSetNumSlots ? SetNumSlots(tables, c) : BindSlots(tables, c);
-        __syncthreads();
-      }
-      begin = end;
-    }
+    writer.ApplyWindow(min(num_commands - begin, kWindow));  // ends with a barrier
   }
 }
 
-__global__ void __launch_bounds__(kThreads) MarkKernel(MarkPromptParams p) {
+__global__ void __launch_bounds__(kMarkThreads)
+    MarkTokens(const __grid_constant__ MarkPromptParams p) {
+  const int32_t i = static_cast<int32_t>(blockIdx.x) * kMarkThreads + threadIdx.x;
   WaitForPredecessors();
-  const int32_t i = blockIdx.x * kThreads + threadIdx.x;
+  AllowSuccessors();
   if (i >= p.n) return;
-  SPIN_DEVICE_CHECK(p.ids[i] >= 0 && p.ids[i] < p.vocab);
-  uint32_t* entry = p.history + int64_t{p.row} * p.vocab + p.ids[i];
+  const int32_t id = p.ids[i];
+  SPIN_DEVICE_CHECK(id >= 0 && id < p.vocab);
+  uint32_t* entry = p.history + int64_t{p.row} * p.vocab + id;
   if (p.generated) {
     atomicAdd(entry, 1u);
   } else {
-    atomicOr(entry, 1u << 31);
+    atomicOr(entry, uint32_t{1} << 31);
   }
 }
 
-void CopyExtent(void* to, int32_t to_extent, const void* from, int32_t from_extent, int64_t bytes,
-                cudaStream_t stream) {
-  SPIN_CHECK(to_extent >= 0 && from_extent >= 0);
-  char* dst = static_cast<char*>(to) + to_extent * bytes;
-  const char* src = static_cast<const char*>(from) + from_extent * bytes;
-  if (dst == src) return;
-  SPIN_CUDA_CHECK(cudaMemcpyAsync(dst, src, static_cast<size_t>(bytes), cudaMemcpyDefault, stream));
-}
+// Copies of extents, in order; neighbours in both pools that follow each other in the list become one.
+class ExtentCopies {
+ public:
+  explicit ExtentCopies(cudaStream_t stream) : stream_(stream) {}
 
-// Bulk work of one command; false where the command belongs into a run.
-bool ApplyBulk(const UpdateTablesParams& p, const TableCommand& c, cudaStream_t stream) {
-  const KvTables& t = p.tables;
-  const KvGeometry& g = t.geometry;
-  switch (c.kind) {
-    case kCopySlotExtent:
-      CopyExtent(t.slots, c.index, t.slots, c.value, g.extent_bytes(), stream);
-      return true;
-    case kCopyHostExtent:
-      CopyExtent(t.host_pages, c.index, t.host_pages, c.value, g.extent_bytes(), stream);
-      return true;
-    case kCopySummaryExtent:
-      CopyExtent(t.summaries, c.index, t.summaries, c.value, g.summary_extent_bytes(), stream);
-      return true;
-    case kSpillExtent:
-      CopyExtent(t.host_pages, c.index, t.slots, c.value, g.extent_bytes(), stream);
-      return true;
-    case kClearHistory:
-      SPIN_CHECK(p.history != nullptr);
-      SPIN_CUDA_CHECK(cudaMemsetAsync(p.history + int64_t{c.row} * p.vocab, 0,
-                                      static_cast<size_t>(p.vocab) * sizeof(uint32_t), stream));
-      return true;
-    default:
-      return false;
+  void Add(void* to, int32_t to_extent, const void* from, int32_t from_extent, int64_t bytes) {
+    SPIN_CHECK(to_extent >= 0 && from_extent >= 0);
+    if (to == from && to_extent == from_extent) return;
+    if (to == to_ && from == from_ && Extend(to_extent, from_extent)) return;
+    Flush();
+    to_ = to;
+    from_ = from;
+    to_extent_ = to_extent;
+    from_extent_ = from_extent;
+    extents_ = 1;
+    bytes_ = bytes;
   }
-}
+
+  void Flush() {
+    if (extents_ == 0) return;
+    SPIN_CUDA_CHECK(cudaMemcpyAsync(static_cast<char*>(to_) + to_extent_ * bytes_,
+                                    static_cast<const char*>(from_) + from_extent_ * bytes_,
+                                    static_cast<size_t>(extents_ * bytes_), cudaMemcpyDefault,
+                                    stream_));
+    extents_ = 0;
+  }
+
+ private:
+  // One extent more at either end (free lists are handed out in either direction). Source and destination may not
+  // meet: within one pool a copy must not read what the one before it wrote.
+  bool Extend(int32_t to_extent, int32_t from_extent) {
+    if (extents_ == 0) return false;
+    if (to_ == from_ && std::abs(to_extent - from_extent) <= extents_) return false;
+    const bool above = to_extent == to_extent_ + extents_ && from_extent == from_extent_ + extents_;
+    const bool below = to_extent + 1 == to_extent_ && from_extent + 1 == from_extent_;
+    if (!above && !below) return false;
+    to_extent_ = std::min(to_extent_, to_extent);
+    from_extent_ = std::min(from_extent_, from_extent);
+    ++extents_;
+    return true;
+  }
+
+  cudaStream_t stream_;
+  void* to_ = nullptr;
+  const void* from_ = nullptr;
+  int32_t to_extent_ = 0, from_extent_ = 0;  // first of the pending copy
+  int32_t extents_ = 0;
+  int64_t bytes_ = 0;  // an extent
+};
 
 void CheckCommand(const KvGeometry& g, const TableCommand& c) {
   SPIN_CHECK(c.row >= 0 && c.row < g.max_rows && c.layer >= 0 && c.layer < g.num_layers);
-  const bool entry = c.kind == kSetSlotExtent || c.kind == kShareSlotExtent ||
-                     c.kind == kSetHostExtent || c.kind == kSetSummaryExtent ||
-                     c.kind == kSetMetaSegment;
-  if (entry) SPIN_CHECK(c.index >= 0 && c.index < g.max_extents && c.value >= kAbsent);
-  if (c.kind == kSetNumSlots) SPIN_CHECK_GE(c.value, 0);
+  switch (c.kind) {
+    case kSetSlotExtent:
+    case kSetHostExtent:
+    case kSetSummaryExtent:
+    case kSetMetaSegment:
+    case kShareSlotExtent:
+      SPIN_CHECK(c.index >= 0 && c.index < g.max_extents);
+      SPIN_CHECK_GE(c.value, kAbsent);
+      return;
+    case kSetNumSlots:
+      SPIN_CHECK_GE(c.value, 0);
+      return;
+    default:
+      return;
+  }
 }
 
 }  // namespace
 
 void UpdateTables(const UpdateTablesParams& p, cudaStream_t stream) {
-  int32_t begin = 0;  // of the run that is being gathered
-  const auto launch_run = [&](int32_t end) {
-    if (end > begin)
-      Launch(ApplyRun, 1, kThreads, 0, stream, p.commands + begin, end - begin, p.tables);
-    begin = end + 1;
-  };
+  const KvTables& t = p.tables;
+  const int64_t extent_bytes = t.geometry.extent_bytes();
+  ExtentCopies copies(stream);
+  bool changes_tables = false;
   for (int32_t i = 0; i < p.num_commands; ++i) {
-    CheckCommand(p.tables.geometry, p.commands[i]);
-    const TableCommandKind kind = p.commands[i].kind;
-    const bool bulk = kind == kCopySlotExtent || kind == kCopyHostExtent ||
-                      kind == kCopySummaryExtent || kind == kSpillExtent || kind == kClearHistory;
-    if (!bulk) continue;
-    launch_run(i);
-    SPIN_CHECK(ApplyBulk(p, p.commands[i], stream));
+    const TableCommand& c = p.commands[i];
+    CheckCommand(t.geometry, c);
+    switch (c.kind) {
+      case kCopySlotExtent:
+        copies.Add(t.slots, c.index, t.slots, c.value, extent_bytes);
+        break;
+      case kCopyHostExtent:
+        copies.Add(t.host_pages, c.index, t.host_pages, c.value, extent_bytes);
+        break;
+      case kCopySummaryExtent:
+        copies.Add(t.summaries, c.index, t.summaries, c.value, t.geometry.summary_extent_bytes());
+        break;
+      case kSpillExtent:
+        copies.Add(t.host_pages, c.index, t.slots, c.value, extent_bytes);
+        break;
+      case kClearHistory:
+        SPIN_CHECK(p.history != nullptr);
+        SPIN_CUDA_CHECK(cudaMemsetAsync(p.history + int64_t{c.row} * p.vocab, 0,
+                                        static_cast<size_t>(p.vocab) * sizeof(uint32_t), stream));
+        break;
+      default:
+        changes_tables = true;
+    }
   }
-  launch_run(p.num_commands);
+  copies.Flush();
+  if (changes_tables) Launch(ApplyCommands, 1, kWindow, 0, stream, p.commands, p.num_commands, t);
 }
 
 void MarkPrompt(const MarkPromptParams& p, cudaStream_t stream) {
   if (p.n == 0) return;
-  Launch(MarkKernel, static_cast<unsigned>((p.n + kThreads - 1) / kThreads), kThreads, 0, stream,
-         p);
+  Launch(MarkTokens, (p.n + kMarkThreads - 1) / kMarkThreads, kMarkThreads, 0, stream, p);
 }
 
 }  // namespace spin::cuda

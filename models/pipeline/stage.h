@@ -14,7 +14,7 @@ namespace spin {
 
 // Scratch of a decode step, sized once (workspace.h).
 struct SelectScratch {
-  float* bounds = nullptr;   // [max_batch][Hq][max_pages]
+  float* logits = nullptr;   // [max_batch][Hq][max_pages]
   float* scores = nullptr;   // [max_batch][Hkv][max_pages]
   int32_t* ids = nullptr;    // [max_batch][Hkv][max_selected]
   int32_t* count = nullptr;  // [max_batch][Hkv]
@@ -41,6 +41,7 @@ struct PrefillStage {
   int32_t num_slices = 0;
   KvTables tables;
   Staging staging;
+  void* scratch = nullptr;  // SparseAlgorithm::IndexScratchBytes, of the copy stream alone
 };
 
 // What Select chose: ids in SelectScratch form, or (ids null) every page of the sequence.

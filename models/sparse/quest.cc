@@ -6,23 +6,23 @@ namespace spin {
 
 absl::StatusOr<std::unique_ptr<SparseAlgorithm>> QuestAlgorithm::Make(
     const SparseOptions& options, const SparseModelShape& shape) {
-  const int32_t budget_pages = options.budget_tokens / kPageTokens;
+  const int32_t budget_tokens = options.budget_tokens.value_or(kDefaultBudgetTokens);
+  const int32_t budget_pages = budget_tokens / kPageTokens;
   if (budget_pages <= kFixedPages) {
     return InvalidArgument("sparse.budget_tokens: %d is too little for quest; at least %d",
-                           options.budget_tokens, (kFixedPages + 1) * kPageTokens);
+                           budget_tokens, (kFixedPages + 1) * kPageTokens);
   }
   if (options.quest_dense_layers < 0 || options.quest_dense_layers > shape.num_layers) {
     return InvalidArgument("sparse.quest.dense_layers: %d is not in 0..%d",
                            options.quest_dense_layers, shape.num_layers);
   }
-  return std::make_unique<QuestAlgorithm>(budget_pages, options.quest_dense_layers, shape.head_dim);
+  const PageBudget budget = {.fixed_first = kFixedFirst, .selectable = budget_pages - kFixedPages};
+  return std::make_unique<QuestAlgorithm>(budget, options.quest_dense_layers, shape.head_dim);
 }
 
 LayerDemand QuestAlgorithm::Demand(int32_t layer) const {
   if (layer < dense_layers_) return {.whole_context = true};
-  return {.whole_context = false,
-          .fixed_pages = kFixedPages,
-          .selectable_pages = budget_pages_ - kFixedPages};
+  return DemandOf(budget_);
 }
 
 void QuestAlgorithm::IndexPrefill(const PrefillStage& stage) const {
@@ -42,19 +42,19 @@ void QuestAlgorithm::IndexDecode(const DecodeStage& stage) const {
 
 Selection QuestAlgorithm::Select(const DecodeStage& stage) const {
   if (stage.layer < dense_layers_) return {};
-  SPIN_CHECK_LE(budget_pages_, stage.scratch.max_selected);
-  stage.ops.QuestScore({.decode = stage.decode,
-                        .qkv = stage.qkv,
-                        .layer = stage.layer,
-                        .tables = stage.tables,
-                        .bounds = stage.scratch.bounds,
-                        .scores = stage.scratch.scores},
-                       stage.stream);
+  stage.ops.ScoreSummaries({.decode = stage.decode,
+                            .qkv = stage.qkv,
+                            .layer = stage.layer,
+                            .tables = stage.tables,
+                            .kind = SummaryKind::kBounds,
+                            .reduction = GroupReduction::kMax,
+                            .logits = stage.scratch.logits,
+                            .scores = stage.scratch.scores},
+                           stage.stream);
   stage.ops.SelectTopK({.decode = stage.decode,
                         .scores = stage.scratch.scores,
                         .geometry = stage.tables.geometry,
-                        .budget_pages = budget_pages_,
-                        .fixed_first = kFixedFirst,
+                        .budget = budget_,
                         .ids = stage.scratch.ids,
                         .count = stage.scratch.count,
                         .max_selected = stage.scratch.max_selected},

@@ -17,14 +17,15 @@ namespace spin {
 class QuestAlgorithm final : public SparseAlgorithm {
  public:
   static constexpr int32_t kPageTokens = 16;
+  static constexpr int32_t kDefaultBudgetTokens = 2048;
   static constexpr int32_t kFixedFirst = 1;
   static constexpr int32_t kFixedPages = kFixedFirst + 1;  // and the tail
 
   static absl::StatusOr<std::unique_ptr<SparseAlgorithm>> Make(const SparseOptions& options,
                                                                const SparseModelShape& shape);
 
-  QuestAlgorithm(int32_t budget_pages, int32_t dense_layers, int32_t head_dim)
-      : budget_pages_(budget_pages), dense_layers_(dense_layers), head_dim_(head_dim) {}
+  QuestAlgorithm(const PageBudget& budget, int32_t dense_layers, int32_t head_dim)
+      : budget_(budget), dense_layers_(dense_layers), head_dim_(head_dim) {}
 
   int32_t page_tokens() const override { return kPageTokens; }
   int32_t summary_elements() const override { return 2 * head_dim_; }
@@ -34,7 +35,7 @@ class QuestAlgorithm final : public SparseAlgorithm {
   Selection Select(const DecodeStage& stage) const override;
 
  private:
-  const int32_t budget_pages_;
+  const PageBudget budget_;
   const int32_t dense_layers_;  // the first layers attend to everything
   const int32_t head_dim_;
 };

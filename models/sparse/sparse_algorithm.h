@@ -12,6 +12,14 @@
 
 namespace spin {
 
+// The demand of a layer whose Select keeps to the budget.
+inline LayerDemand DemandOf(const PageBudget& budget) {
+  return {.whole_context = false,
+          .fixed_pages = budget.fixed(),
+          .selectable_pages = budget.selectable,
+          .context_divisor = budget.context_divisor};
+}
+
 class SparseAlgorithm {
  public:
   virtual ~SparseAlgorithm() = default;
@@ -20,6 +28,8 @@ class SparseAlgorithm {
   virtual int32_t page_tokens() const = 0;
   virtual int32_t summary_elements() const = 0;  // of one partition; 0: no summaries
   virtual LayerDemand Demand(int32_t layer) const = 0;
+  // Scratch of IndexPrefill, for staging of so many pages a head.
+  virtual int64_t IndexScratchBytes(int32_t /*staging_pages*/) const { return 0; }
 
   // ---- Index: summaries of a prefilled layer; of the token that a decode step appends.
   virtual void IndexPrefill(const PrefillStage& stage) const = 0;

@@ -2,15 +2,20 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace spin {
 
 struct SparseOptions {
   std::string algorithm = "dense";
-  int32_t budget_tokens = 2048;
-  bool exact = false;              // Select returns every partition
-  int32_t quest_dense_layers = 0;  // sparse.quest.dense_layers
+  std::optional<int32_t> budget_tokens;    // nothing: the algorithm's own rule
+  bool exact = false;                      // Select returns every partition
+  int32_t quest_dense_layers = 0;          // sparse.quest.dense_layers
+  int32_t shadowkv_context_fraction = 64;  // sparse.shadowkv.*
+  int32_t shadowkv_min_budget_tokens = 256;
+  int32_t shadowkv_outlier_pages = 48;
+  int32_t shadowkv_local_pages = 4;
 };
 
 struct SparseModelShape {

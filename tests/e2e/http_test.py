@@ -203,6 +203,10 @@ class MetricsTest(unittest.TestCase):
                      "vllm:num_preemptions_total", "spin:retrieve_hits_total", "spin:retrieve_misses_total",
                      "spin:retrieve_bytes_total", "spin:evictions_total"]:
             self.assertTrue(f"\n{name}{{" in text, name)
+        for path in ("hbm", "host_to_device", "device_to_host"):
+            self.assertGreater(SERVER.metric("spin:selftest_copy_bytes_per_second", path=path), 1e6)
+        for page in (2048, 4096, 8192, 16384, 32768):
+            self.assertGreater(SERVER.metric("spin:selftest_gather_bytes_per_second", page_bytes=page), 1e6)
         self.assertRegex(text, r'\nvllm:cache_config_info\{[^}]*block_size="\d+"[^}]*num_gpu_blocks="\d+"')
         self.assertIn('model_name="small"', text)
 

@@ -8,6 +8,7 @@ import unittest
 import spind
 
 QUEST = {"sparse.algorithm": "quest", "sparse.budget_tokens": 256}
+SHADOWKV = {"sparse.algorithm": "shadowkv", "sparse.shadowkv.outlier_pages": 8}
 TIERED = {"memory.placement": "tiered"}
 RESIDENT = {"memory.placement": "resident"}
 EXACT = {"sparse.exact": "true"}
@@ -28,39 +29,40 @@ def ask(model, settings, *prompts, pools=spind.SMALL_POOLS, output=OUTPUT):
 
 class SmallModelTest(unittest.TestCase):
     MODEL = spind.TINY_LLAMA
+    SPARSE = QUEST
 
     @classmethod
     def setUpClass(cls):
         (cls.dense_long, cls.dense_short), counters = ask(cls.MODEL, RESIDENT, LONG, SHORT)
         assert not any(counters.values()), counters
-        (cls.quest_long, cls.quest_short), counters = ask(cls.MODEL, QUEST | RESIDENT, LONG, SHORT)
+        (cls.sparse_long, cls.sparse_short), counters = ask(cls.MODEL, cls.SPARSE | RESIDENT, LONG, SHORT)
         assert not any(counters.values()), counters
 
     def test_a_sparse_step_leaves_something_out(self):
-        self.assertNotEqual(self.quest_long, self.dense_long)
+        self.assertNotEqual(self.sparse_long, self.dense_long)
 
     def test_a_prompt_within_the_budget_equals_dense(self):
-        self.assertEqual(self.quest_short, self.dense_short)
+        self.assertEqual(self.sparse_short, self.dense_short)
 
     def test_tiered_equals_resident_and_fetches_pages(self):
-        (long, short), counters = ask(self.MODEL, QUEST | TIERED, LONG, SHORT)
-        self.assertEqual(long, self.quest_long)
+        (long, short), counters = ask(self.MODEL, self.SPARSE | TIERED, LONG, SHORT)
+        self.assertEqual(long, self.sparse_long)
         self.assertEqual(short, self.dense_short)
         for name, value in counters.items():
             self.assertGreater(value, 0, name)
         self.assertGreater(counters["hits"], counters["misses"])
 
     def test_a_smaller_buffer_and_other_evictions_change_traffic_but_no_answer(self):
-        _, kept = ask(self.MODEL, QUEST | TIERED, LONG)
+        _, kept = ask(self.MODEL, self.SPARSE | TIERED, LONG)
         for settings in ({"memory.min_buffer_ratio": 0}, {"memory.eviction": "last_step"}, {"memory.eviction": "none"}):
             with self.subTest(settings=settings):
-                (long,), counters = ask(self.MODEL, QUEST | TIERED | settings, LONG)
-                self.assertEqual(long, self.quest_long)
+                (long,), counters = ask(self.MODEL, self.SPARSE | TIERED | settings, LONG)
+                self.assertEqual(long, self.sparse_long)
                 self.assertGreaterEqual(counters["misses"], kept["misses"])
 
     def test_exact_mode_equals_dense_in_both_tiers(self):
         for placement in (RESIDENT, TIERED):
-            (long, short), _ = ask(self.MODEL, QUEST | EXACT | placement, LONG, SHORT)
+            (long, short), _ = ask(self.MODEL, self.SPARSE | EXACT | placement, LONG, SHORT)
             self.assertEqual(long, self.dense_long)
             self.assertEqual(short, self.dense_short)
 
@@ -70,18 +72,23 @@ class SmallModelTest(unittest.TestCase):
         self.assertEqual(short, self.dense_short)
 
     def test_dense_layers_are_dense(self):
-        (long,), _ = ask(self.MODEL, QUEST | {"sparse.quest.dense_layers": 3}, LONG)
+        (long,), _ = ask(self.MODEL, self.SPARSE | {"sparse.quest.dense_layers": 3}, LONG)
         self.assertEqual(long, self.dense_long)
-        (long,), _ = ask(self.MODEL, QUEST | {"sparse.quest.dense_layers": 1}, LONG)
-        self.assertNotIn(long, (self.dense_long, self.quest_long))
+        (long,), _ = ask(self.MODEL, self.SPARSE | {"sparse.quest.dense_layers": 1}, LONG)
+        self.assertNotIn(long, (self.dense_long, self.sparse_long))
 
 
 class SmallQwen3Test(SmallModelTest):
     MODEL = spind.TINY_QWEN3
 
     def test_dense_layers_are_dense(self):
-        (long,), _ = ask(self.MODEL, QUEST | {"sparse.quest.dense_layers": 2}, LONG)
+        (long,), _ = ask(self.MODEL, self.SPARSE | {"sparse.quest.dense_layers": 2}, LONG)
         self.assertEqual(long, self.dense_long)
+
+
+class SmallShadowKvTest(SmallModelTest):
+    SPARSE = SHADOWKV
+    test_dense_layers_are_dense = None  # it has none
 
 
 class RealModelTest(unittest.TestCase):
@@ -90,12 +97,14 @@ class RealModelTest(unittest.TestCase):
             (colour, thing) for colour in ("red", "green", "blue", "grey", "black") for thing in (
                 "coins", "keys", "pens", "nails", "cups", "books", "maps", "rings", "shells", "stones")))
         prompt = text * 2 + "\nThe red box holds"
-        (resident,), counters = ask(spind.SMOLLM2, QUEST | RESIDENT, prompt, pools=spind.POOLS, output=16)
-        self.assertEqual(counters["misses"], 0)
-        (tiered,), counters = ask(spind.SMOLLM2, QUEST | TIERED, prompt, pools=spind.POOLS, output=16)
-        self.assertEqual(tiered, resident)
-        self.assertGreater(counters["misses"], 0)
-        self.assertGreater(counters["hits"], 0)
+        for sparse in (QUEST, SHADOWKV):
+            with self.subTest(sparse=sparse):
+                (resident,), counters = ask(spind.SMOLLM2, sparse | RESIDENT, prompt, pools=spind.POOLS, output=16)
+                self.assertEqual(counters["misses"], 0)
+                (tiered,), counters = ask(spind.SMOLLM2, sparse | TIERED, prompt, pools=spind.POOLS, output=16)
+                self.assertEqual(tiered, resident)
+                self.assertGreater(counters["misses"], 0)
+                self.assertGreater(counters["hits"], 0)
 
 
 if __name__ == "__main__":

@@ -74,9 +74,9 @@ def wait_until(condition, seconds=10, what="the condition"):
 
 
 class Spind:
-    """A running server. `settings` are configuration keys; ports are free ones unless given."""
+    """A running server. `settings` are configuration keys; ports are free ones unless given. `arguments` come last."""
 
-    def __init__(self, model, settings=None, wait=True):
+    def __init__(self, model, settings=None, wait=True, arguments=()):
         self.folder = tempfile.TemporaryDirectory(prefix="spind-e2e-")
         self.ready_file = os.path.join(self.folder.name, "ready.json")
         self.log_file = os.path.join(self.folder.name, "log")
@@ -84,6 +84,7 @@ class Spind:
         command = [SPIND, "--model", model, "--ready-file", self.ready_file]
         for key, value in values.items():
             command += ["--set", f"{key}={value}"]
+        command += arguments
         self.http_port = values["server.http_port"]
         self.grpc_port = values["server.grpc_port"]
         with open(self.log_file, "wb") as log:

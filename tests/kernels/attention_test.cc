@@ -1,6 +1,7 @@
 // Prefill and paged attention against softmax in double; what must be equal to the bit; NaN where
 // nothing may be read.
 #include <algorithm>
+#include <functional>
 #include <numeric>
 
 #include "kernels/cpu/families.h"
@@ -76,9 +77,12 @@ struct Batch {
     return out;
   }
 
+  // Whether a page of a KV head arrives between the halves of an attention.
+  using Missing = std::function<bool(int32_t head, int32_t page)>;
+
   // Token i decoded over the pages of its own sequence up to itself, placed in shuffled slots with
-  // NaN around.
-  Elements Decode(int32_t token, ThreadPool& pool) {
+  // NaN around; with `missing` in two halves, and NaN where pages are still on their way.
+  Elements Decode(int32_t token, ThreadPool& pool, const Missing& missing = nullptr) {
     const int32_t begin = token - (kv_index[size_t(token)] - kv_begin[size_t(token)]);
     const int32_t position = token - begin;
     const int32_t count = position / g.page_tokens + 1;
@@ -94,20 +98,33 @@ struct Batch {
     const int32_t max_list = count + 3;
     std::vector<int32_t> list(size_t(g.num_kv_heads * max_list), -1);
     std::vector<int32_t> list_len(size_t(g.num_kv_heads), count);
-    for (int32_t h = 0; h < g.num_kv_heads; ++h) {
-      for (int32_t i = 0; i < count; ++i)
-        list[size_t(h * max_list + i)] = slots[size_t(h * count + i)];
-      for (int32_t t = 0; t <= position; ++t) {
-        const int64_t page = slots[size_t(h * count + t / g.page_tokens)];
-        const int64_t k = int64_t{begin + t} * row + (g.num_q_heads + h) * g.head_dim;
-        for (int32_t c = 0; c < g.head_dim; ++c) {
-          const int64_t at = page * g.page_elements() + c;
-          pool_pages.Set(at + g.KeyOffset(t % g.page_tokens), qkv[k + c]);
-          pool_pages.Set(at + g.ValueOffset(t % g.page_tokens),
-                         qkv[k + g.num_kv_heads * g.head_dim + c]);
+    const auto comes_late = [&](int32_t h, int32_t page) { return missing && missing(h, page); };
+    const auto store = [&](bool late) {
+      for (int32_t h = 0; h < g.num_kv_heads; ++h) {
+        for (int32_t t = 0; t <= position; ++t) {
+          if (comes_late(h, t / g.page_tokens) != late) continue;
+          const int64_t page = slots[size_t(h * count + t / g.page_tokens)];
+          const int64_t k = int64_t{begin + t} * row + (g.num_q_heads + h) * g.head_dim;
+          for (int32_t c = 0; c < g.head_dim; ++c) {
+            const int64_t at = page * g.page_elements() + c;
+            pool_pages.Set(at + g.KeyOffset(t % g.page_tokens), qkv[k + c]);
+            pool_pages.Set(at + g.ValueOffset(t % g.page_tokens),
+                           qkv[k + g.num_kv_heads * g.head_dim + c]);
+          }
         }
       }
+    };
+    std::vector<int32_t> ready(size_t(g.num_kv_heads), 0);
+    for (int32_t h = 0; h < g.num_kv_heads; ++h) {
+      int32_t* next = list.data() + h * max_list;
+      for (const bool late : {false, true}) {
+        for (int32_t i = 0; i < count; ++i) {
+          if (comes_late(h, i) == late) *next++ = slots[size_t(h * count + i)];
+        }
+      }
+      for (int32_t t = 0; t <= position; ++t) ready[size_t(h)] += !comes_late(h, t / g.page_tokens);
     }
+    store(false);
     const int32_t num_rows = 1;
     const int32_t table_row = 2;
     std::vector<int32_t> positions = {-1, -1, position};
@@ -123,6 +140,15 @@ struct Batch {
     p.list_len = list_len.data();
     p.max_list = max_list;
     p.out = out.data();
+    std::vector<float> partial(size_t(g.num_q_heads * (g.head_dim + 2)), NAN);
+    if (missing) {
+      p.part = ListPart::kReady;
+      p.ready_tokens = ready.data();
+      p.partial = partial.data();
+      cpu::PagedAttention(p, pool);
+      store(true);
+      p.part = ListPart::kFetched;
+    }
     cpu::PagedAttention(p, pool);
     return out;
   }
@@ -219,6 +245,35 @@ TEST_CASE("decode equals softmax in double") {
           CHECK(testing::RelativeError(batch.Decode(token, pool), expected) <
                 AttentionTolerance(dtype));
         });
+      }
+    }
+  }
+}
+
+TEST_CASE("attention in two halves equals softmax in double, whatever arrives late") {
+  ThreadPool pool(2);
+  const DType dtype = GENERATE(DType::kF32, DType::kBf16);
+  for (const Heads heads : {Heads{9, 3, 64}, Heads{5, 1, 128}}) {
+    for (const int32_t page_tokens : {8, 16, 32}) {
+      Batch batch(heads, page_tokens, dtype, {200});
+      const std::vector<double> all = batch.Reference();
+      const int64_t width = heads.q * heads.d;
+      for (const int32_t token : {0, 7, 33, 95, 199}) {
+        const std::vector<double> expected(all.begin() + token * width,
+                                           all.begin() + (token + 1) * width);
+        const int32_t tail = token / page_tokens;
+        const Elements whole = batch.Decode(token, pool);
+        const auto check = [&](const Batch::Missing& missing) {
+          ForEachIsa([&](cpu::Isa) {
+            CHECK(testing::RelativeError(batch.Decode(token, pool, missing), expected) <
+                  AttentionTolerance(dtype));
+          });
+        };
+        check([](int32_t head, int32_t page) { return (page * 7 + head * 3) % 5 < 2; });
+        check([=](int32_t head, int32_t page) { return page == tail || head == 0; });
+        check([=](int32_t, int32_t page) { return page < tail; });
+        CHECK(batch.Decode(token, pool, [](int32_t, int32_t) { return false; }) == whole);
+        CHECK(batch.Decode(token, pool, [](int32_t, int32_t) { return true; }) == whole);
       }
     }
   }

@@ -94,6 +94,27 @@ TEST_CASE("a stream waits for another's event, for the record it saw") {
   }
 }
 
+TEST_CASE("whether an event has passed is told without waiting") {
+  cpu::CpuDevice device(1, false);
+  auto stream = device.CreateStream("a");
+  auto event = device.CreateEvent();
+  CHECK(device.Passed(*event));  // never recorded
+  std::atomic<bool> go{false};
+  struct Gate {
+    std::atomic<bool>* go;
+  };
+  static_cast<cpu::CpuStream&>(*stream).Enqueue<Gate>(
+      [](const Gate& gate) {
+        while (!gate.go->load()) std::this_thread::yield();
+      },
+      Gate{&go});
+  device.Record(*event, *stream);
+  CHECK_FALSE(device.Passed(*event));
+  go = true;
+  device.Synchronize(*event);
+  CHECK(device.Passed(*event));
+}
+
 TEST_CASE("an event that was never recorded, or was destroyed early, holds nobody up") {
   cpu::CpuDevice device(2, false);
   auto a = device.CreateStream("a");

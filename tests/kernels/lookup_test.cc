@@ -82,11 +82,12 @@ constexpr int32_t kMaxSelected = 40;
 // stream of the layer.
 class Simulation {
  public:
-  Simulation(Eviction eviction, bool everything, uint64_t seed)
+  Simulation(Eviction eviction, bool everything, uint64_t seed, bool ready_first = false)
       : world(testing::SmallGeometry(DType::kBf16, 64, 8), seed),
         random(seed),
         eviction_(eviction),
         everything_(everything),
+        ready_first_(ready_first),
         budgets_{{1, everything ? 190 : 70}, {3, everything ? 186 : 44}} {
     world.AddRow(0, Placement::kResident, kTokens);
     for (const auto& [row, budget] : budgets_) {
@@ -107,6 +108,7 @@ class Simulation {
     }
     std::vector<int32_t> ids(streams * kMaxSelected, -5), count(streams);
     std::vector<int32_t> list(streams * max_list_, -5), len(streams), dst(list), copies(streams);
+    std::vector<int32_t> ready(streams, -5);
     std::vector<int64_t> src(list.size(), -5);
     std::vector<std::vector<int32_t>> selected;
     for (size_t i = 0; i < streams; ++i) {
@@ -129,6 +131,7 @@ class Simulation {
                  .copy_src = src.data(),
                  .copy_dst = dst.data(),
                  .copy_len = copies.data(),
+                 .ready_tokens = ready_first_ ? ready.data() : nullptr,
                  .counters = &counters},
                 world.pool);
     for (size_t i = 0; i < streams; ++i) {
@@ -136,8 +139,10 @@ class Simulation {
       const auto head = static_cast<int32_t>(i % 3);
       REQUIRE(len[i] == static_cast<int32_t>(selected[i].size()));
       const auto at = static_cast<int64_t>(i) * max_list_;
+      const int32_t tokens = (len[i] - 1) * 8 + positions[row] % 8 + 1;
       if (row == 0) {
         REQUIRE(copies[i] == 0);
+        REQUIRE(ready[i] == (ready_first_ ? tokens : -5));
         for (int32_t k = 0; k < len[i]; ++k) {
           REQUIRE(list[at + k] == world.Index(world.slot_dir, 0, 1, head, selected[i][k]));
         }
@@ -145,8 +150,9 @@ class Simulation {
       }
       const int32_t position = positions[row];
       auto& cache = caches.at({row, head});
-      const auto want = cache.Step(selected[i], position / 8, position % 8 == 0, eviction_);
+      auto want = cache.Step(selected[i], position / 8, position % 8 == 0, eviction_);
       REQUIRE(copies[i] == static_cast<int32_t>(want.copies.size()));
+      if (ready_first_) REQUIRE(ready[i] == PutReadyFirst(want, position));
       for (int32_t k = 0; k < len[i]; ++k) {
         REQUIRE(list[at + k] == world.Index(world.slot_dir, row, 1, head, want.slots[k]));
       }
@@ -155,6 +161,9 @@ class Simulation {
         REQUIRE(dst[at + k] == world.Index(world.slot_dir, row, 1, head, want.copies[k].second));
       }
       CheckTables(row, head, cache, selected[i]);
+      if (ready_first_ && copies[i] > 0) {
+        ++(ready[i] == tokens - 8 * copies[i] ? tails_ready : tails_copied);
+      }
     }
   }
 
@@ -176,9 +185,23 @@ class Simulation {
   std::map<std::pair<int32_t, int32_t>, ReferenceCache> caches;
   std::map<int32_t, int32_t> positions = {{0, 100}, {1, 260}, {3, 511}};
   RetrieveCounters counters;
+  int tails_ready = 0, tails_copied = 0;  // of lists with copies
 
  private:
   static constexpr int32_t kTokens = 1480;  // 185 pages
+
+  // Slots that something is copied to go to the end, in order. Returns the tokens of the others.
+  static int32_t PutReadyFirst(ReferenceCache::Result& want, int32_t position) {
+    const auto copied = [&](int32_t slot) {
+      return std::any_of(want.copies.begin(), want.copies.end(),
+                         [&](const auto& copy) { return copy.second == slot; });
+    };
+    const bool tail_ready = !copied(want.slots.back());
+    const auto end = std::stable_partition(want.slots.begin(), want.slots.end(),
+                                           [&](int32_t slot) { return !copied(slot); });
+    const auto ready = static_cast<int32_t>(end - want.slots.begin());
+    return tail_ready ? (ready - 1) * 8 + position % 8 + 1 : ready * 8;
+  }
 
   // The tail and, of what lies before it, mostly recent and mostly repeating partitions.
   std::vector<int32_t> Select(int32_t tail) {
@@ -216,24 +239,28 @@ class Simulation {
 
   const Eviction eviction_;
   const bool everything_;
+  const bool ready_first_;
   const std::map<int32_t, int32_t> budgets_;
   int32_t max_list_ = 0;
 };
 
 TEST_CASE("lookup follows the reference cache over thousands of steps") {
   const Eviction eviction = GENERATE(Eviction::kBucketed, Eviction::kLastStep, Eviction::kNone);
-  Simulation simulation(eviction, false, 11);
+  const bool ready_first = GENERATE(false, true);
+  Simulation simulation(eviction, false, 11, ready_first);
   for (int32_t i = 0; i < 1500; ++i) {
     INFO("step " << i);
     simulation.Step(i);
   }
   simulation.CheckCounters();
+  CHECK((simulation.tails_ready > 1000) == ready_first);
+  CHECK((simulation.tails_copied > 0) == ready_first);
   CHECK(simulation.counters.evictions > 1000);
   if (eviction != Eviction::kNone) CHECK(simulation.counters.hits > 1000);
 }
 
 TEST_CASE("without ids every page of the sequence is looked up") {
-  Simulation simulation(Eviction::kBucketed, true, 12);
+  Simulation simulation(Eviction::kBucketed, true, 12, GENERATE(false, true));
   for (int32_t i = 0; i < 300; ++i) simulation.Step(i);
   simulation.CheckCounters();
 }

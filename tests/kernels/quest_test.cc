@@ -130,12 +130,12 @@ TEST_CASE("scores are the softmax of the bounds, greatest of the group") {
   const Elements qkv = x.RandomQkv();
   const int32_t pages = CeilDiv(x.total, 16);
   std::vector<float> scores(static_cast<size_t>(2 * 3 * g.max_pages()), -1);
-  cpu::QuestScore({.decode = x.step.view(),
-                   .qkv = qkv.data(),
-                   .layer = 1,
-                   .tables = x.world.tables,
-                   .scores = scores.data()},
-                  x.world.pool);
+  cpu::ScoreSummaries({.decode = x.step.view(),
+                       .qkv = qkv.data(),
+                       .layer = 1,
+                       .tables = x.world.tables,
+                       .scores = scores.data()},
+                      x.world.pool);
   for (int32_t place = 0; place < 2; ++place) {
     for (int32_t head = 0; head < 3; ++head) {
       std::vector<double> best(static_cast<size_t>(pages), 0);
@@ -193,13 +193,17 @@ TEST_CASE("selection equals a stable sort, with ties, zeros of both signs and Na
                            : 1e-3f * random.Below(20);
     }
     const int32_t fixed = static_cast<int32_t>(random.Below(4));
-    const int32_t budget = fixed + 1 + static_cast<int32_t>(random.Below(60));
+    const int32_t fixed_last = 1 + static_cast<int32_t>(random.Below(3));
+    const int32_t divisor = round % 2 == 0 ? 0 : 4 + static_cast<int32_t>(random.Below(9));
+    const auto selectable = static_cast<int32_t>(random.Below(55));
     std::vector<int32_t> ids(static_cast<size_t>(9 * 64), -7), count(9);
     cpu::SelectTopK({.decode = step.view(),
                      .scores = scores.data(),
                      .geometry = g,
-                     .budget_pages = budget,
-                     .fixed_first = fixed,
+                     .budget = {.fixed_first = fixed,
+                                .fixed_last = fixed_last,
+                                .selectable = selectable,
+                                .context_divisor = divisor},
                      .ids = ids.data(),
                      .count = count.data(),
                      .max_selected = 64},
@@ -208,18 +212,21 @@ TEST_CASE("selection equals a stable sort, with ties, zeros of both signs and Na
       const int32_t last =
           step.position[static_cast<size_t>(step.rows[static_cast<size_t>(i / 3)])] / 8;
       std::vector<int32_t> want;
+      const int32_t share = divisor == 0 ? 0 : (last + divisor) / divisor;  // pages / divisor, up
+      const int32_t chosen = std::max(selectable, share);
+      const bool all = last < fixed + fixed_last + chosen;
       for (int32_t page = 0; page <= last; ++page) {
-        if (page < fixed || page == last || last < budget) want.push_back(page);
+        if (page < fixed || page > last - fixed_last || all) want.push_back(page);
       }
-      if (last >= budget) {
+      if (!all) {
         std::vector<int32_t> order;
-        for (int32_t page = fixed; page < last; ++page) order.push_back(page);
+        for (int32_t page = fixed; page <= last - fixed_last; ++page) order.push_back(page);
         const float* s = scores.data() + i * g.max_pages();
         std::stable_sort(order.begin(), order.end(), [s](int32_t a, int32_t b) {
           if (std::isnan(s[a]) || std::isnan(s[b])) return !std::isnan(s[a]) && std::isnan(s[b]);
           return s[a] > s[b];
         });
-        want.insert(want.end(), order.begin(), order.begin() + (budget - fixed - 1));
+        want.insert(want.end(), order.begin(), order.begin() + chosen);
         std::sort(want.begin(), want.end());
       }
       REQUIRE(count[static_cast<size_t>(i)] == static_cast<int32_t>(want.size()));

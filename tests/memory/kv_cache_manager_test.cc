@@ -60,6 +60,21 @@ RowId Start(KvCacheManager& m, int64_t prompt, int64_t reserve) {
   return rows->front();
 }
 
+// The copies of demotions pass, until none is left. Returns the slot extents they read.
+std::vector<int32_t> PassSpills(KvCacheManager& m) {
+  std::vector<int32_t> slots;
+  while (m.room_is_coming()) {
+    m.TakeCommands();
+    for (const TableCommand& c : m.TakeSpills(3)) {
+      CHECK(c.kind == Kind::kSpillExtent);
+      slots.push_back(c.value);
+    }
+    m.FinishSpills();
+    m.CheckInvariants();
+  }
+  return slots;
+}
+
 TEST_CASE("a reservation is prompt and max_tokens, or a growth step, within the model's length") {
   const KvCacheManager m(Options({}));
   CHECK(m.ReservationTokens(100, 50) == 150);
@@ -89,12 +104,15 @@ TEST_CASE("when HBM is full the Resident row that frees most becomes Tiered") {
   const RowId large = Start(m, 2000, 2500);  // 5 extents a layer
   CHECK(m.usage().slot_extents == 16);
   m.TakeCommands();
-  const auto rows = m.Admit(500, 512, 1);
-  REQUIRE(rows.has_value());
+  CHECK_FALSE(m.Admit(500, 512, 1).has_value());
+  CHECK(m.room_is_coming());
+  CHECK(m.placement(large) == Placement::kResident);
+  CHECK(m.usage().demotions == 0);
+  PassSpills(m);
   CHECK(m.placement(large) == Placement::kTiered);
   CHECK(m.placement(small) == Placement::kResident);
-  CHECK(m.placement(rows->front()) == Placement::kTiered);
   CHECK(m.usage().demotions == 1);
+  CHECK(m.Admit(500, 512, 1).has_value());
   m.CheckInvariants();
 }
 
@@ -102,8 +120,10 @@ TEST_CASE("a demotion spills what holds tokens, keeps the last extents, and bind
   KvCacheManager m(Options({.slot_extents = 8}));
   const RowId a = Start(m, 1100, 2000);  // 4 extents a layer, 3 hold tokens, 18 pages
   m.TakeCommands();
-  REQUIRE(m.Admit(10, 10, 1).has_value());
+  REQUIRE_FALSE(m.Admit(10, 10, 1).has_value());
+  CHECK(PassSpills(m) == std::vector<int32_t>{0, 1, 4, 5});  // what is full, in the background
   REQUIRE(m.placement(a) == Placement::kTiered);
+  REQUIRE(m.Admit(10, 10, 1).has_value());
   const auto taken = m.TakeCommands();
   const std::vector<TableCommand> commands(taken.begin(), taken.end());
   std::vector<int32_t> spilled;
@@ -121,8 +141,8 @@ TEST_CASE("a demotion spills what holds tokens, keeps the last extents, and bind
       CHECK(c.value == 18);
     }
   }
-  CHECK(spilled == std::vector<int32_t>{0, 1, 2, 4, 5, 6});
-  CHECK(last_spill < first_slot);  // read before anything is granted again
+  CHECK(spilled == std::vector<int32_t>{2, 6});  // the tail
+  CHECK(last_spill < first_slot);                // read before anything is granted again
   CHECK(std::count_if(commands.begin(), commands.end(),
                       [](const auto& c) { return c.kind == Kind::kBindSlots; }) == kLayers);
 }
@@ -134,8 +154,103 @@ TEST_CASE("rows in prefill are not demoted, and a refusal changes nothing") {
   m.TakeCommands();
   CHECK_FALSE(m.Admit(100, 100, 1).has_value());
   CHECK(m.TakeCommands().empty());
+  CHECK_FALSE(m.room_is_coming());
   m.FinishPrefill(*rows);
+  CHECK_FALSE(m.Admit(100, 100, 1).has_value());
+  PassSpills(m);
   CHECK(m.Admit(100, 100, 1).has_value());
+}
+
+TEST_CASE("a row without a full extent is demoted at once") {
+  KvCacheManager m(Options({.slot_extents = 8}));
+  const RowId a = Start(m, 500, 2000);
+  CHECK(m.Admit(100, 100, 1).has_value());
+  CHECK(m.placement(a) == Placement::kTiered);
+  CHECK_FALSE(m.room_is_coming());
+}
+
+TEST_CASE("while its room is coming nobody is demoted for it again") {
+  KvCacheManager m(Options({.slot_extents = 16}));
+  const RowId a = Start(m, 2000, 2048);
+  const RowId b = Start(m, 2000, 2048);
+  m.TakeCommands();
+  for (int i = 0; i < 3; ++i) {
+    CHECK_FALSE(m.Admit(1000, 1024, 1).has_value());  // 4 extents, or 2 as Tiered; 6 are coming
+    CHECK(m.TakeCommands().size() == (i == 0 ? 2 * 4 * kLayers : 0));  // host and meta of a
+    CHECK(m.TakeSpills(2).size() == (i == 0 ? 2 : 0));
+  }
+  CHECK(m.usage().host_extents == 4 * kLayers);
+  CHECK(m.usage().fraction == Approx(4.0 / 16));  // what is coming counts as free
+  SECTION("so much is enough") {
+    PassSpills(m);
+    CHECK(m.placement(a) == Placement::kTiered);
+    CHECK(m.placement(b) == Placement::kResident);
+    CHECK(m.Admit(1000, 1024, 1).has_value());
+  }
+  SECTION("a need that is larger begins what it lacks") {
+    CHECK_FALSE(m.Admit(1000, 1024, 4).has_value());  // 8 as Tiered
+    CHECK(m.usage().host_extents == 8 * kLayers);
+    PassSpills(m);
+    CHECK(m.placement(b) == Placement::kTiered);
+    CHECK(m.Admit(1000, 1024, 4).has_value());
+  }
+}
+
+TEST_CASE("a row that is being demoted decodes, and grows into what is free") {
+  KvCacheManager m(Options({.slot_extents = 12}));
+  const RowId a = Start(m, 1000, 2048);  // 4 extents a layer
+  const RowId b = Start(m, 100, 512);    // 2 are left free
+  CHECK_FALSE(m.Admit(1500, 2048, 2).has_value());
+  REQUIRE(m.room_is_coming());
+  m.Advance({&a, 1});
+  REQUIRE(m.Grow(a, 2049));
+  CHECK(m.placement(a) == Placement::kResident);
+  CHECK(m.usage().slot_extents == 12);
+  CHECK(m.usage().host_extents == 5 * kLayers);
+  m.CheckInvariants();
+  CHECK_FALSE(m.Grow(a, 2561));  // nothing is free: it waits
+  PassSpills(m);
+  CHECK(m.placement(a) == Placement::kTiered);
+  CHECK(m.placement(b) == Placement::kResident);
+  CHECK(m.Grow(a, 2561));
+  m.CheckInvariants();
+}
+
+TEST_CASE("a row that ends in the middle of its demotion leaves when its copies have passed") {
+  KvCacheManager m(Options({.slot_extents = 8}));
+  const RowId a = Start(m, 1100, 2000);
+  REQUIRE_FALSE(m.Admit(2000, 2048, 1).has_value());
+  m.TakeCommands();
+  REQUIRE(m.TakeSpills(3).size() == 3);
+  m.Release(a);
+  m.CheckInvariants();
+  CHECK(m.usage().slot_extents == 3);
+  CHECK(m.usage().host_extents == 3);
+  CHECK(m.room_is_coming());
+  m.FinishSpills();
+  CHECK_FALSE(m.room_is_coming());
+  CHECK(m.usage().demotions == 0);
+  CHECK(m.usage().fraction == 0);
+  CHECK(m.Admit(2000, 2048, 1).has_value());
+}
+
+TEST_CASE("a fork that ends takes its own copies along; the others need not wait for them") {
+  KvCacheManager m(Options({.slot_extents = 12}));
+  const auto pair = m.Admit(512, 1536, 2);  // 1 shared + 2 own extents a layer: 10
+  REQUIRE(pair.has_value());
+  m.FinishPrefill(*pair);
+  const RowId a = (*pair)[0], b = (*pair)[1];
+  for (int i = 0; i < 520; ++i) m.Advance({&a, 1});
+  CHECK_FALSE(m.Admit(2000, 2048, 2).has_value());
+  m.TakeCommands();
+  REQUIRE(m.TakeSpills(3).size() == 3);  // of a: both layers' prompt, its own in the first
+  m.FinishSpills();
+  REQUIRE(m.room_is_coming());
+  m.Release(a);
+  CHECK_FALSE(m.room_is_coming());
+  CHECK(m.placement(b) == Placement::kTiered);
+  CHECK(m.usage().demotions == 1);
+  m.CheckInvariants();
 }
 
 TEST_CASE("dense layers wait for room: nothing is demoted for them") {
@@ -213,10 +328,11 @@ TEST_CASE("forks are demoted together and spill their prompt once") {
   CHECK(m.placement(other->front()) == Placement::kTiered);
   CHECK(m.usage().demotions == 0);
   CHECK_FALSE(m.usage().slot_extents < 10);
-  const auto third = m.Admit(2000, 2048, 2);  // 4 more cache extents
-  REQUIRE(third.has_value());
+  CHECK_FALSE(m.Admit(2000, 2048, 2).has_value());  // 4 more cache extents
+  CHECK(PassSpills(m).size() == kLayers * 2);
   CHECK(m.usage().demotions == 2);
-  CHECK(Take(m, Kind::kSpillExtent).size() == kLayers * 4);
+  CHECK(Take(m, Kind::kSpillExtent).size() == kLayers * 2);
+  CHECK(m.Admit(2000, 2048, 2).has_value());
   m.CheckInvariants();
 }
 
@@ -236,6 +352,9 @@ TEST_CASE("a row advances to its reservation and grows beyond it") {
 TEST_CASE("a row that cannot grow in HBM is demoted itself when that frees most") {
   KvCacheManager m(Options({.slot_extents = 8}));
   const RowId a = Start(m, 1500, 2048);
+  CHECK_FALSE(m.Grow(a, 4096));
+  CHECK(m.reserved_tokens(a) == 2048);
+  PassSpills(m);
   REQUIRE(m.Grow(a, 4096));
   CHECK(m.placement(a) == Placement::kTiered);
   CHECK(m.usage().host_extents == 8 * kLayers);

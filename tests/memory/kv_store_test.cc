@@ -84,6 +84,18 @@ TEST_CASE("without a host tier and summaries there are none of their arrays") {
   CHECK(store->tables().summaries == nullptr);
 }
 
+TEST_CASE("the host pool's allocation reports how far it has come, no other does") {
+  testing::HostDevice device;
+  const auto stream = device.CreateStream("test");
+  const MemoryPlan plan = SmallPlan(4);
+  std::vector<std::pair<int64_t, int64_t>> reports;
+  const auto store = KvStore::Create(device, *stream, plan, [&](int64_t ready, int64_t bytes) {
+                       reports.emplace_back(ready, bytes);
+                     }).value();
+  const int64_t bytes = plan.host_bytes;
+  CHECK(reports == std::vector<std::pair<int64_t, int64_t>>{{bytes / 2, bytes}, {bytes, bytes}});
+}
+
 TEST_CASE("memory that is not there is an error with the key to lower, and leaks nothing") {
   const MemoryPlan plan = SmallPlan(4);
   testing::HostDevice device(plan.hbm_bytes() + plan.host_bytes - 1);

@@ -53,6 +53,23 @@ inline SparseOptions Quest(int32_t budget_tokens) {
   return sparse;
 }
 
+// A tail, two pages of window and four outliers beside the selection: small, so that a small budget leaves pages out.
+inline SparseOptions ShadowKv(int32_t budget_tokens) {
+  SparseOptions sparse;
+  sparse.algorithm = "shadowkv";
+  sparse.budget_tokens = budget_tokens;
+  sparse.shadowkv_outlier_pages = 4;
+  sparse.shadowkv_local_pages = 2;
+  return sparse;
+}
+
+// The algorithm of that name with a budget; dense has none.
+inline SparseOptions Sparse(const std::string& algorithm, int32_t budget_tokens) {
+  if (algorithm == "quest") return Quest(budget_tokens);
+  if (algorithm == "shadowkv") return ShadowKv(budget_tokens);
+  return {};
+}
+
 // Greedy, with the most alternatives reported.
 inline Generations Run(ModelRunner& runner, const std::vector<std::vector<int32_t>>& prompts,
                        int32_t steps, bool one_prefill_each = false) {

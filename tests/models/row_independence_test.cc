@@ -25,10 +25,10 @@ void StepInto(ModelRunner& runner, const std::vector<RowId>& rows, Generations& 
 
 TEST_CASE("A sequence is alone in its batch") {
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
-  const bool quest = GENERATE(false, true);
+  const std::string algorithm = GENERATE("dense", "quest", "shadowkv");
   const PlacementPolicy placement = GENERATE(PlacementPolicy::kResident, PlacementPolicy::kTiered);
   ModelRunnerOptions options = SmallRunner(kLlama, dtype);
-  if (quest) options.sparse = Quest(128);
+  options.sparse = Sparse(algorithm, 128);
   options.placement = placement;
   options.min_buffer_ratio = 0.5;
   const std::vector<std::vector<int32_t>> prompts = {RandomPrompt(700, 1), RandomPrompt(1, 2),
@@ -42,10 +42,11 @@ TEST_CASE("A sequence is alone in its batch") {
 }
 
 TEST_CASE("Tiles, threads and streams change nothing") {
+  const std::string algorithm = GENERATE("quest", "shadowkv");
   const std::string folder = GENERATE(kLlama, kQwen3);
   const std::vector<std::vector<int32_t>> prompts = {RandomPrompt(611, 1), RandomPrompt(90, 2)};
   ModelRunnerOptions options = SmallRunner(folder);
-  options.sparse = Quest(128);
+  options.sparse = Sparse(algorithm, 128);
   const Generations expected = Run(options, prompts, kSteps);
   for (const int32_t tile : {16, 64, 512}) {
     INFO("tile " << tile);
@@ -59,30 +60,46 @@ TEST_CASE("Tiles, threads and streams change nothing") {
 }
 
 TEST_CASE("A row that is demoted while it generates goes on unharmed") {
+  const std::string algorithm = GENERATE("quest", "shadowkv");
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
   ModelRunnerOptions options = SmallRunner(kLlama, dtype);
-  options.sparse = Quest(128);
+  options.sparse = Sparse(algorithm, 128);
   options.min_buffer_ratio = 0.5;
-  const std::vector<std::vector<int32_t>> prompts = {RandomPrompt(1100, 1), RandomPrompt(1000, 2),
+  // The first, of 1023 tokens when its demotion begins, fills an extent while its copies pass.
+  const std::vector<std::vector<int32_t>> prompts = {RandomPrompt(1003, 1), RandomPrompt(1000, 2),
                                                      RandomPrompt(900, 3)};
   Generations alone;
-  for (const auto& prompt : prompts) alone.push_back(Alone(options, prompt, 60));
+  for (const auto& prompt : prompts) alone.push_back(Alone(options, prompt, 70));
 
   // Of 3 layers x 3 extents each the first two take 18; even Tiered the third needs 3.
   SetPools(options, 19, 32);
+  options.max_spills = 1;  // one extent a step
   ModelRunner runner(options);
   runner.sampling().num_logprobs = kMaxLogprobs;
+  KvCacheManager& memory = runner.memory();
   std::vector<RowId> rows;
   Generations out;
-  for (const auto& prompt : prompts) {
-    rows.push_back(runner.Start(prompt, static_cast<int64_t>(prompt.size()) + 60)[0]);
+  const auto start = [&](const std::vector<int32_t>& prompt) {
+    rows.push_back(runner.Start(prompt, static_cast<int64_t>(prompt.size()) + 70)[0]);
     out.push_back({runner.first_token(rows.back())});
-    if (rows.size() < 3) {
-      CHECK(runner.memory().placement(rows.back()) == Placement::kResident);
-      for (int step = 0; step < 10; ++step) StepInto(runner, rows, out);
-    }
+  };
+  for (int i = 0; i < 2; ++i) {
+    start(prompts[i]);
+    CHECK(memory.placement(rows.back()) == Placement::kResident);
+    for (int step = 0; step < 10; ++step) StepInto(runner, rows, out);
   }
-  REQUIRE(runner.memory().usage().demotions >= 1);
+  REQUIRE_FALSE(memory.Admit(900, 970, 1).has_value());
+  int beside = 0;  // steps beside the copies
+  for (; memory.room_is_coming(); ++beside) {
+    CHECK(memory.placement(rows[0]) == Placement::kResident);
+    StepInto(runner, rows, out);
+    runner.executor().AwaitSpill();
+  }
+  CHECK(beside == 4);  // 3 layers x 1 full extent, and the one that finishes
+  CHECK(memory.length(rows[0]) == 1027);
+  REQUIRE(memory.placement(rows[0]) == Placement::kTiered);
+  REQUIRE(memory.usage().demotions == 1);
+  start(prompts[2]);
   for (int step = 0; step < 39; ++step) StepInto(runner, rows, out);
   CHECK(runner.executor().retrieve_counters().misses > 0);
   for (std::size_t i = 0; i < out.size(); ++i) {
@@ -93,9 +110,9 @@ TEST_CASE("A row that is demoted while it generates goes on unharmed") {
 }
 
 TEST_CASE("A row that was suspended goes on from the host's copy") {
-  const bool quest = GENERATE(false, true);
+  const std::string algorithm = GENERATE("dense", "quest", "shadowkv");
   ModelRunnerOptions options = SmallRunner(kLlama);
-  if (quest) options.sparse = Quest(128);
+  options.sparse = Sparse(algorithm, 128);
   options.placement = PlacementPolicy::kTiered;
   const std::vector<int32_t> prompt = RandomPrompt(777, 1);
   const Generations expected = {Alone(options, prompt, kSteps)};
@@ -117,12 +134,13 @@ TEST_CASE("A row that was suspended goes on from the host's copy") {
 }
 
 TEST_CASE("Forks of one prompt generate what a single sequence does") {
-  const bool quest = GENERATE(false, true);
+  const std::string algorithm = GENERATE("dense", "quest", "shadowkv");
   const PlacementPolicy placement = GENERATE(PlacementPolicy::kResident, PlacementPolicy::kTiered);
   const int32_t length = GENERATE(300, 512, 1100);  // no shared extent, nothing else, both
-  INFO(length << " tokens" << (quest ? ", quest" : ", dense"));
+  INFO(length << " tokens"
+              << ", " << algorithm);
   ModelRunnerOptions options = SmallRunner(kLlama);
-  if (quest) options.sparse = Quest(128);
+  options.sparse = Sparse(algorithm, 128);
   options.placement = placement;
   options.min_buffer_ratio = 0.5;
   const std::vector<int32_t> prompt = RandomPrompt(length, 1);

@@ -34,7 +34,7 @@ TEST_CASE("Every name of the registry makes an algorithm; others are refused wit
   }
   SparseOptions options;
   options.algorithm = "magic";
-  CHECK_THAT(ErrorOf(options), Contains("'magic'") && Contains("dense, quest"));
+  CHECK_THAT(ErrorOf(options), Contains("'magic'") && Contains("dense, quest, shadowkv"));
 }
 
 TEST_CASE("Dense asks for the whole context and has no summaries") {
@@ -52,6 +52,63 @@ TEST_CASE("Quest declares its budget, the first and the tail page within it") {
   CHECK_FALSE(demand.whole_context);
   CHECK(demand.fixed_pages == 2);
   CHECK(demand.fixed_pages + demand.selectable_pages == 128);
+}
+
+SparseOptions ShadowKv() {
+  SparseOptions options;
+  options.algorithm = "shadowkv";
+  return options;
+}
+
+TEST_CASE("Quest's own budget is 2,048 tokens") {
+  SparseOptions options;
+  options.algorithm = "quest";
+  const LayerDemand demand = MakeSparseAlgorithm(options, kShape).value()->Demand(0);
+  CHECK(demand.fixed_pages + demand.selectable_pages == 128);
+}
+
+TEST_CASE("ShadowKV declares a 64th of the context beside outliers, window and tail") {
+  const auto shadowkv = MakeSparseAlgorithm(ShadowKv(), kShape).value();
+  CHECK(shadowkv->page_tokens() == 8);
+  CHECK(shadowkv->summary_elements() == 128);
+  CHECK(shadowkv->IndexScratchBytes(101) == 2 * 104 * 4);
+  const LayerDemand demand = shadowkv->Demand(0);
+  CHECK_FALSE(demand.whole_context);
+  CHECK(demand.fixed_pages == 48 + 4 + 1);
+  CHECK(demand.Selectable(1) == 256 / 8);
+  CHECK(demand.Selectable(131072 / 8) == 2048 / 8);
+  SparseOptions exact = ShadowKv();
+  exact.exact = true;
+  CHECK(MakeSparseAlgorithm(exact, kShape).value()->Demand(0).whole_context);
+  CHECK(MakeSparseAlgorithm(exact, kShape).value()->IndexScratchBytes(101) == 2 * 104 * 4);
+}
+
+TEST_CASE("A budget of ShadowKV counts outliers and window and knows no share of the context") {
+  SparseOptions options = ShadowKv();
+  options.budget_tokens = 1024;
+  const LayerDemand demand = MakeSparseAlgorithm(options, kShape).value()->Demand(0);
+  CHECK(demand.fixed_pages == 53);
+  CHECK(demand.Selectable(1 << 20) == 128 - 53);
+}
+
+TEST_CASE("What ShadowKV cannot serve is refused by key") {
+  SparseOptions options = ShadowKv();
+  options.budget_tokens = 431;
+  CHECK_THAT(ErrorOf(options), Contains("sparse.budget_tokens") && Contains("432"));
+  options.budget_tokens = 432;
+  CHECK(ErrorOf(options) == "");
+  options = ShadowKv();
+  options.shadowkv_min_budget_tokens = 7;
+  CHECK_THAT(ErrorOf(options), Contains("sparse.shadowkv.min_budget_tokens"));
+  options = ShadowKv();
+  options.shadowkv_context_fraction = -1;
+  CHECK_THAT(ErrorOf(options), Contains("sparse.shadowkv.context_fraction"));
+  options = ShadowKv();
+  options.shadowkv_outlier_pages = -1;
+  CHECK_THAT(ErrorOf(options), Contains("sparse.shadowkv.outlier_pages"));
+  options = ShadowKv();
+  options.shadowkv_local_pages = -1;
+  CHECK_THAT(ErrorOf(options), Contains("sparse.shadowkv.local_pages"));
 }
 
 TEST_CASE("Dense layers and exact mode ask for the whole context") {

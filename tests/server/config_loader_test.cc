@@ -86,6 +86,23 @@ TEST_CASE("comments and empty sections change nothing, lists are joined, nested 
   CHECK(loaded->config.sparse.quest_dense_layers == 3);
 }
 
+TEST_CASE("the budget is a number or the algorithm's own, whose shape has keys of its own") {
+  CHECK_FALSE(LoadText("sparse: {algorithm: shadowkv}\n")->config.sparse.budget_tokens.has_value());
+  const auto loaded = LoadText(
+      "sparse:\n  budget_tokens: 512\n  shadowkv: {context_fraction: 32, min_budget_tokens: 128, "
+      "outlier_pages: 0, local_pages: 8}\n");
+  REQUIRE(loaded.ok());
+  const SparseOptions& sparse = loaded->config.sparse;
+  CHECK(sparse.budget_tokens == 512);
+  CHECK(sparse.shadowkv_context_fraction == 32);
+  CHECK(sparse.shadowkv_min_budget_tokens == 128);
+  CHECK(sparse.shadowkv_outlier_pages == 0);
+  CHECK(sparse.shadowkv_local_pages == 8);
+  CheckContains(Refusal("sparse:\n  budget_tokens: most\n"), {"sparse.budget_tokens", "'most'"});
+  CheckContains(Refusal("sparse:\n  shadowkv: {local_pages: -1}\n"),
+                {"sparse.shadowkv.local_pages", "'-1'"});
+}
+
 TEST_CASE("mistakes in the file are told with file, line, key and what is allowed") {
   CheckContains(Refusal("server:\n  host: x\n  http_port: high\n"),
                 {"config_test.yaml:3", "server.http_port", "'high'", "0..65535"});
@@ -145,7 +162,8 @@ TEST_CASE("what PrintConfig prints is read again as the same values") {
 }
 
 TEST_CASE("the sample configurations load, and spind.yaml has every key with its default") {
-  for (const char* name : {"configs/spind.yaml", "configs/cpu-laptop.yaml", "configs/quest.yaml"}) {
+  for (const char* name : {"configs/spind.yaml", "configs/cpu-laptop.yaml", "configs/quest.yaml",
+                           "configs/shadowkv.yaml"}) {
     ConfigSources sources;
     sources.file = name;
     const auto loaded = LoadConfig(sources);

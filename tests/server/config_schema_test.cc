@@ -48,7 +48,11 @@ TEST_CASE("the defaults are the documented ones") {
   CHECK_FALSE(config.max_model_len.has_value());
   CHECK_FALSE(config.hbm_budget_bytes.has_value());
   CHECK(config.sparse.algorithm == "dense");
-  CHECK(config.sparse.budget_tokens == 2048);
+  CHECK_FALSE(config.sparse.budget_tokens.has_value());  // the algorithm's own
+  CHECK(config.sparse.shadowkv_context_fraction == 64);
+  CHECK(config.sparse.shadowkv_min_budget_tokens == 256);
+  CHECK(config.sparse.shadowkv_outlier_pages == 48);
+  CHECK(config.sparse.shadowkv_local_pages == 4);
   CHECK_FALSE(config.sparse.exact);
   CHECK(config.min_buffer_ratio == 2);
   CHECK(config.placement == PlacementPolicy::kAuto);
@@ -74,6 +78,9 @@ TEST_CASE("texts become values") {
   CHECK(config.sparse.exact);
   CHECK(Set(config, "memory.placement", "tiered").ok());
   CHECK(config.placement == PlacementPolicy::kTiered);
+  CHECK(config.overlap == RetrieveOverlap::kAuto);
+  CHECK(Set(config, "memory.overlap", "always").ok());
+  CHECK(config.overlap == RetrieveOverlap::kAlways);
   CHECK(Set(config, "backend.threads", "3").ok());
   CHECK(config.backend.threads == 3);
   CHECK(Set(config, "model.max_model_len", "4096").ok());
@@ -102,6 +109,7 @@ TEST_CASE("what is not allowed is refused and leaves the value alone") {
   for (const char* text : {"12parsecs", "-1", "GiB"}) refuses("memory.host_pool", text);
   for (const char* text : {"yes", "True", "1"}) refuses("sparse.exact", text);
   refuses("memory.placement", "cloud");
+  refuses("memory.overlap", "sometimes");
   refuses("model.dtype", "float16");
   refuses("backend.device", "tpu");
   refuses("log.level", "loud");

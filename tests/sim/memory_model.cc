@@ -117,6 +117,28 @@ void MemoryModel::ApplyOne(const TableCommand& c) {
   }
 }
 
+void MemoryModel::StartSpills(std::span<const TableCommand> copies) {
+  if (copies.empty()) return;
+  SPIN_CHECK(spills_.empty());  // one piece at a time
+  spills_.assign(copies.begin(), copies.end());
+}
+
+bool MemoryModel::RunSpills(Random& random) {
+  std::erase_if(spills_, [&](const TableCommand& copy) {
+    const bool runs = random.Below(3) == 0;
+    SPIN_CHECK(copy.kind == TableCommandKind::kSpillExtent);
+    if (runs) ApplyOne(copy);
+    return runs;
+  });
+  return spills_.empty();
+}
+
+bool MemoryModel::Leaving(int32_t row) const {
+  const bool resident =
+      placement_[static_cast<size_t>(row)] == static_cast<int32_t>(Placement::kResident);
+  return resident && host_dir_[Dir(row, 0, 0)] != kAbsent;
+}
+
 // As the kernel: of a Tiered row a smaller budget frees the slots at the end that are still mapped.
 void MemoryModel::SetNumSlots(const TableCommand& c) {
   int32_t& num_slots = num_slots_[static_cast<size_t>(c.row * g_.num_layers + c.layer)];

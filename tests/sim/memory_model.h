@@ -5,7 +5,7 @@
 // The content of a page is a hash over the tokens written to it, in order. A token is its position
 // mixed with the name of the text it belongs to: forked sequences have one name for their prompt
 // and each its own afterwards. All KV heads are alike, so one stands for all. What no row maps is
-// poisoned. Checks abort (SPIN_CHECK).
+// poisoned. Copies in the background run one by one at random later times. Checks abort (SPIN_CHECK).
 #pragma once
 
 #include <cstdint>
@@ -36,6 +36,13 @@ class MemoryModel {
 
   // UpdateTables, as params.h describes it.
   void Apply(std::span<const TableCommand> commands);
+
+  // Copies in the background, as TakeSpills hands them out.
+  void StartSpills(std::span<const TableCommand> copies);
+  // Some of them run now, in any order. True: all have run.
+  bool RunSpills(Random& random);
+  // The row is Resident and maps host extents: its demotion is under way.
+  bool Leaving(int32_t row) const;
 
   Expected& expected(int32_t row) { return expected_[static_cast<size_t>(row)]; }
 
@@ -74,7 +81,8 @@ class MemoryModel {
   std::vector<int32_t> meta_, owner_;               // [extents][E]
   std::vector<uint64_t> slots_, host_, summaries_;  // [extents][E] contents
   std::vector<Expected> expected_;
-  std::vector<uint8_t> selected_;  // [max_pages] of the stream in work
+  std::vector<uint8_t> selected_;     // [max_pages] of the stream in work
+  std::vector<TableCommand> spills_;  // handed out, not yet run
 };
 
 }  // namespace spin::sim

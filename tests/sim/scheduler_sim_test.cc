@@ -1,8 +1,8 @@
 // Seeded simulation of the whole engine on a fake clock and device, over the real KvCacheManager:
 // random arrivals, lengths, n, stops, cancellations, priorities and clients that go away, over
-// several memory sizes. After each step all invariants hold; at the end every request has finished
-// with the output that it must have, whatever happened around it, or was cancelled; and none
-// waited beyond a bound.
+// several memory sizes; copies of demotions pass after a random number of passes. After each step
+// all invariants hold; at the end every request has finished with the output that it must have,
+// whatever happened around it, or was cancelled; and none waited beyond a bound.
 #include <catch2/catch.hpp>
 
 #include <algorithm>
@@ -79,6 +79,9 @@ class Simulation {
 
   int64_t finished = 0, cancelled = 0, refused = 0, exhausted = 0;
   int64_t longest = 0;  // steps that a request took
+  int64_t demotions() const { return harness_.memory.usage().demotions; }
+  int64_t spills() const { return harness_.executor.num_spills(); }
+  int64_t decoded_beside_spills() const { return harness_.executor.decoded_beside_spills(); }
   int64_t preemptions() const {
     const std::string text = harness_.metrics.PrometheusText();
     const std::string name = "\nspin:num_preemptions_total ";
@@ -208,6 +211,11 @@ const World kWorlds[] = {
     {.name = "less than a context", .slot_extents = 2 * 2},
     {.name = "priorities, tight", .policy = SchedulePolicy::kPriority, .slot_extents = 2 * 6},
     {.name = "two tiers", .sparse = true, .slot_extents = 2 * 6, .host_extents = 2 * 8},
+    {.name = "two tiers, priorities",
+     .policy = SchedulePolicy::kPriority,
+     .sparse = true,
+     .slot_extents = 2 * 10,
+     .host_extents = 2 * 30},
     {.name = "tiered, slots short",
      .placement = PlacementPolicy::kTiered,
      .sparse = true,
@@ -237,7 +245,14 @@ TEST_CASE("1e5 seeded steps: every output is right, every wait is bounded, nothi
     INFO(world.name << ": " << simulation.finished << " finished, " << simulation.cancelled
                     << " cancelled, " << simulation.refused << " refused, " << simulation.exhausted
                     << " at the end of memory, " << simulation.preemptions()
-                    << " preemptions, longest " << simulation.longest << " steps");
+                    << " preemptions, longest " << simulation.longest << " steps, "
+                    << simulation.demotions() << " demotions with " << simulation.spills()
+                    << " copies, beside which " << simulation.decoded_beside_spills()
+                    << " tokens were decoded");
+    const bool demotes = world.sparse && world.placement == PlacementPolicy::kAuto;
+    CHECK((simulation.demotions() > 20) == demotes);
+    CHECK((simulation.spills() > 20) == demotes);
+    CHECK((simulation.decoded_beside_spills() > 100) == demotes);
     CHECK(simulation.finished > 100);
     CHECK(simulation.cancelled > 10);
     // A queue of 24 requests of at most 1536 tokens, served a few at a time.

@@ -41,7 +41,9 @@ FakeExecutor::Options DeviceOptions(const HarnessOptions& o) {
                     .max_prefill_tokens = o.max_prefill_tokens,
                     .max_model_len = o.max_model_len,
                     .vocab_size = o.vocab_size,
-                    .page_tokens = 16};
+                    .page_tokens = 16,
+                    .max_spills = o.max_spills};
+  options.max_spill_polls = o.max_spill_polls;
   options.num_layers = o.num_layers;
   options.collect_sleep_ns = o.collect_sleep_ns;
   return options;

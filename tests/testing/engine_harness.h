@@ -70,6 +70,8 @@ struct HarnessOptions {
   int32_t max_prefill_tokens = 8192;
   int32_t slot_extents = 256;  // of 512 tokens, of all layers together
   int32_t host_extents = 0;
+  int32_t max_spills = 2;       // extents copied at once in the background
+  int32_t max_spill_polls = 5;  // passes that they take at most
   int32_t num_layers = 2;
   bool sparse = false;  // layers that need a few pages only, so that tiering saves room
   PlacementPolicy placement = PlacementPolicy::kAuto;

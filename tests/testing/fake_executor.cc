@@ -66,6 +66,8 @@ int64_t FakeExecutor::held_rows() const {
 void FakeExecutor::ApplyTables(std::span<const TableCommand> commands) {
   SPIN_CHECK(!open_.has_prefill && !open_.has_decode);
   for (const TableCommand& command : commands) {
+    CheckNotSpilling(command);
+    if (command.kind == TableCommandKind::kSpillExtent) open_.spill_ns += options_.spill_extent_ns;
     if (command.kind != TableCommandKind::kSetPlacement) continue;
     Row& row = rows_.at(static_cast<std::size_t>(command.row));
     const bool held = command.value != static_cast<int32_t>(Placement::kNone);
@@ -73,6 +75,40 @@ void FakeExecutor::ApplyTables(std::span<const TableCommand> commands) {
     row = Row{};
     row.held = held;
   }
+}
+
+// A copy under way reads its slots and writes its host pages: nobody else may have them.
+void FakeExecutor::CheckNotSpilling(const TableCommand& command) const {
+  if (command.value == kAbsent) return;
+  for (const TableCommand& copy : spill_) {
+    SPIN_CHECK(command.kind != TableCommandKind::kSetSlotExtent || command.value != copy.value);
+    SPIN_CHECK(command.kind != TableCommandKind::kSetHostExtent || command.value != copy.index);
+  }
+}
+
+void FakeExecutor::Spill(std::span<const TableCommand> copies) {
+  if (copies.empty()) return;
+  SPIN_CHECK(spill_.empty());
+  SPIN_CHECK_LE(static_cast<int64_t>(copies.size()), int64_t{options_.limits.max_spills});
+  for (const TableCommand& copy : copies) SPIN_CHECK(copy.kind == TableCommandKind::kSpillExtent);
+  spill_.assign(copies.begin(), copies.end());
+  spill_polls_left_ =
+      static_cast<int32_t>(random_.Below(static_cast<uint32_t>(options_.max_spill_polls)));
+  num_spills_ += static_cast<int64_t>(copies.size());
+}
+
+bool FakeExecutor::SpillPassed() {
+  if (spill_polls_left_-- > 0) return false;
+  spill_polls_left_ = 0;
+  spill_.clear();
+  return true;
+}
+
+void FakeExecutor::AwaitSpill() {
+  spill_polls_left_ = 0;
+  const int64_t ns = static_cast<int64_t>(spill_.size()) * options_.spill_extent_ns;
+  spill_wait_ns_ += ns;
+  if (clock_ != nullptr) clock_->AdvanceNs(ns);
 }
 
 void FakeExecutor::StartRow(RowId id, const SamplingRow& sampling, std::span<const int32_t> prompt,
@@ -185,6 +221,9 @@ void FakeExecutor::EnqueueDecode(std::span<const RowId> rows) {
   open_.has_decode = true;
   open_.decoded = static_cast<int64_t>(rows.size());
   decoded_rows_ += open_.decoded;
+  if (!spill_.empty()) decoded_beside_spills_ += open_.decoded;
+  const int64_t waited_ns = std::exchange(spill_wait_ns_, 0) + open_.spill_ns;
+  longest_spill_wait_ns_ = std::max(longest_spill_wait_ns_, waited_ns);
   const std::set<RowId> distinct(rows.begin(), rows.end());
   SPIN_CHECK_EQ(distinct.size(), rows.size());
   for (const RowId id : rows) {
@@ -222,7 +261,8 @@ PassResult FakeExecutor::Collect() {
   result.prompt_logprobs = collected_.prompt_logprobs;
   result.prefill_ns = collected_.tiles * options_.tile_ns;
   if (collected_.has_decode) {
-    result.decode_ns = options_.decode_ns + collected_.decoded * options_.decode_row_ns;
+    result.decode_ns =
+        options_.decode_ns + collected_.decoded * options_.decode_row_ns + collected_.spill_ns;
   }
   if (clock_ != nullptr) clock_->AdvanceNs(result.prefill_ns + result.decode_ns);
   if (options_.collect_sleep_ns > 0) {

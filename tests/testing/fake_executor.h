@@ -9,7 +9,7 @@
 // Aborts when: a row is used that the table commands do not hold; a row decodes before its prefill
 // ended, or in the pass in which it ended; a batch has a row twice; a row decodes beyond its
 // reservation; StartRow and the prefill disagree; calls of a pass come out of order; more than
-// kMaxPassesInFlight passes are in flight.
+// kMaxPassesInFlight passes are in flight; an extent is granted while a copy of Spill uses it.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +20,7 @@
 
 #include "common/clock.h"
 #include "common/ids.h"
+#include "common/random.h"
 #include "memory/kv_cache_manager.h"
 #include "models/executor.h"
 
@@ -44,14 +45,20 @@ class FakeExecutor final : public Executor {
     int64_t decode_ns = 500'000;  // of a step
     int64_t decode_row_ns = 10'000;
     int64_t collect_sleep_ns = 0;  // real time that Collect takes
+    // The copies of a Spill pass at a random one of the next so many calls of SpillPassed.
+    int32_t max_spill_polls = 1;
+    int64_t spill_extent_ns = 200'000;  // of a copy that something waits for
   };
 
   // `memory` and `clock` outlive the executor. Collect moves the clock (if there is one) by the
-  // pass's device time.
+  // pass's device time, AwaitSpill by that of the copies.
   FakeExecutor(const Options& options, const KvCacheManager* memory, FakeClock* clock);
 
   const ExecutorLimits& limits() const override { return options_.limits; }
   void ApplyTables(std::span<const TableCommand> commands) override;
+  void Spill(std::span<const TableCommand> copies) override;
+  bool SpillPassed() override;
+  void AwaitSpill() override;
   void StartRow(RowId row, const SamplingRow& sampling, std::span<const int32_t> prompt,
                 std::span<const int32_t> generated) override;
   void BeginPrefill(std::vector<PrefillItem> items) override;
@@ -67,6 +74,11 @@ class FakeExecutor final : public Executor {
   int64_t num_prefills() const { return num_prefills_; }
   int64_t num_cancelled_prefills() const { return num_cancelled_prefills_; }
   int64_t decoded_rows() const { return decoded_rows_; }
+  int64_t num_spills() const { return num_spills_; }
+  // Rows that decoded while copies were under way.
+  int64_t decoded_beside_spills() const { return decoded_beside_spills_; }
+  // The longest that a decode step had to wait for copies: kSpillExtent commands and AwaitSpill since the step before.
+  int64_t longest_spill_wait_ns() const { return longest_spill_wait_ns_; }
   int64_t held_rows() const;
   // The most tiles that a pass with a decode step, or any pass, had.
   int64_t most_tiles_beside_decode() const { return most_tiles_beside_decode_; }
@@ -89,11 +101,13 @@ class FakeExecutor final : public Executor {
     std::vector<std::vector<SampledToken>> prompt_logprobs;
     int64_t tiles = 0;
     int64_t decoded = 0;
+    int64_t spill_ns = 0;  // of kSpillExtent commands
     bool has_prefill = false;
     bool has_decode = false;
   };
 
   Row& At(RowId row);
+  void CheckNotSpilling(const TableCommand& command) const;
   void Sample(RowId id);
   void FinishPrefill();
   std::vector<SampledToken> ScorePrompt(const PrefillItem& item) const;
@@ -112,6 +126,13 @@ class FakeExecutor final : public Executor {
   int64_t num_prefills_ = 0;
   int64_t num_cancelled_prefills_ = 0;
   int64_t decoded_rows_ = 0;
+  std::vector<TableCommand> spill_;  // under way
+  int32_t spill_polls_left_ = 0;
+  Random random_{1};
+  int64_t num_spills_ = 0;
+  int64_t decoded_beside_spills_ = 0;
+  int64_t spill_wait_ns_ = 0;  // since the last decode step
+  int64_t longest_spill_wait_ns_ = 0;
   int64_t most_tiles_beside_decode_ = 0;
 };
 

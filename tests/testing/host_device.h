@@ -29,7 +29,10 @@ class HostDevice final : public Device {
 
   const DeviceInfo& info() const override { return info_; }
 
-  absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes) override {
+  // Reports half of the bytes, then all of them.
+  using Device::Allocate;
+  absl::StatusOr<Buffer> Allocate(MemoryKind kind, int64_t bytes,
+                                  AllocationProgress progress) override {
     SPIN_CHECK_GT(bytes, int64_t{0});
     if (bytes > limit_bytes_ - allocated_bytes_) {
       return ResourceExhausted("%d bytes asked for, %d left", bytes,
@@ -40,10 +43,15 @@ class HostDevice final : public Device {
     SPIN_CHECK(data != nullptr);
     std::memset(data, 0xa5, static_cast<size_t>(bytes));  // uninitialised memory is no zeros
     allocated_bytes_ += bytes;
+    progress(bytes / 2, bytes);
+    progress(bytes, bytes);
     return Buffer(this, kind, data, bytes);
   }
 
-  std::unique_ptr<Stream> CreateStream(const char*) override { return std::make_unique<Stream>(); }
+  using Device::CreateStream;
+  std::unique_ptr<Stream> CreateStream(const char*, StreamPriority) override {
+    return std::make_unique<Stream>();
+  }
   std::unique_ptr<Event> CreateEvent() override { return std::make_unique<TimedEvent>(); }
 
   void Copy(void* dst, const void* src, int64_t bytes, Stream&) override {
@@ -57,6 +65,7 @@ class HostDevice final : public Device {
     static_cast<TimedEvent&>(event).time = std::chrono::steady_clock::now();
   }
   void Wait(Stream&, Event&) override {}
+  bool Passed(Event&) override { return true; }
   void Synchronize(Event&) override {}
   void Synchronize(Stream&) override {}
   int64_t ElapsedNs(Event& begin, Event& end) override {

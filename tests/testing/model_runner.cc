@@ -31,7 +31,7 @@ std::string TestDevice() {
   return device != nullptr ? device : "cpu";
 }
 
-ModelRunner::ModelRunner(const ModelRunnerOptions& options) {
+ModelRunner::ModelRunner(const ModelRunnerOptions& options) : max_spills_(options.max_spills) {
   sampling_.temperature = 0;
   ModelConfig config = options.config;
   if (!options.folder.empty()) {
@@ -70,7 +70,8 @@ ModelRunner::ModelRunner(const ModelRunnerOptions& options) {
                                             .max_prefill_tokens = options.max_model_len,
                                             .max_model_len = options.max_model_len,
                                             .tile_tokens = options.tile_tokens,
-                                            .eviction = options.eviction},
+                                            .eviction = options.eviction,
+                                            .overlap = options.overlap},
                                            config, std::move(weights), std::move(algorithm), device,
                                            *backend_.ops, *store_));
   memory_ = std::make_unique<KvCacheManager>(cache);
@@ -121,12 +122,25 @@ KvTables ModelRunner::Snapshot() {
   return tables;
 }
 
+void ModelRunner::Commit() {
+  if (memory_->room_is_coming() && executor_->SpillPassed()) memory_->FinishSpills();
+  executor_->ApplyTables(memory_->TakeCommands());
+  executor_->Spill(
+      memory_->TakeSpills(max_spills_ > 0 ? max_spills_ : executor_->limits().max_spills));
+}
+
 std::vector<RowId> ModelRunner::Admit(const std::vector<int32_t>& prompt, int64_t reserve_tokens,
                                       int32_t num_sequences) {
   const auto length = static_cast<int64_t>(prompt.size());
-  const auto rows = memory_->Admit(length, reserve_tokens, num_sequences);
+  auto rows = memory_->Admit(length, reserve_tokens, num_sequences);
+  while (!rows.has_value() && memory_->room_is_coming()) {
+    Commit();
+    executor_->AwaitSpill();
+    Commit();
+    rows = memory_->Admit(length, reserve_tokens, num_sequences);
+  }
   SPIN_CHECK(rows.has_value());
-  executor_->ApplyTables(memory_->TakeCommands());
+  Commit();
   SamplingRow sampling = sampling_;
   sampling.prompt_tokens = static_cast<int32_t>(length);
   for (const RowId row : *rows) executor_->StartRow(row, sampling, prompt, {});
@@ -211,7 +225,7 @@ std::vector<RowId> ModelRunner::Start(const std::vector<int32_t>& prompt, int64_
 }
 
 std::vector<SampledToken> ModelRunner::Step(const std::vector<RowId>& rows) {
-  executor_->ApplyTables(memory_->TakeCommands());
+  Commit();
   executor_->EnqueueDecode(rows);
   memory_->Advance(rows);
   const PassResult result = Finish();

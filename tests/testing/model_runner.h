@@ -32,8 +32,10 @@ struct ModelRunnerOptions {
   int32_t max_batch = 8;
   int32_t tile_tokens = 64;
   Eviction eviction = Eviction::kBucketed;
+  RetrieveOverlap overlap = RetrieveOverlap::kNever;
   bool inline_streams = false;
   int threads = 2;
+  int32_t max_spills = 0;          // extents of one piece of background copies; 0: the executor's
   bool poison_free_pages = false;  // fills both pools with NaN before anything is stored
 };
 
@@ -62,6 +64,8 @@ class ModelRunner {
   // What the prefill sampled.
   const SampledToken& first_token(RowId row) const { return first_tokens_[row.value]; }
   std::vector<SampledToken> Step(const std::vector<RowId>& rows);
+  // What precedes a launch: demotions whose copies have passed, table changes, the next copies.
+  void Commit();
   void Release(RowId row);
 
   SamplingRow& sampling() { return sampling_; }  // of rows that start from now on; greedy at first
@@ -78,6 +82,7 @@ class ModelRunner {
   PassResult Finish();
   void PoisonFreePages();
 
+  const int32_t max_spills_;
   SamplingRow sampling_;
   Backend backend_;
   std::unique_ptr<KvStore> store_;

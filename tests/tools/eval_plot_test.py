@@ -1,4 +1,4 @@
-"""tools/eval_plot.py draws a line for each algorithm over the budget, of what was measured; it says what it misses."""
+"""tools/eval_plot.py draws a line for each algorithm over the budget, and says what it misses."""
 import json
 import os
 import subprocess

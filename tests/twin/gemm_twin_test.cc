@@ -1,6 +1,8 @@
 // Linear layers on the GPU against float64, through the weights' own way onto the device.
 #include <cmath>
 
+#include "kernels/cuda/cuda_device.h"
+#include "kernels/cuda/families.h"
 #include "tests/twin/twin_testing.h"
 
 namespace spin::testing {
@@ -10,7 +12,10 @@ struct Shape {
   int32_t m, n, k;
 };
 
-void CheckGemm(const Shape& shape, DType dtype, DType c_dtype, bool accumulate) {
+enum class Way { kOps, kSkinny };
+
+void CheckGemm(const Shape& shape, DType dtype, DType c_dtype, bool accumulate,
+               Way way = Way::kOps) {
   INFO("m " << shape.m << " n " << shape.n << " k " << shape.k << " " << NameOf(dtype)
             << (accumulate ? " accumulated" : ""));
   Gpu& gpu = Gpu::Get();
@@ -37,15 +42,19 @@ void CheckGemm(const Shape& shape, DType dtype, DType c_dtype, bool accumulate) 
   gpu.ops().PackWeight(weight.data(), shape.n, shape.k, dtype, 0, half, w.data(), dtype);
   const char* rest = static_cast<const char*>(w.data()) + int64_t{half} * shape.k * SizeOf(dtype);
   gpu.ops().PackWeight(weight.data(), shape.n, shape.k, dtype, half, shape.n - half, rest, dtype);
-  gpu.ops().Gemm({.a = a_device.data(),
-                  .lda = shape.k,
-                  .w = {weight.data(), shape.n, shape.k, dtype},
-                  .m = shape.m,
-                  .c = c_device.data(),
-                  .ldc = shape.n,
-                  .c_dtype = c_dtype,
-                  .accumulate = accumulate},
-                 gpu.stream());
+  const GemmParams p = {.a = a_device.data(),
+                        .lda = shape.k,
+                        .w = {weight.data(), shape.n, shape.k, dtype},
+                        .m = shape.m,
+                        .c = c_device.data(),
+                        .ldc = shape.n,
+                        .c_dtype = c_dtype,
+                        .accumulate = accumulate};
+  if (way == Way::kOps) {
+    gpu.ops().Gemm(p, gpu.stream());
+  } else {
+    cuda::SkinnyGemm(p, cuda::StreamOf(gpu.stream()));
+  }
   gpu.Finish();
   CHECK(RelativeError(c_device.Read(), expected) <= Tolerance(c_dtype));
 }
@@ -58,6 +67,19 @@ TEST_CASE("products of every type equal float64 within rounding") {
     CheckGemm(shape, DType::kBf16, DType::kBf16, false);
     CheckGemm(shape, DType::kBf16, DType::kF32, false);
     CheckGemm(shape, DType::kBf16, DType::kF32, true);
+  }
+}
+
+// Slices of k of unequal length, of none at all, longer than what is in flight; every number of rows.
+TEST_CASE("products of a few rows by the own kernel equal float64 within rounding") {
+  for (const Shape shape : {Shape{1, 64, 64}, Shape{2, 576, 576}, Shape{5, 16, 4096},
+                            Shape{8, 192, 1536}, Shape{9, 96, 2592}, Shape{16, 1040, 288}}) {
+    CheckGemm(shape, DType::kBf16, DType::kBf16, false, Way::kSkinny);
+    CheckGemm(shape, DType::kBf16, DType::kF32, false, Way::kSkinny);
+    CheckGemm(shape, DType::kBf16, DType::kF32, true, Way::kSkinny);
+  }
+  for (int32_t m = 1; m <= 16; ++m) {
+    CheckGemm({m, 48, 544}, DType::kBf16, DType::kF32, true, Way::kSkinny);
   }
 }
 

@@ -19,6 +19,7 @@ constexpr int32_t kSparePlaces = 3;  // of the bucket, never in use
 struct Setting {
   Eviction eviction = Eviction::kBucketed;
   bool everything = false;  // no ids: all pages of the sequence
+  bool ready_first = false;
   int32_t page_tokens = 8;
   int32_t max_extents = 3;
   int32_t tokens = 1480;              // where a sequence starts again
@@ -46,9 +47,11 @@ struct Layout {
     list_len = take(streams);
     copy_dst = take(streams * max_list);
     copy_len = take(streams);
+    ready_tokens = take(streams);
   }
   int64_t size = 0;  // in words of 32 bits
   int64_t copy_src, num_rows, rows, position, ids, count, page_list, list_len, copy_dst, copy_len;
+  int64_t ready_tokens;
 };
 
 class Twins {
@@ -166,6 +169,7 @@ class Twins {
             .copy_src = reinterpret_cast<int64_t*>(words + layout_.copy_src),
             .copy_dst = words + layout_.copy_dst,
             .copy_len = words + layout_.copy_len,
+            .ready_tokens = s_.ready_first ? words + layout_.ready_tokens : nullptr,
             .counters = counters};
   }
 
@@ -195,6 +199,7 @@ TEST_CASE("lookups agree over thousands of steps") {
   Setting setting;
   setting.eviction = GENERATE(Eviction::kBucketed, Eviction::kLastStep, Eviction::kNone);
   setting.page_tokens = GENERATE(8, 16);
+  setting.ready_first = GENERATE(false, true);
   setting.tokens = 185 * setting.page_tokens;
   setting.max_extents = CeilDiv(setting.tokens, kExtentTokens);
   setting.budget = {{1, 70}, {3, 44}, {2, 40}};  // row 2 has room for one selection and no more
@@ -223,12 +228,16 @@ TEST_CASE("pages of 64 tokens, eight to an extent") {
 }
 
 TEST_CASE("without ids every page of the sequence is looked up") {
-  Twins twins({.everything = true, .budget = {{1, 190}, {3, 186}}, .seed = 14});
+  Twins twins({.everything = true,
+               .ready_first = GENERATE(false, true),
+               .budget = {{1, 190}, {3, 186}},
+               .seed = 14});
   RunSteps(twins, 300);
 }
 
 TEST_CASE("streams longer than what a CTA holds in registers") {
   Setting setting = {.max_extents = 40, .tokens = 20000, .budget = {}, .seed = 15};
+  setting.ready_first = GENERATE(false, true);
   SECTION("all pages") {
     setting.everything = true;
     setting.budget = {{1, 2560}, {3, 2501}};

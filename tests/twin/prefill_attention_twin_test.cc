@@ -16,6 +16,7 @@ using testing::Elements;
 using testing::ElementsOnDevice;
 using testing::Gpu;
 using testing::OnDevice;
+using testing::Poisoned;
 
 struct Heads {
   int32_t q, kv, d;
@@ -61,7 +62,8 @@ struct Batch {
   // `cuts` are where tiles end, ascending, the last is n. Before each tile its tokens are stored: what later tiles will
   // store is still NaN.
   Elements OnGpu(const std::vector<int32_t>& cuts, Elements* staging = nullptr) const {
-    const ElementsOnDevice rows(qkv), pages(Poisoned(StagingSize())), out(Poisoned(OutSize()));
+    const ElementsOnDevice rows(qkv), pages(Poisoned(g.dtype, StagingSize())),
+        out(Poisoned(g.dtype, OutSize()));
     const OnDevice<int32_t> begins(kv_begin), indices(kv_index);
     const Sides side = {rows.data(), pages.data(), out.data(), begins.data(), indices.data()};
     int32_t begin = 0;
@@ -77,7 +79,8 @@ struct Batch {
 
   Elements OnCpu(const std::vector<int32_t>& cuts) const {
     ThreadPool pool(2);
-    Elements pages = Poisoned(StagingSize()), out = Poisoned(OutSize()), rows = qkv;
+    Elements pages = Poisoned(g.dtype, StagingSize()), out = Poisoned(g.dtype, OutSize()),
+             rows = qkv;
     const Sides side = {rows.data(), pages.data(), out.data(), kv_begin.data(), kv_index.data()};
     int32_t begin = 0;
     for (const int32_t end : cuts) {
@@ -117,11 +120,6 @@ struct Batch {
 
   int64_t StagingSize() const { return int64_t{g.num_kv_heads} * num_pages * g.page_elements(); }
   int64_t OutSize() const { return int64_t{n} * g.num_q_heads * g.head_dim; }
-  Elements Poisoned(int64_t size) const {
-    Elements e(g.dtype, size);
-    std::memset(e.data(), 0xff, static_cast<size_t>(size * SizeOf(g.dtype)));
-    return e;
-  }
   const char* RowOf(const Sides& side, int32_t token) const {
     return static_cast<const char*>(side.qkv) + token * row * SizeOf(g.dtype);
   }

@@ -53,7 +53,7 @@ struct Shape {
 
 // Three rows of three heads whose sequences end at `positions`.
 void CheckSelection(const Shape& shape, const std::vector<int32_t>& positions, Kind kind,
-                    int32_t fixed, int32_t budget, Random& random) {
+                    int32_t fixed, int32_t budget, Random& random, int32_t fixed_last = 1) {
   KvGeometry g = testing::SmallGeometry(DType::kF32, 64, shape.page_tokens);
   g.max_extents = shape.max_extents;
   StepRows step({3, 1, 0}, g.max_rows);
@@ -77,8 +77,9 @@ void CheckSelection(const Shape& shape, const std::vector<int32_t>& positions, K
   SelectTopKParams p = {.decode = rows.view(),
                         .scores = gpu_scores.data(),
                         .geometry = g,
-                        .budget_pages = budget,
-                        .fixed_first = fixed,
+                        .budget = {.fixed_first = fixed,
+                                   .fixed_last = fixed_last,
+                                   .selectable = budget - fixed - fixed_last},
                         .ids = gpu_ids.data(),
                         .count = gpu_count.data(),
                         .max_selected = max_selected};
@@ -104,7 +105,9 @@ TEST_CASE("selections agree, with ties, zeros of both signs and NaN") {
     const auto fixed = static_cast<int32_t>(random.Below(4));
     const int32_t budget = fixed + 1 + static_cast<int32_t>(random.Below(60));
     const auto kind = static_cast<Kind>(round % static_cast<int32_t>(Kind::kCount));
-    CheckSelection(shape, positions, kind, fixed, budget, random);
+    const auto fixed_last = 1 + static_cast<int32_t>(random.Below(3));
+    CheckSelection(shape, positions, kind, fixed, std::max(budget, fixed + fixed_last), random,
+                   fixed_last);
   }
 }
 

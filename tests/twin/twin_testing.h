@@ -186,6 +186,31 @@ class RowsOnDevice {
   OnDevice<int32_t> count_, rows_, token_, position_;
 };
 
+// NaN in every element.
+inline Elements Poisoned(DType dtype, int64_t size) {
+  Elements elements(dtype, size);
+  std::memset(elements.data(), 0xff, static_cast<size_t>(size * SizeOf(dtype)));
+  return elements;
+}
+
+// Staging as the CPU keeps it, [Hkv][num_pages] pages, as the GPU does: [Hkv][2][num_pages * P][d], planes.
+inline Elements PlanesOf(const Elements& pages, const KvGeometry& g, int32_t num_pages) {
+  Elements planes(g.dtype, pages.size());
+  const int64_t plane = g.plane_elements() * SizeOf(g.dtype);
+  const auto* from = static_cast<const char*>(pages.data());
+  auto* to = static_cast<char*>(planes.data());
+  for (int64_t head = 0; head < g.num_kv_heads; ++head) {
+    for (int64_t page = 0; page < num_pages; ++page) {
+      for (int64_t kv = 0; kv < 2; ++kv) {
+        std::memcpy(to + ((head * 2 + kv) * num_pages + page) * plane,
+                    from + ((head * num_pages + page) * 2 + kv) * plane,
+                    static_cast<size_t>(plane));
+      }
+    }
+  }
+  return planes;
+}
+
 // The worst |a - b| over the worst |b|; NaN anywhere gives NaN.
 inline double RelativeDifference(const Elements& a, const Elements& b) {
   std::vector<double> reference(static_cast<size_t>(b.size()));

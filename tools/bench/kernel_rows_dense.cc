@@ -141,7 +141,6 @@ KernelRow StoreRow(const std::string& name, int32_t n, BenchMemory& memory) {
 
 KernelRow SampleRow(const std::string& name, int32_t batch, bool greedy, BenchMemory& memory) {
   const float* logits = memory.RandomFloats(int64_t{batch} * kVocab);
-  float* adjusted = memory.RandomFloats(int64_t{batch} * kVocab);
   std::vector<SamplingRow> sampling(static_cast<size_t>(batch));
   for (SamplingRow& s : sampling) {
     s.temperature = greedy ? 0.0f : 0.6f;
@@ -153,13 +152,9 @@ KernelRow SampleRow(const std::string& name, int32_t batch, bool greedy, BenchMe
       memory.RandomPinned(batch * static_cast<int64_t>(sizeof(SampledToken))));
   const DecodeRows decode = MakeDecodeRows(memory, std::vector<int32_t>(size_t(batch), 0));
   return {name, Ceiling::kCopy, 4.0 * batch * kVocab, 16, [=, &memory](int64_t) {
-            memory.backend().ops->Sample({.decode = decode,
-                                          .logits = logits,
-                                          .adjusted = adjusted,
-                                          .vocab = kVocab,
-                                          .sampling = rows,
-                                          .out = out},
-                                         memory.stream());
+            memory.backend().ops->Sample(
+                {.decode = decode, .logits = logits, .vocab = kVocab, .sampling = rows, .out = out},
+                memory.stream());
           }};
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "common/math.h"
 #include "common/random.h"
@@ -81,22 +82,63 @@ KvTables MakeTables(BenchMemory& memory, const KvGeometry& g, int32_t batch, int
   return t;
 }
 
-KernelRow ScoreRow(const std::string& name, int32_t batch, int32_t tokens, BenchMemory& memory) {
-  const KvGeometry g = Geometry(16, batch, tokens / kExtentTokens);
+KernelRow ScoreRow(const std::string& name, SummaryKind kind, int32_t batch, int32_t tokens,
+                   BenchMemory& memory) {
+  const bool bounds = kind == SummaryKind::kBounds;
+  const int32_t page_tokens = bounds ? 16 : kLandmarkTokens;
+  KvGeometry g = Geometry(page_tokens, batch, tokens / kExtentTokens);
+  g.summary_elements = (bounds ? 2 : 1) * kHeadDim;
   const KvTables tables = MakeTables(memory, g, batch, 0, true);
   const uint16_t* qkv = memory.RandomBf16(int64_t{batch} * kQkv);
-  float* bounds = memory.RandomFloats(int64_t{batch} * kQHeads * g.max_pages());
+  float* logits = memory.RandomFloats(int64_t{batch} * kQHeads * g.max_pages());
   float* scores = memory.RandomFloats(int64_t{batch} * kKvHeads * g.max_pages());
   const DecodeRows decode =
       MakeDecodeRows(memory, std::vector<int32_t>(static_cast<size_t>(batch), tokens - 1));
-  const double bytes = static_cast<double>(batch) * kKvHeads * (tokens / 16) *
+  const double bytes = static_cast<double>(batch) * kKvHeads * (tokens / page_tokens) *
                        static_cast<double>(g.summary_bytes());
-  return {
-      name, Ceiling::kCopy, bytes, 8, [=, &memory](int64_t) {
-        memory.backend().ops->QuestScore(
-            {.decode = decode, .qkv = qkv, .tables = tables, .bounds = bounds, .scores = scores},
-            memory.stream());
-      }};
+  return {name, Ceiling::kCopy, bytes, 8, [=, &memory](int64_t) {
+            memory.backend().ops->ScoreSummaries({.decode = decode,
+                                                  .qkv = qkv,
+                                                  .tables = tables,
+                                                  .kind = kind,
+                                                  .logits = logits,
+                                                  .scores = scores},
+                                                 memory.stream());
+          }};
+}
+
+// ShadowKV's Index at the end of a layer of one prompt: keys read once, an eighth of them written.
+KernelRow LandmarkPrefillRow(const std::string& name, int32_t tokens, BenchMemory& memory) {
+  KvGeometry g = Geometry(kLandmarkTokens, 1, tokens / kExtentTokens);
+  g.summary_elements = kHeadDim;
+  const int32_t pages = tokens / kLandmarkTokens;
+  LandmarkIndexPrefillParams p;
+  p.slices = memory.Ints(std::vector<PrefillSlice>{{.num_tokens = tokens}});
+  p.num_slices = 1;
+  p.tables = MakeTables(memory, g, 1, 0, true);
+  p.staging = {memory.RandomBf16(int64_t{kKvHeads} * pages * g.page_elements()), pages};
+  p.outlier_pages = 48;
+  p.local_pages = 4;
+  p.spread = memory.RandomFloats(int64_t{kKvHeads} * RoundUp(pages, 4));
+  const double keys = 2.0 * kKvHeads * tokens * kHeadDim;
+  return {name, Ceiling::kCopy, keys * 9 / 8, 2, [=, &memory](int64_t) {
+            memory.backend().ops->LandmarkIndexPrefill(p, memory.stream());
+          }};
+}
+
+// One step in eight a token completes its page; here every one does.
+KernelRow LandmarkDecodeRow(const std::string& name, int32_t batch, BenchMemory& memory) {
+  KvGeometry g = Geometry(kLandmarkTokens, batch, 2);
+  g.summary_elements = kHeadDim;
+  LandmarkIndexDecodeParams p;
+  p.tables = MakeTables(memory, g, batch, 0, true);
+  const int64_t pages = int64_t{batch} * g.max_extents * g.pages_per_extent();
+  p.tables.slots = memory.RandomBf16(pages * g.page_elements());
+  p.qkv = memory.RandomBf16(int64_t{batch} * kQkv);
+  p.decode = MakeDecodeRows(memory, std::vector<int32_t>(static_cast<size_t>(batch), 1023));
+  const double keys = 2.0 * batch * kKvHeads * kLandmarkTokens * kHeadDim;
+  return {name, Ceiling::kCopy, keys * 9 / 8, 16,
+          [=, &memory](int64_t) { memory.backend().ops->LandmarkIndexDecode(p, memory.stream()); }};
 }
 
 KernelRow TopKRow(const std::string& name, int32_t batch, int32_t pages, BenchMemory& memory) {
@@ -108,15 +150,15 @@ KernelRow TopKRow(const std::string& name, int32_t batch, int32_t pages, BenchMe
   const DecodeRows decode =
       MakeDecodeRows(memory, std::vector<int32_t>(static_cast<size_t>(batch), pages * 16 - 1));
   return {name, Ceiling::kCopy, 4.0 * batch * kKvHeads * pages, 16, [=, &memory](int64_t) {
-            memory.backend().ops->SelectTopK({.decode = decode,
-                                              .scores = scores,
-                                              .geometry = g,
-                                              .budget_pages = kBudget,
-                                              .fixed_first = 1,
-                                              .ids = ids,
-                                              .count = count,
-                                              .max_selected = kBudget},
-                                             memory.stream());
+            memory.backend().ops->SelectTopK(
+                {.decode = decode,
+                 .scores = scores,
+                 .geometry = g,
+                 .budget = {.fixed_first = 1, .selectable = kBudget - 2},
+                 .ids = ids,
+                 .count = count,
+                 .max_selected = kBudget},
+                memory.stream());
           }};
 }
 
@@ -208,10 +250,15 @@ std::vector<KernelRowMaker> SparseKernelRows() {
     add(absl::StrFormat("paged_attention 2048 of P 16 batch %d", batch), AttentionRow, batch, 2048,
         16);
   }
-  for (const int32_t batch : {1, 8, 22}) {
-    add(absl::StrFormat("quest_score 32K batch %d", batch), ScoreRow, batch, 32768);
+  for (const auto& [what, kind] : {std::pair{"bounds of P 16", SummaryKind::kBounds},
+                                   std::pair{"means of P 8", SummaryKind::kMean}}) {
+    for (const int32_t batch : {1, 8, 22}) {
+      add(absl::StrFormat("score %s 32K batch %d", what, batch), ScoreRow, kind, batch, 32768);
+    }
+    add(absl::StrFormat("score %s 128K batch 8", what), ScoreRow, kind, 8, 131072);
   }
-  add("quest_score 128K batch 8", ScoreRow, 8, 131072);
+  add("landmark_index prefill 64K", LandmarkPrefillRow, 65536);
+  add("landmark_index decode batch 32", LandmarkDecodeRow, 32);
   add("select_topk 8 x 2048", TopKRow, 1, 2048);
   add("select_topk 256 x 8192", TopKRow, 32, 8192);
   add("lookup tiered 128 of 384 slots batch 1", LookupRow, 1, 32768, 16, 384);

@@ -6,16 +6,14 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <vector>
 
 #include "common/check.h"
 #include "common/metrics.h"
 #include "common/random.h"
-#include "server/command_line.h"
-#include "server/config_loader.h"
 #include "server/model_stack.h"
+#include "tools/bench/server_flags.h"
 
 namespace spin::bench {
 namespace {
@@ -96,7 +94,14 @@ class StepBench {
   // One prompt through the executor; its row, or none where memory has no room.
   std::optional<RowId> Start(int32_t tokens) {
     const int64_t reserve = tokens + int64_t{options_.steps} * 16;
-    const auto rows = memory_.Admit(tokens, std::min<int64_t>(reserve, MaxLen()), 1);
+    auto rows = memory_.Admit(tokens, std::min<int64_t>(reserve, MaxLen()), 1);
+    while (!rows.has_value() && memory_.room_is_coming()) {  // a demotion makes it
+      executor_.ApplyTables(memory_.TakeCommands());
+      executor_.Spill(memory_.TakeSpills(executor_.limits().max_spills));
+      executor_.AwaitSpill();
+      memory_.FinishSpills();
+      rows = memory_.Admit(tokens, std::min<int64_t>(reserve, MaxLen()), 1);
+    }
     if (!rows.has_value()) return std::nullopt;
     executor_.ApplyTables(memory_.TakeCommands());
     SamplingRow sampling;
@@ -193,15 +198,13 @@ class StepBench {
 };
 
 absl::Status RunWith(const Options& options) {
-  SPIN_ASSIGN_OR_RETURN(CommandLine line, ParseCommandLine(options.server));
-  line.sources.environment = [](const std::string& name) { return std::getenv(name.c_str()); };
-  SPIN_ASSIGN_OR_RETURN(const LoadedConfig loaded, LoadConfig(line.sources));
-  SPIN_ASSIGN_OR_RETURN(ModelPlan plan, PlanModel(loaded.config));
+  SPIN_ASSIGN_OR_RETURN(const ServerConfig config, ConfigFromFlags(options.server));
+  SPIN_ASSIGN_OR_RETURN(ModelPlan plan, PlanModel(config));
   std::printf("%s", plan.ToText().c_str());
   const auto begin = std::chrono::steady_clock::now();
   MetricsRegistry metrics;
   SPIN_ASSIGN_OR_RETURN(const std::unique_ptr<ModelStack> stack,
-                        ModelStack::Create(loaded.config, std::move(plan), metrics));
+                        ModelStack::Create(config, std::move(plan), metrics));
   std::printf("ready in %.1f s\n", Seconds(std::chrono::steady_clock::now() - begin));
   std::fflush(stdout);
   StepBench(*stack, options).Run();

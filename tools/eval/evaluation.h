@@ -46,8 +46,7 @@ struct Evaluation {
 };
 
 // Dense, then for each algorithm its exact mode and each budget; with the budgets of the first the controls.
-// InvalidArgument: an algorithm cannot serve the model or a budget. One that nobody named and that cannot serve the
-// model at all is left out.
+// Budgets that an algorithm cannot have are left out. InvalidArgument: a named algorithm can have none.
 absl::StatusOr<std::vector<VariantGroup>> ListVariants(const Options& options,
                                                        const ServerConfig& config,
                                                        const ModelConfig& model);

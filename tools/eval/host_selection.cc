@@ -7,11 +7,20 @@
 
 namespace spin::eval {
 
-int32_t MostSelected(const SparseAlgorithm& algorithm, int32_t num_layers) {
+namespace {
+
+// Pages that Select returns of a stream that has `pages` or more.
+int32_t BudgetOf(const LayerDemand& demand, int32_t pages) {
+  return demand.fixed_pages + demand.Selectable(pages);
+}
+
+}  // namespace
+
+int32_t MostSelected(const SparseAlgorithm& algorithm, const KvGeometry& geometry) {
   int32_t most = 1;
-  for (int32_t layer = 0; layer < num_layers; ++layer) {
+  for (int32_t layer = 0; layer < geometry.num_layers; ++layer) {
     const LayerDemand demand = algorithm.Demand(layer);
-    if (!demand.whole_context) most = std::max(most, demand.fixed_pages + demand.selectable_pages);
+    if (!demand.whole_context) most = std::max(most, BudgetOf(demand, geometry.max_pages()));
   }
   return most;
 }
@@ -20,7 +29,7 @@ absl::StatusOr<std::unique_ptr<HostSelection>> HostSelection::Create(
     std::unique_ptr<SparseAlgorithm> inner, Selector selector, const KvGeometry& geometry,
     int32_t max_batch, Device& device) {
   SPIN_CHECK(selector != Selector::kAlgorithm);
-  const int32_t most = MostSelected(*inner, geometry.num_layers);
+  const int32_t most = MostSelected(*inner, geometry);
   const int64_t streams = int64_t{max_batch} * geometry.num_kv_heads;
   SPIN_ASSIGN_OR_RETURN(std::unique_ptr<PageReader> reader, PageReader::Create(device, geometry));
   SPIN_ASSIGN_OR_RETURN(Buffer ids, device.Allocate(MemoryKind::kPinned, streams * most * 4));
@@ -54,7 +63,7 @@ Selection HostSelection::Select(const DecodeStage& stage) const {
     const int32_t pages = reader_->Position(stage, place) / geometry.page_tokens + 1;
     for (int32_t head = 0; head < geometry.num_kv_heads; ++head) {
       const std::vector<int32_t> chosen =
-          Choose(mass, geometry, head, pages, demand.fixed_pages + demand.selectable_pages);
+          Choose(mass, geometry, head, pages, BudgetOf(demand, pages));
       const int64_t stream = int64_t{place} * geometry.num_kv_heads + head;
       std::copy(chosen.begin(), chosen.end(), ids_.as<int32_t>() + stream * width_);
       count_.as<int32_t>()[stream] = static_cast<int32_t>(chosen.size());

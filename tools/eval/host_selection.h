@@ -18,7 +18,7 @@
 namespace spin::eval {
 
 // The most pages that one Select of the algorithm returns, in any layer; 1 where all need the whole context.
-int32_t MostSelected(const SparseAlgorithm& algorithm, int32_t num_layers);
+int32_t MostSelected(const SparseAlgorithm& algorithm, const KvGeometry& geometry);
 
 class HostSelection final : public SparseAlgorithm {
  public:

@@ -11,7 +11,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 std::string BudgetText(const Variant& variant) {
-  return variant.whole() ? "all" : std::to_string(variant.sparse.budget_tokens);
+  return variant.whole() ? "all" : std::to_string(variant.budget());
 }
 
 std::string Head(const Options& options, const Evaluation& evaluation) {
@@ -127,7 +127,7 @@ Json ResultJson(const VariantResult& result) {
   const Variant& variant = result.variant;
   Json json = {{"name", variant.name()},
                {"algorithm", variant.sparse.algorithm},
-               {"budget", variant.whole() ? Json(nullptr) : Json(variant.sparse.budget_tokens)}};
+               {"budget", variant.whole() ? Json(nullptr) : Json(variant.budget())}};
   if (result.logits.has_value()) json["kl"] = LogitsJson(*result.logits);
   if (!result.recall.empty()) {
     json["recall"] = RecallJson(Summarize(result.recall));

@@ -34,7 +34,7 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Create(ServerConfig config,
   session->batch_ = batch;
   session->num_variants_ = variants.size();
   session->switch_ = variant_switch.get();
-  session->max_selected_ = MostSelected(*variant_switch, plan.folder.config.num_layers);
+  session->max_selected_ = MostSelected(*variant_switch, plan.cache.plan.geometry);
   session->idle_ = std::make_unique<IdleObserver>();
   for (int32_t layer = 0; layer < plan.folder.config.num_layers; ++layer) {
     plan.cache.layers[static_cast<size_t>(layer)] = variant_switch->Demand(layer);
@@ -56,6 +56,14 @@ absl::StatusOr<std::vector<RowId>> Session::Start(std::span<const int32_t> promp
   const auto copies = static_cast<int32_t>(num_variants_);
   SPIN_RETURN_IF_ERROR(memory.CheckFits(length, length + max_new, copies));
   auto rows = memory.Admit(length, length + max_new, copies);
+  while (!rows.has_value() && memory.room_is_coming()) {  // a demotion makes it
+    Executor& executor = stack_->executor();
+    executor.ApplyTables(memory.TakeCommands());
+    executor.Spill(memory.TakeSpills(executor.limits().max_spills));
+    executor.AwaitSpill();
+    memory.FinishSpills();
+    rows = memory.Admit(length, length + max_new, copies);
+  }
   if (!rows.has_value()) {
     return ResourceExhausted(
         "no room for another prompt of %d tokens under %d variants: raise memory.hbm_budget or "

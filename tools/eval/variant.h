@@ -17,7 +17,8 @@ enum class Selector {
 };
 
 struct Variant {
-  SparseOptions sparse;  // of a control: the algorithm whose page size and budget it has
+  // Of a control: the algorithm whose page size and budget it has. budget_tokens is set, unless whole().
+  SparseOptions sparse;
   Selector selector = Selector::kAlgorithm;
 
   // "quest", "quest exact", "window", "oracle".
@@ -27,9 +28,9 @@ struct Variant {
     return sparse.exact ? sparse.algorithm + " exact" : sparse.algorithm;
   }
   // "quest 256"; what has no budget is named alone.
-  std::string label() const {
-    return whole() ? name() : name() + " " + std::to_string(sparse.budget_tokens);
-  }
+  std::string label() const { return whole() ? name() : name() + " " + std::to_string(budget()); }
+  // REQUIRES: not whole().
+  int32_t budget() const { return sparse.budget_tokens.value(); }
   // The context is attended to as a whole: a budget means nothing.
   bool whole() const { return sparse.exact || sparse.algorithm == "dense"; }
 };

@@ -1,4 +1,4 @@
-#include <algorithm>
+#include <span>
 #include <utility>
 
 #include "models/sparse/sparse_registry.h"
@@ -21,10 +21,11 @@ SparseOptions WithBudget(SparseOptions sparse, int32_t budget) {
 }
 
 // The algorithm at each budget and, asked for, the controls of its page size.
-VariantGroup AtBudgets(const SparseOptions& sparse, const Options& options, bool with_controls) {
+VariantGroup AtBudgets(const SparseOptions& sparse, std::span<const int32_t> budgets,
+                       const Options& options, bool with_controls) {
   VariantGroup group;
   const auto add = [&](Selector selector) {
-    for (const int32_t budget : options.budgets) {
+    for (const int32_t budget : budgets) {
       group.push_back({.sparse = WithBudget(sparse, budget), .selector = selector});
     }
   };
@@ -48,18 +49,21 @@ absl::StatusOr<std::vector<VariantGroup>> ListVariants(const Options& options,
     SparseOptions sparse = config.sparse;
     sparse.algorithm = name;
     sparse.exact = false;
-    const absl::Status status = CanServe(WithBudget(sparse, options.budgets.back()), model);
-    if (!status.ok() && options.algorithms.empty()) continue;
+    std::vector<int32_t> budgets;
+    absl::Status refusal;
+    for (const int32_t budget : options.budgets) {
+      const absl::Status status = CanServe(WithBudget(sparse, budget), model);
+      if (status.ok()) budgets.push_back(budget);
+      if (!status.ok()) refusal = status;
+    }
+    if (budgets.empty() && !options.algorithms.empty()) return Annotate(refusal, name);
+    if (budgets.empty()) continue;
     if (options.exact) {
-      Variant exact{.sparse = WithBudget(sparse, options.budgets.back())};
+      Variant exact{.sparse = WithBudget(sparse, budgets.back())};
       exact.sparse.exact = true;
       groups.push_back({exact});
     }
-    groups.push_back(AtBudgets(sparse, options, !std::exchange(has_controls, true)));
-    for (const Variant& variant : groups.back()) {
-      const absl::Status served = CanServe(variant.sparse, model);
-      if (!served.ok()) return Annotate(served, variant.name());
-    }
+    groups.push_back(AtBudgets(sparse, budgets, options, !std::exchange(has_controls, true)));
   }
   return groups;
 }

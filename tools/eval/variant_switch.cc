@@ -32,14 +32,17 @@ absl::StatusOr<std::unique_ptr<VariantSwitch>> VariantSwitch::Create(
 }
 
 LayerDemand VariantSwitch::Demand(int32_t layer) const {
-  const auto pages = [](const LayerDemand& demand) {
-    return demand.fixed_pages + demand.selectable_pages;
-  };
   LayerDemand most = members_[0]->Demand(layer);
   for (const auto& member : members_) {
     const LayerDemand demand = member->Demand(layer);
     SPIN_CHECK_EQ(demand.whole_context, most.whole_context);
-    if (pages(demand) > pages(most)) most = demand;
+    most.fixed_pages = std::max(most.fixed_pages, demand.fixed_pages);
+    most.selectable_pages = std::max(most.selectable_pages, demand.selectable_pages);
+    // The larger share of the context; 0 is none.
+    if (most.context_divisor == 0 ||
+        (demand.context_divisor > 0 && demand.context_divisor < most.context_divisor)) {
+      most.context_divisor = demand.context_divisor;
+    }
   }
   return most;
 }

@@ -30,7 +30,10 @@ class VariantSwitch final : public SparseAlgorithm {
 
   int32_t page_tokens() const override { return members_[0]->page_tokens(); }
   int32_t summary_elements() const override { return members_[0]->summary_elements(); }
-  LayerDemand Demand(int32_t layer) const override;  // of the most demanding
+  LayerDemand Demand(int32_t layer) const override;  // what is enough for all
+  int64_t IndexScratchBytes(int32_t staging_pages) const override {
+    return members_[0]->IndexScratchBytes(staging_pages);
+  }
   void IndexPrefill(const PrefillStage& stage) const override { members_[0]->IndexPrefill(stage); }
   void IndexDecode(const DecodeStage& stage) const override { members_[0]->IndexDecode(stage); }
   Selection Select(const DecodeStage& stage) const override {

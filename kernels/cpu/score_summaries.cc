@@ -1,0 +1,181 @@
+// Scores of pages from their summaries: products with the queries, softmax over pages, then the group's maximum or sum.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <vector>
+
+#include "kernels/cpu/families.h"
+#include "kernels/cpu/lanes.h"
+#include "kernels/cpu/row_math.h"
+#include "kernels/cpu/stream_view.h"
+
+namespace spin::cpu {
+namespace {
+
+constexpr int32_t kMaxHeads = 4;  // query heads that share one read of the summaries
+constexpr int32_t kMaxHeadDim = 128;
+
+// Up to four query heads, scaled, in the shape of a summary: for bounds the positive part [d], then the negative one.
+struct Queries {
+  alignas(64) float values[kMaxHeads][2 * kMaxHeadDim];
+};
+
+SPIN_INLINE void Load(const float* from, F32x16& to) {
+  std::memcpy(&to, from, sizeof(to));
+}
+
+SPIN_INLINE void Load(const uint16_t* from, F32x16& to) {
+  U16x16 half;
+  std::memcpy(&half, from, sizeof(half));
+  to = (F32x16)(__builtin_convertvector(half, U32x16) << 16);
+}
+
+// logits[h * stride + i] = query h times summary i, for n summaries of `size` elements one after another.
+template <int kHeads, typename T>
+SPIN_INLINE void ScoreHeads(const Queries& q, int32_t size, const T* summaries, int32_t n,
+                            float* logits, int64_t stride) {
+  for (int32_t i = 0; i < n; ++i, summaries += size) {
+    F32x16 sum[kHeads] = {};
+    for (int32_t c = 0; c < size; c += kLanes) {
+      F32x16 summary;
+      Load(summaries + c, summary);
+      for (int h = 0; h < kHeads; ++h) {
+        F32x16 query;
+        Load(q.values[h] + c, query);
+        sum[h] += query * summary;
+      }
+    }
+    for (int h = 0; h < kHeads; ++h) {
+      F32x8 half[2];
+      std::memcpy(half, &sum[h], sizeof(half));
+      const F32x8 s = half[0] + half[1];
+      logits[h * stride + i] = ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));
+    }
+  }
+}
+
+template <typename T>
+SPIN_INLINE void ScoreBody(int32_t heads, const Queries& q, int32_t size, const T* summaries,
+                           int32_t n, float* logits, int64_t stride) {
+  switch (heads) {
+    case 1:
+      return ScoreHeads<1>(q, size, summaries, n, logits, stride);
+    case 2:
+      return ScoreHeads<2>(q, size, summaries, n, logits, stride);
+    case 3:
+      return ScoreHeads<3>(q, size, summaries, n, logits, stride);
+    default:
+      return ScoreHeads<4>(q, size, summaries, n, logits, stride);
+  }
+}
+
+SPIN_MULTI_ISA(void, ScoreF32,
+               (int32_t heads, const Queries& q, int32_t size, const float* summaries, int32_t n,
+                float* logits, int64_t stride),
+               ScoreBody(heads, q, size, summaries, n, logits, stride),
+               (heads, q, size, summaries, n, logits, stride))
+SPIN_MULTI_ISA(void, ScoreBf16,
+               (int32_t heads, const Queries& q, int32_t size, const uint16_t* summaries, int32_t n,
+                float* logits, int64_t stride),
+               ScoreBody(heads, q, size, summaries, n, logits, stride),
+               (heads, q, size, summaries, n, logits, stride))
+
+template <typename T>
+void Score(int32_t heads, const Queries& q, int32_t size, const T* summaries, int32_t n,
+           float* logits, int64_t stride) {
+  if constexpr (std::is_same_v<T, float>) {
+    ScoreF32(heads, q, size, summaries, n, logits, stride);
+  } else {
+    ScoreBf16(heads, q, size, summaries, n, logits, stride);
+  }
+}
+
+void LoadQuery(const void* qkv, const KvGeometry& g, SummaryKind kind, int64_t element,
+               float* query) {
+  const int32_t d = g.head_dim;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(d));
+  for (int32_t c = 0; c < d; ++c) {
+    const float q =
+        (g.dtype == DType::kF32 ? static_cast<const float*>(qkv)[element + c]
+                                : Bf16ToFloat(static_cast<const uint16_t*>(qkv)[element + c])) *
+        scale;
+    query[c] = kind == SummaryKind::kBounds ? std::max(q, 0.0f) : q;
+    if (kind == SummaryKind::kBounds) query[d + c] = std::min(q, 0.0f);
+  }
+}
+
+// Reduces softmax(logits of a head)[i] over `heads` heads into out[i], which `first` starts; logits are overwritten. A
+// share of NaN (a head without a finite logit) counts for nothing.
+void ReduceSoftmax(const ScoreSummariesParams& p, float* logits, int32_t heads, int32_t pages,
+                   int64_t stride, bool first, float* out) {
+  for (int32_t i = 0; i < pages && first; ++i) {
+    const bool outlier = p.kind == SummaryKind::kMean && std::isnan(logits[i]);
+    out[i] = outlier ? std::numeric_limits<float>::infinity() : 0.0f;
+  }
+  for (int32_t h = 0; h < heads; ++h) {
+    float* row = logits + h * stride;
+    const float max = RowMax(row, pages);
+    const auto scale = static_cast<float>(1.0 / RowExpSum(row, pages, max, 1.0f, row));
+    for (int32_t i = 0; i < pages; ++i) {
+      const float share = row[i] * scale;
+      if (p.reduction == GroupReduction::kSum) {
+        out[i] += share > 0 ? share : 0.0f;
+      } else if (share > out[i]) {
+        out[i] = share;
+      }
+    }
+  }
+}
+
+template <typename T>
+void ScoreStream(const ScoreSummariesParams& p, int64_t i) {
+  const KvTables& t = p.tables;
+  const KvGeometry& g = t.geometry;
+  const auto place = static_cast<int32_t>(i / g.num_kv_heads);
+  const auto head = static_cast<int32_t>(i % g.num_kv_heads);
+  const int32_t row = p.decode.rows[place];
+  const int32_t pages = p.decode.position[row] / g.page_tokens + 1 - p.unscored_last;
+  const int64_t stride = g.max_pages();
+  SPIN_CHECK_LE(pages, stride);
+  if (pages <= 0) return;
+  const StreamView stream(t, row, p.layer, head);
+
+  thread_local std::vector<float> logits;  // [kMaxHeads][max_pages]; grows at first use only
+  if (logits.size() < static_cast<size_t>(kMaxHeads * stride)) logits.resize(kMaxHeads * stride);
+  const int64_t width = int64_t{g.num_q_heads + 2 * g.num_kv_heads} * g.head_dim;
+  Queries queries;
+  for (int32_t done = 0; done < g.group(); done += kMaxHeads) {
+    const int32_t heads = std::min(kMaxHeads, g.group() - done);
+    for (int32_t h = 0; h < heads; ++h) {
+      const int64_t q_head = int64_t{head} * g.group() + done + h;
+      LoadQuery(p.qkv, g, p.kind, place * width + q_head * g.head_dim, queries.values[h]);
+    }
+    for (int32_t begin = 0; begin < pages; begin += g.extent_pages()) {
+      const T* summaries =
+          static_cast<const T*>(t.summaries) + stream.Summary(begin) * g.summary_elements;
+      Score(heads, queries, g.summary_elements, summaries,
+            std::min(g.extent_pages(), pages - begin), logits.data() + begin, stride);
+    }
+    ReduceSoftmax(p, logits.data(), heads, pages, stride, done == 0, p.scores + i * stride);
+  }
+}
+
+}  // namespace
+
+void ScoreSummaries(const ScoreSummariesParams& p, ThreadPool& pool) {
+  const KvGeometry& g = p.tables.geometry;
+  SPIN_CHECK(g.head_dim % kLanes == 0 && g.head_dim <= kMaxHeadDim);
+  SPIN_CHECK_EQ(g.summary_elements, (p.kind == SummaryKind::kBounds ? 2 : 1) * g.head_dim);
+  SPIN_CHECK(g.dtype == DType::kF32 || g.dtype == DType::kBf16);
+  SPIN_CHECK_GE(p.unscored_last, 0);
+  const int64_t streams = int64_t{NumRows(p.decode)} * g.num_kv_heads;
+  pool.ParallelFor(streams, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      g.dtype == DType::kF32 ? ScoreStream<float>(p, i) : ScoreStream<uint16_t>(p, i);
+    }
+  });
+}
+
+}  // namespace spin::cpu

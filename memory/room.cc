@@ -1,0 +1,130 @@
+#include "memory/room.h"
+
+#include <algorithm>
+
+#include "common/check.h"
+#include "memory/demotion.h"
+
+namespace spin {
+
+Room::Room(const Footprint* footprint, RowTable* table, bool may_stay, bool may_tier)
+    : footprint_(*footprint), table_(*table), may_stay_(may_stay), may_tier_(may_tier) {
+  const auto rows = static_cast<size_t>(table_.num_rows());
+  units_.reserve(rows);
+  chosen_.reserve(rows);
+  members_.reserve(rows);
+}
+
+void Room::CollectMembers(int32_t r) {
+  members_.clear();
+  const int32_t group = table_.row(r).group;
+  if (group == kNoGroup) {
+    members_.push_back(r);
+    return;
+  }
+  for (int32_t m = 0; m < table_.num_rows(); ++m) {
+    const Row& row = table_.row(m);
+    if (row.state != RowState::kFree && row.group == group) members_.push_back(m);
+  }
+  SPIN_CHECK_EQ(static_cast<int32_t>(members_.size()), table_.group(group).members);
+}
+
+DemotionUnit Room::CountUnit(int32_t growing, int64_t growth_tokens) const {
+  const int32_t group = table_.row(members_.front()).group;
+  const int64_t shared = group == kNoGroup ? 0 : table_.group(group).shared_extents;
+  DemotionUnit unit{.first_row = members_.front(), .held = {}, .wanted = {}};
+  int64_t held = shared, wanted = shared, segments = 0;  // extents a layer
+  for (const int32_t m : members_) {
+    const int64_t reserved = table_.row(m).reserved_tokens;
+    const int64_t target = m == growing ? growth_tokens : reserved;
+    held += footprint_.Extents(reserved) - shared;
+    wanted += footprint_.Extents(target) - shared;
+    segments += footprint_.Extents(target);
+    unit.wanted.slots += footprint_.TieredSlotExtents(target);
+  }
+  const int64_t layers = table_.geometry().num_layers;
+  unit.held.slots = layers * held;
+  unit.held.summaries = table_.has_summaries() ? layers * held : 0;
+  unit.wanted.host = layers * wanted;
+  unit.wanted.summaries = table_.has_summaries() ? layers * wanted : 0;
+  unit.wanted.meta = layers * segments;
+  return unit;
+}
+
+int32_t Room::CollectUnits(int32_t growing, int64_t growth_tokens) {
+  units_.clear();
+  coming_slots_ = table_.SlotsOfSpills();
+  if (!may_tier_ || !may_stay_) return kNoUnit;
+  int32_t growing_unit = kNoUnit;
+  for (int32_t r = 0; r < table_.num_rows(); ++r) {
+    const Row& row = table_.row(r);
+    if (row.state != RowState::kReady || row.placement != Placement::kResident) continue;
+    CollectMembers(r);
+    if (members_.front() != r) continue;  // counted with its first row
+    const DemotionUnit unit = CountUnit(growing, growth_tokens);
+    if (row.demotion != 0) {
+      coming_slots_ += unit.held.slots - unit.wanted.slots;
+      continue;
+    }
+    if (std::find(members_.begin(), members_.end(), growing) != members_.end()) {
+      growing_unit = static_cast<int32_t>(units_.size());
+    }
+    units_.push_back(unit);
+  }
+  return growing_unit;
+}
+
+bool Room::Make(const PoolCounts& need, int32_t growing, int64_t growth_tokens) {
+  if (Has(need)) return true;
+  const int32_t growing_unit = CollectUnits(growing, growth_tokens);
+  PoolCounts soon = table_.FreeCounts();
+  soon.slots += coming_slots_;
+  if (!PlanDemotions(soon, need, units_, growing_unit, chosen_)) return false;
+  for (const int32_t unit : chosen_) {
+    CollectMembers(units_[static_cast<size_t>(unit)].first_row);
+    BeginDemotion(table_, footprint_, members_, ++demotions_begun_);
+  }
+  FinishDemotions();  // of rows so short that there is nothing to wait for
+  return true;
+}
+
+void Room::FinishDemotions() {
+  const int64_t oldest = table_.OldestSpill();
+  for (int32_t r = 0; r < table_.num_rows(); ++r) {
+    const int64_t demotion = table_.row(r).demotion;
+    if (demotion == 0 || demotion >= oldest) continue;
+    CollectMembers(r);
+    FinishDemotion(table_, footprint_, members_);
+    demotions_ += static_cast<int64_t>(members_.size());
+  }
+}
+
+Placement Room::Place(const PoolCounts& resident, const PoolCounts& tiered) {
+  if (may_stay_ && Has(resident)) return Placement::kResident;
+  if (!may_tier_) return Placement::kNone;
+  if (Has(tiered)) return Placement::kTiered;
+  if (!may_stay_) return Placement::kNone;
+  if (Make(tiered)) return Has(tiered) ? Placement::kTiered : Placement::kNone;
+  if (Make(resident) && Has(resident)) return Placement::kResident;
+  return Placement::kNone;
+}
+
+double Room::Fraction() {
+  const PoolCounts free = table_.FreeCounts();
+  CollectUnits(kAbsent, 0);
+  PoolCounts reachable = free;
+  reachable.slots += coming_slots_;
+  for (const DemotionUnit& unit : units_) {
+    const PoolCounts after = reachable + unit.held - unit.wanted;
+    if (after.slots > reachable.slots && after.Covers({})) reachable = after;
+  }
+  const auto fraction = [&](PoolKind kind, int64_t available) {
+    const int64_t total = table_.pool(kind).total();
+    return total == 0 ? 0.0 : static_cast<double>(total - available) / static_cast<double>(total);
+  };
+  return std::max({fraction(PoolKind::kSlot, reachable.slots), fraction(PoolKind::kHost, free.host),
+                   fraction(PoolKind::kSummary, free.summaries),
+                   fraction(PoolKind::kMeta, free.meta)});
+}
+
+}  // namespace spin

@@ -1,0 +1,58 @@
+// Room: who gives way in HBM to whom. Plans demotions on counts (admission.h), begins them, and
+// finishes them when their copies have passed (demotion.h). Engine thread.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "memory/admission.h"
+#include "memory/row_table.h"
+
+namespace spin {
+
+class Room {
+ public:
+  // Both outlive the room. `may_stay`: rows may be Resident; `may_tier`: they may be Tiered.
+  Room(const Footprint* footprint, RowTable* table, bool may_stay, bool may_tier);
+
+  bool Has(const PoolCounts& need) const { return table_.FreeCounts().Covers(need); }
+  // Begins the demotions that `need` takes beside those under way; `growing` (a row or kAbsent) is
+  // counted with `growth_tokens` as its reservation. False: it cannot be met so, nothing changed.
+  // True: it is met now, as Has says, or will be when they have finished.
+  bool Make(const PoolCounts& need, int32_t growing = kAbsent, int64_t growth_tokens = 0);
+  // Finishes the demotions that have nothing left to wait for.
+  void FinishDemotions();
+
+  // The placement in which a new request fits now; kNone: in none, and demotions have begun where
+  // they help.
+  Placement Place(const PoolCounts& resident, const PoolCounts& tiered);
+
+  // Used part of the tightest pool; slots that demotions could give back, as far as the host tier
+  // can take them, count as free.
+  double Fraction();
+
+  int64_t demotions() const { return demotions_; }  // rows that became Tiered
+
+ private:
+  // Resident rows that share a prompt's extents with `row`, ascending; the row alone when it shares
+  // with none.
+  void CollectMembers(int32_t r);
+  // The unit of members_.
+  DemotionUnit CountUnit(int32_t growing, int64_t growth_tokens) const;
+  // What could be demoted now, and how many slots come free without that. The unit of `growing` is
+  // returned, or kNoUnit.
+  int32_t CollectUnits(int32_t growing, int64_t growth_tokens);
+
+  const Footprint& footprint_;
+  RowTable& table_;
+  const bool may_stay_;
+  const bool may_tier_;
+  int64_t demotions_ = 0;
+  int64_t demotions_begun_ = 0;  // of units: numbers them
+  int64_t coming_slots_ = 0;     // scratch, as all that follows
+  std::vector<DemotionUnit> units_;
+  std::vector<int32_t> chosen_;
+  std::vector<int32_t> members_;
+};
+
+}  // namespace spin

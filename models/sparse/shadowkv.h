@@ -1,0 +1,41 @@
+// ShadowKV (arXiv 2410.21465) with keys and values both retrieved: pages of 8 tokens, each scored by its landmark, the
+// mean of its keys after RoPE. Selection is per KV head: softmax over the landmarks for each query head, then the
+// maximum over the group.
+//
+// Always attended to are the local window (the last pages and the tail) and the outliers, the pages of the prompt whose
+// keys agree least with their mean. New pages are indexed as they are completed (the paper never indexes generated
+// tokens); outliers are chosen at prefill alone.
+#pragma once
+
+#include <memory>
+
+#include "common/status.h"
+#include "models/sparse/sparse_algorithm.h"
+#include "models/sparse/sparse_options.h"
+
+namespace spin {
+
+class ShadowKvAlgorithm final : public SparseAlgorithm {
+ public:
+  static constexpr int32_t kPageTokens = kLandmarkTokens;
+
+  static absl::StatusOr<std::unique_ptr<SparseAlgorithm>> Make(const SparseOptions& options,
+                                                               const SparseModelShape& shape);
+
+  ShadowKvAlgorithm(const PageBudget& budget, const SparseModelShape& shape)
+      : budget_(budget), shape_(shape) {}
+
+  int32_t page_tokens() const override { return kPageTokens; }
+  int32_t summary_elements() const override { return shape_.head_dim; }
+  LayerDemand Demand(int32_t /*layer*/) const override { return DemandOf(budget_); }
+  int64_t IndexScratchBytes(int32_t staging_pages) const override;
+  void IndexPrefill(const PrefillStage& stage) const override;
+  void IndexDecode(const DecodeStage& stage) const override;
+  Selection Select(const DecodeStage& stage) const override;
+
+ private:
+  const PageBudget budget_;
+  const SparseModelShape shape_;
+};
+
+}  // namespace spin
