@@ -16,7 +16,9 @@ namespace spin::eval {
 namespace {
 
 constexpr int32_t kCommon = 10;         // words to name
-constexpr int32_t kLongContext = 4096;  // from here on words are repeated more often
+// From here on words are repeated more often. RULER does so from 4,096 on, where these words, which are of several
+// tokens, and the solved example leave no room.
+constexpr int32_t kLongContext = 8192;
 
 struct Repeats {
   int32_t common = 0, uncommon = 0;

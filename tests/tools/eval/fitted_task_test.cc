@@ -36,7 +36,7 @@ TEST_CASE(
   REQUIRE(tasks->size() == 11);
   for (const auto& task : *tasks) {
     INFO(task->name());
-    for (const int32_t context : {4096, 5000}) {
+    for (const int32_t context : {2048, 4096}) {
       const auto sample = task->Sample(context, 7, 0);
       REQUIRE(sample.ok());
       const auto length = static_cast<int32_t>(sample->prompt.size());
