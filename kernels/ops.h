@@ -40,6 +40,9 @@ class Ops {
   virtual void QuestIndexPrefill(const QuestIndexPrefillParams& p, Stream& stream) = 0;
   virtual void QuestIndexDecode(const QuestIndexDecodeParams& p, Stream& stream) = 0;
   virtual void QuestScore(const QuestScoreParams& p, Stream& stream) = 0;
+  virtual void SeerIndexPrefill(const SeerIndexPrefillParams& p, Stream& stream) = 0;
+  virtual void SeerIndexDecode(const SeerIndexDecodeParams& p, Stream& stream) = 0;
+  virtual void SeerScore(const SeerScoreParams& p, Stream& stream) = 0;
   virtual void SelectTopK(const SelectTopKParams& p, Stream& stream) = 0;
 
   virtual void Lookup(const LookupParams& p, Stream& stream) = 0;

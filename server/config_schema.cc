@@ -181,7 +181,7 @@ constexpr ConfigKey kMemoryKeys[] = {
 };
 
 constexpr ConfigKey kSparseKeys[] = {
-    {"sparse.algorithm", "dense", "dense, quest",
+    {"sparse.algorithm", "dense", "dense, quest, seer",
      "Which partitions of the context a step attends to.",
      [](Config& c, const std::string& t) {
        c.sparse.algorithm = t;
@@ -197,6 +197,12 @@ constexpr ConfigKey kSparseKeys[] = {
     {"sparse.quest.dense_layers", "0", "layers", "The first layers attend to everything.",
      [](Config& c, const std::string& t) {
        return ParseInt(t, 0, 1024, c.sparse.quest_dense_layers);
+     }},
+    {"sparse.seer.gates", "", "file",
+     "SeerAttention-R's trained gates of this model (safetensors); they say how long a block is.",
+     [](Config& c, const std::string& t) {
+       c.sparse.seer_gates = t;
+       return absl::OkStatus();
      }},
 };
 

@@ -144,7 +144,7 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
                    .tile_tokens = config.prefill_tile_tokens > 0 ? config.prefill_tile_tokens
                                                                  : info.prefill_tile_tokens,
                    .eviction = config.eviction};
-  plan.weight_bytes = WeightBytes(model, config.dtype);
+  plan.weight_bytes = WeightBytes(model, config.dtype) + plan.algorithm->WeightBytes(config.dtype);
   plan.executor_bytes =
       ModelExecutor::DeviceBytes(plan.executor, model, *plan.algorithm, geometry, config.dtype);
   SPIN_ASSIGN_OR_RETURN(const int64_t cache_bytes, CacheBudget(config, info, plan));

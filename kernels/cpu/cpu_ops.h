@@ -28,6 +28,9 @@ class CpuOps : public Ops {
   void QuestIndexPrefill(const QuestIndexPrefillParams& p, Stream& stream) override;
   void QuestIndexDecode(const QuestIndexDecodeParams& p, Stream& stream) override;
   void QuestScore(const QuestScoreParams& p, Stream& stream) override;
+  void SeerIndexPrefill(const SeerIndexPrefillParams& p, Stream& stream) override;
+  void SeerIndexDecode(const SeerIndexDecodeParams& p, Stream& stream) override;
+  void SeerScore(const SeerScoreParams& p, Stream& stream) override;
   void SelectTopK(const SelectTopKParams& p, Stream& stream) override;
   void Lookup(const LookupParams& p, Stream& stream) override;
   void AppendKv(const AppendKvParams& p, Stream& stream) override;

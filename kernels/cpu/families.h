@@ -21,6 +21,9 @@ void Offload(const OffloadParams& p, ThreadPool& pool);                      // 
 void QuestIndexPrefill(const QuestIndexPrefillParams& p, ThreadPool& pool);  // quest_index.cc
 void QuestIndexDecode(const QuestIndexDecodeParams& p, ThreadPool& pool);    // quest_index.cc
 void QuestScore(const QuestScoreParams& p, ThreadPool& pool);                // quest_score.cc
+void SeerIndexPrefill(const SeerIndexPrefillParams& p, ThreadPool& pool);    // seer_index.cc
+void SeerIndexDecode(const SeerIndexDecodeParams& p, ThreadPool& pool);      // seer_index.cc
+void SeerScore(const SeerScoreParams& p, ThreadPool& pool);                  // seer_score.cc
 void SelectTopK(const SelectTopKParams& p, ThreadPool& pool);                // select_topk.cc
 void Lookup(const LookupParams& p, ThreadPool& pool);                        // lookup.cc
 void AppendKv(const AppendKvParams& p, ThreadPool& pool);                    // append_kv.cc

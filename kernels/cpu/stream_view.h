@@ -12,6 +12,11 @@
 
 namespace spin::cpu {
 
+// Page `index` of a pool of pages.
+inline char* PageAt(void* pool, const KvGeometry& g, int64_t index) {
+  return static_cast<char*>(pool) + index * g.page_bytes();
+}
+
 class StreamView {
  public:
   StreamView(const KvTables& tables, int32_t row, int32_t layer, int32_t head)
@@ -41,6 +46,13 @@ class StreamView {
     return Slot(local);
   }
 
+  // Page p where it can be read: its slot if it is resident, else the host's copy.
+  const char* PageBytes(int32_t p) const {
+    const bool resident = !tiered() || tables_.meta[Meta(p)] >= 0;
+    return resident ? PageAt(tables_.slots, tables_.geometry, SlotOfPage(p))
+                    : PageAt(tables_.host_pages, tables_.geometry, HostPage(p));
+  }
+
  private:
   int64_t IndexIn(const int32_t* directory, int32_t i) const {
     const KvGeometry& g = tables_.geometry;
@@ -62,11 +74,6 @@ class StreamView {
 inline int32_t NumRows(const DecodeRows& decode) {
   SPIN_CHECK(*decode.num_rows >= 0 && *decode.num_rows <= decode.max_batch);
   return *decode.num_rows;
-}
-
-// Page `index` of a pool of pages.
-inline char* PageAt(void* pool, const KvGeometry& g, int64_t index) {
-  return static_cast<char*>(pool) + index * g.page_bytes();
 }
 
 // Key of KV head `head` in a row of fused q, k, v; its value lies num_kv_heads * head_dim elements

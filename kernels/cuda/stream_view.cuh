@@ -10,6 +10,11 @@
 
 namespace spin::cuda {
 
+// Page `index` of a pool of pages.
+__device__ __forceinline__ char* PageAt(void* pool, const KvGeometry& g, int64_t index) {
+  return static_cast<char*>(pool) + index * g.page_bytes();
+}
+
 class StreamView {
  public:
   __device__ StreamView(const KvTables& tables, int32_t row, int32_t layer, int32_t head)
@@ -35,6 +40,13 @@ class StreamView {
     return Slot(tiered() ? tables_.meta[Meta(p)] : p);
   }
 
+  // Page p where it can be read: its slot if it is resident, else the host's copy.
+  __device__ const char* PageBytes(int32_t p) const {
+    const int32_t local = tiered() ? tables_.meta[Meta(p)] : p;
+    return local >= 0 ? PageAt(tables_.slots, tables_.geometry, Slot(local))
+                      : PageAt(tables_.host_pages, tables_.geometry, HostPage(p));
+  }
+
  private:
   __device__ int64_t IndexIn(const int32_t* directory, int32_t i) const {
     const KvGeometry& g = tables_.geometry;
@@ -54,11 +66,6 @@ class StreamView {
 // Entries of a step that are in use.
 __device__ __forceinline__ int32_t NumRows(const DecodeRows& decode) {
   return *decode.num_rows;
-}
-
-// Page `index` of a pool of pages.
-__device__ __forceinline__ char* PageAt(void* pool, const KvGeometry& g, int64_t index) {
-  return static_cast<char*>(pool) + index * g.page_bytes();
 }
 
 // Elements of a row of fused q, k, v.

@@ -11,6 +11,7 @@ struct SparseOptions {
   int32_t budget_tokens = 2048;
   bool exact = false;              // Select returns every partition
   int32_t quest_dense_layers = 0;  // sparse.quest.dense_layers
+  std::string seer_gates;          // sparse.seer.gates: a file
 };
 
 struct SparseModelShape {

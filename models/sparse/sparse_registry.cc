@@ -7,6 +7,7 @@
 #include "models/sparse/dense.h"
 #include "models/sparse/exact.h"
 #include "models/sparse/quest.h"
+#include "models/sparse/seer.h"
 
 namespace spin {
 namespace {
@@ -20,9 +21,10 @@ struct Entry {
 };
 
 // The algorithms that the server knows: one line each.
-constexpr std::array<Entry, 2> kAlgorithms = {{
+constexpr std::array<Entry, 3> kAlgorithms = {{
     {"dense", &DenseAlgorithm::Make},
     {"quest", &QuestAlgorithm::Make},
+    {"seer", &SeerAlgorithm::Make},
 }};
 
 }  // namespace
