@@ -25,10 +25,10 @@ void StepInto(ModelRunner& runner, const std::vector<RowId>& rows, Generations& 
 
 TEST_CASE("A sequence is alone in its batch") {
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
-  const bool quest = GENERATE(false, true);
+  const std::string algorithm = GENERATE("dense", "quest", "seer");
   const PlacementPolicy placement = GENERATE(PlacementPolicy::kResident, PlacementPolicy::kTiered);
   ModelRunnerOptions options = SmallRunner(kLlama, dtype);
-  if (quest) options.sparse = Quest(128);
+  options.sparse = Sparse(algorithm, 128);
   options.placement = placement;
   options.min_buffer_ratio = 0.5;
   const std::vector<std::vector<int32_t>> prompts = {RandomPrompt(700, 1), RandomPrompt(1, 2),
@@ -42,10 +42,11 @@ TEST_CASE("A sequence is alone in its batch") {
 }
 
 TEST_CASE("Tiles, threads and streams change nothing") {
+  const std::string algorithm = GENERATE("quest", "seer");
   const std::string folder = GENERATE(kLlama, kQwen3);
   const std::vector<std::vector<int32_t>> prompts = {RandomPrompt(611, 1), RandomPrompt(90, 2)};
   ModelRunnerOptions options = SmallRunner(folder);
-  options.sparse = Quest(128);
+  options.sparse = Sparse(algorithm, 128, folder);
   const Generations expected = Run(options, prompts, kSteps);
   for (const int32_t tile : {16, 64, 512}) {
     INFO("tile " << tile);
@@ -59,9 +60,10 @@ TEST_CASE("Tiles, threads and streams change nothing") {
 }
 
 TEST_CASE("A row that is demoted while it generates goes on unharmed") {
+  const std::string algorithm = GENERATE("quest", "seer");
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
   ModelRunnerOptions options = SmallRunner(kLlama, dtype);
-  options.sparse = Quest(128);
+  options.sparse = Sparse(algorithm, 128);
   options.min_buffer_ratio = 0.5;
   // The first, of 1023 tokens when its demotion begins, fills an extent while its copies pass.
   const std::vector<std::vector<int32_t>> prompts = {RandomPrompt(1003, 1), RandomPrompt(1000, 2),
@@ -108,9 +110,9 @@ TEST_CASE("A row that is demoted while it generates goes on unharmed") {
 }
 
 TEST_CASE("A row that was suspended goes on from the host's copy") {
-  const bool quest = GENERATE(false, true);
+  const std::string algorithm = GENERATE("dense", "quest", "seer");
   ModelRunnerOptions options = SmallRunner(kLlama);
-  if (quest) options.sparse = Quest(128);
+  options.sparse = Sparse(algorithm, 128);
   options.placement = PlacementPolicy::kTiered;
   const std::vector<int32_t> prompt = RandomPrompt(777, 1);
   const Generations expected = {Alone(options, prompt, kSteps)};
@@ -132,12 +134,13 @@ TEST_CASE("A row that was suspended goes on from the host's copy") {
 }
 
 TEST_CASE("Forks of one prompt generate what a single sequence does") {
-  const bool quest = GENERATE(false, true);
+  const std::string algorithm = GENERATE("dense", "quest", "seer");
   const PlacementPolicy placement = GENERATE(PlacementPolicy::kResident, PlacementPolicy::kTiered);
   const int32_t length = GENERATE(300, 512, 1100);  // no shared extent, nothing else, both
-  INFO(length << " tokens" << (quest ? ", quest" : ", dense"));
+  INFO(length << " tokens"
+              << ", " << algorithm);
   ModelRunnerOptions options = SmallRunner(kLlama);
-  if (quest) options.sparse = Quest(128);
+  options.sparse = Sparse(algorithm, 128);
   options.placement = placement;
   options.min_buffer_ratio = 0.5;
   const std::vector<int32_t> prompt = RandomPrompt(length, 1);

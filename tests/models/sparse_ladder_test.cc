@@ -29,42 +29,47 @@ ModelRunnerOptions Starved(ModelRunnerOptions options) {
   return options;
 }
 
-TEST_CASE("Quest in exact mode equals dense to the bit, in both placements") {
+TEST_CASE("Exact mode equals dense to the bit, in both placements") {
+  const std::string algorithm = GENERATE("quest", "seer");
   const std::string folder = GENERATE(kLlama, kQwen3);
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
   ModelRunnerOptions options = SmallRunner(folder, dtype);
   const Generations dense = Run(options, Prompts(), kSteps);
   REQUIRE(AllFinite(dense));
-  options.sparse = Quest(64);
+  options.sparse = Sparse(algorithm, 64, folder);
   options.sparse.exact = true;
   CHECK(Difference(Run(options, Prompts(), kSteps), dense, Rounding(dtype)) == "");
   options.placement = PlacementPolicy::kTiered;
   CHECK(Difference(Run(options, Prompts(), kSteps), dense, Rounding(dtype)) == "");
 }
 
-TEST_CASE("Quest equals dense while a sequence is no longer than the budget") {
+TEST_CASE("A sequence no longer than the budget equals dense") {
+  const std::string algorithm = GENERATE("quest", "seer");
   const std::string folder = GENERATE(kLlama, kQwen3);
   const std::vector<std::vector<int32_t>> prompts = {RandomPrompt(5, 1), RandomPrompt(300, 2),
                                                      RandomPrompt(640 - kSteps, 3)};
   ModelRunnerOptions options = SmallRunner(folder);
   const Generations dense = Run(options, prompts, kSteps);
-  options.sparse = Quest(640);
+  options.sparse = Sparse(algorithm, 640, folder);
   CHECK(Difference(Run(options, prompts, kSteps), dense, Rounding(options.dtype)) == "");
   CHECK(Difference(Run(Starved(options), prompts, kSteps), dense, Rounding(options.dtype)) == "");
 }
 
-TEST_CASE("Quest below the context is not dense: the ladder's rungs compare different things") {
+TEST_CASE(
+    "Below the context a selection is not dense: the ladder's rungs compare different things") {
+  const std::string algorithm = GENERATE("quest", "seer");
   ModelRunnerOptions options = SmallRunner(kLlama);
   const Generations dense = Run(options, Prompts(), kSteps);
-  options.sparse = Quest(64);
+  options.sparse = Sparse(algorithm, 64);
   CHECK(Difference(Run(options, Prompts(), kSteps), dense) != "");
 }
 
 TEST_CASE("Forced Tiered equals Resident while pages are evicted and fetched at every step") {
+  const std::string algorithm = GENERATE("quest", "seer");
   const std::string folder = GENERATE(kLlama, kQwen3);
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
   ModelRunnerOptions options = SmallRunner(folder, dtype);
-  options.sparse = Quest(128);
+  options.sparse = Sparse(algorithm, 128, folder);
   options.placement = PlacementPolicy::kResident;
   ModelRunner resident(options);
   const Generations expected = Run(resident, Prompts(), kSteps);
@@ -83,26 +88,29 @@ TEST_CASE("Forced Tiered equals Resident while pages are evicted and fetched at 
 }
 
 // Pages that one prompt's decode steps select in all, a fresh tail left out.
-uint64_t SelectedPages(int64_t prompt_tokens, int32_t steps, int64_t budget_pages) {
+uint64_t SelectedPages(int64_t prompt_tokens, int32_t steps, int64_t page_tokens,
+                       int64_t budget_pages) {
   uint64_t pages = 0;
   for (int32_t step = 1; step < steps; ++step) {
     const int64_t position = prompt_tokens + step - 1;
-    pages += static_cast<uint64_t>(std::min(position / 16 + 1, budget_pages));
-    if (position % 16 == 0) --pages;
+    pages += static_cast<uint64_t>(std::min(position / page_tokens + 1, budget_pages));
+    if (position % page_tokens == 0) --pages;
   }
   return pages;
 }
 
 TEST_CASE("Hits and misses together are the selected pages, under every eviction rule") {
+  const std::string algorithm = GENERATE("quest", "seer");
   ModelRunnerOptions options = Starved(SmallRunner(kLlama));
-  options.sparse = Quest(128);
+  options.sparse = Sparse(algorithm, 128);
   options.eviction = GENERATE(Eviction::kBucketed, Eviction::kLastStep, Eviction::kNone);
   ModelRunner runner(options);
   Run(runner, Prompts(), kSteps);
   const KvGeometry& geometry = runner.geometry();
   uint64_t selected = 0;
   for (const auto& prompt : Prompts()) {
-    selected += SelectedPages(static_cast<int64_t>(prompt.size()), kSteps, 128 / 16);
+    selected += SelectedPages(static_cast<int64_t>(prompt.size()), kSteps, geometry.page_tokens,
+                              128 / geometry.page_tokens);
   }
   selected *= static_cast<uint64_t>(geometry.num_layers) * geometry.num_kv_heads;
   const RetrieveCounters& counters = runner.executor().retrieve_counters();
@@ -123,18 +131,29 @@ TEST_CASE("Dense equals itself in both placements") {
 
 TEST_CASE("Pages that nobody wrote never reach an output, even full of NaN") {
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
-  const std::string algorithm = GENERATE("dense", "quest");
+  const std::string algorithm = GENERATE("dense", "quest", "seer");
   const bool tiered = GENERATE(false, true);
   INFO(algorithm << (tiered ? ", tiered" : ", resident"));
   ModelRunnerOptions options = SmallRunner(kLlama, dtype);
-  options.sparse = Quest(128);
-  options.sparse.algorithm = algorithm;
+  options.sparse = Sparse(algorithm, 128);
   if (tiered) options = Starved(options);
   const Generations expected = Run(options, Prompts(), kSteps);
   options.poison_free_pages = true;
   const Generations poisoned = Run(options, Prompts(), kSteps);
   CHECK(AllFinite(poisoned));
   CHECK(Difference(poisoned, expected) == "");
+}
+
+TEST_CASE("Long blocks: exact mode equals dense, Tiered equals Resident") {
+  const int32_t block = GENERATE(32, 64);
+  ModelRunnerOptions options = SmallRunner(kLlama, DType::kBf16);
+  const Generations dense = Run(options, Prompts(), kSteps);
+  options.sparse = Seer(5 * block, kLlama, block);
+  const Generations sparse = Run(options, Prompts(), kSteps);
+  CHECK(Difference(sparse, dense) != "");
+  CHECK(Difference(Run(Starved(options), Prompts(), kSteps), sparse) == "");
+  options.sparse.exact = true;
+  CHECK(Difference(Run(options, Prompts(), kSteps), dense, Rounding(options.dtype)) == "");
 }
 
 TEST_CASE("Dense layers of Quest attend to everything") {

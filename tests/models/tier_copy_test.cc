@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "tests/models/ladder.h"
@@ -104,12 +105,13 @@ void CheckHostHasAll(ModelRunner& tiered, RowId row, ModelRunner& resident, RowI
 }
 
 TEST_CASE("Slots equal their host pages, and the host has every page") {
-  const bool quest = GENERATE(false, true);
+  const std::string algorithm = GENERATE("dense", "quest", "seer");
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
   const int32_t length = GENERATE(17, 500, 1024);
-  INFO(length << " tokens" << (quest ? ", quest" : ", dense"));
+  INFO(length << " tokens"
+              << ", " << algorithm);
   ModelRunnerOptions options = SmallRunner(kLlama, dtype);
-  if (quest) options.sparse = Quest(128);
+  options.sparse = Sparse(algorithm, 128);
   options.min_buffer_ratio = 0.5;
   options.placement = PlacementPolicy::kResident;
   ModelRunner resident(options);

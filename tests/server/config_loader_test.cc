@@ -79,11 +79,12 @@ TEST_CASE("comments and empty sections change nothing, lists are joined, nested 
   CHECK(LoadText("server:\nlog:\n").ok());
   const auto loaded = LoadText(
       "model: {served_name: [a, b], path: \"/with: colon\"}\nsparse:\n  quest:\n    dense_layers: "
-      "3\n");
+      "3\n  seer: {gates: /g.safetensors}\n");
   REQUIRE(loaded.ok());
   CHECK(loaded->config.served_names == std::vector<std::string>{"a", "b"});
   CHECK(loaded->config.model_path == "/with: colon");
   CHECK(loaded->config.sparse.quest_dense_layers == 3);
+  CHECK(loaded->config.sparse.seer_gates == "/g.safetensors");
 }
 
 TEST_CASE("mistakes in the file are told with file, line, key and what is allowed") {
