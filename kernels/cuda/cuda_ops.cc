@@ -58,6 +58,10 @@ void CudaOps::QuestScore(const QuestScoreParams& p, Stream& stream) {
   cuda::QuestScore(p, scratch_, StreamOf(stream));
 }
 
+void CudaOps::SeerScore(const SeerScoreParams& p, Stream& stream) {
+  cuda::SeerScore(p, scratch_, StreamOf(stream));
+}
+
 void CudaOps::PagedAttention(const PagedAttentionParams& p, Stream& stream) {
   cuda::PagedAttention(p, scratch_, StreamOf(stream));
 }
@@ -93,6 +97,8 @@ SPIN_ENQUEUE(StoreKv)
 SPIN_ENQUEUE(Offload)
 SPIN_ENQUEUE(QuestIndexPrefill)
 SPIN_ENQUEUE(QuestIndexDecode)
+SPIN_ENQUEUE(SeerIndexPrefill)
+SPIN_ENQUEUE(SeerIndexDecode)
 SPIN_ENQUEUE(SelectTopK)
 SPIN_ENQUEUE(Lookup)
 SPIN_ENQUEUE(AppendKv)

@@ -40,6 +40,10 @@ void QuestIndexPrefill(const QuestIndexPrefillParams& p, cudaStream_t stream);  
 void QuestIndexDecode(const QuestIndexDecodeParams& p, cudaStream_t stream);    // quest_index.cu
 void QuestScore(const QuestScoreParams& p, const Scratch& scratch,
                 cudaStream_t stream);                             // quest_score.cu
+void SeerIndexPrefill(const SeerIndexPrefillParams& p, cudaStream_t stream);  // seer_index.cu
+void SeerIndexDecode(const SeerIndexDecodeParams& p, cudaStream_t stream);    // seer_index.cu
+void SeerScore(const SeerScoreParams& p, const Scratch& scratch,
+               cudaStream_t stream);                              // seer_score.cu
 void SelectTopK(const SelectTopKParams& p, cudaStream_t stream);  // select_topk.cu
 
 void Lookup(const LookupParams& p, cudaStream_t stream);            // lookup.cu

@@ -40,6 +40,23 @@ __device__ __forceinline__ uint32_t PackBf16(float low, float high) {
   return reinterpret_cast<const uint32_t&>(pair);
 }
 
+// The elements of 16 bytes as floats.
+template <typename T>
+constexpr int kPieceElements = 16 / sizeof(T);
+template <typename T>
+__device__ __forceinline__ void UnpackPiece(const uint4& from, float (&to)[kPieceElements<T>]) {
+  const uint32_t words[4] = {from.x, from.y, from.z, from.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (sizeof(T) == 4) {
+      to[i] = __uint_as_float(words[i]);
+    } else {
+      to[2 * i] = LowBf16(words[i]);
+      to[2 * i + 1] = HighBf16(words[i]);
+    }
+  }
+}
+
 // Streaming 16-byte access: data that is read or written once and should not push weights out of the cache.
 __device__ __forceinline__ uint4 LoadStreaming(const void* from) {
   return __ldcs(static_cast<const uint4*>(from));

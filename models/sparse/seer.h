@@ -21,7 +21,7 @@ class SeerAlgorithm final : public SparseAlgorithm {
  public:
   static constexpr int32_t kFixedFirst = 1;
   static constexpr int32_t kFixedPages = kFixedFirst + 1;  // and the tail
-  static constexpr int32_t kMaxGroup = 32;                 // query heads a KV head
+  static constexpr int32_t kMaxGroup = 16;                 // query heads a KV head
 
   static absl::StatusOr<std::unique_ptr<SparseAlgorithm>> Make(const SparseOptions& options,
                                                                const SparseModelShape& shape);

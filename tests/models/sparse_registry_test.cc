@@ -125,10 +125,10 @@ TEST_CASE("What Seer cannot serve is refused by key") {
   options.budget_tokens = 192;
   CHECK(ErrorOf(options) == "");
   SparseModelShape wide = kShape;
-  wide.num_q_heads = 2 * 33;
+  wide.num_q_heads = 2 * 17;
   const auto made = MakeSparseAlgorithm(options, wide);
   REQUIRE_FALSE(made.ok());
-  CHECK_THAT(MessageOf(made.status()), Contains("at most 32 query heads"));
+  CHECK_THAT(MessageOf(made.status()), Contains("at most 16 query heads"));
 }
 
 }  // namespace
