@@ -146,7 +146,8 @@ TEST_CASE("what PrintConfig prints is read again as the same values") {
 }
 
 TEST_CASE("the sample configurations load, and spind.yaml has every key with its default") {
-  for (const char* name : {"configs/spind.yaml", "configs/cpu-laptop.yaml", "configs/quest.yaml"}) {
+  for (const char* name : {"configs/spind.yaml", "configs/cpu-laptop.yaml", "configs/quest.yaml",
+                           "configs/seer.yaml"}) {
     ConfigSources sources;
     sources.file = name;
     const auto loaded = LoadConfig(sources);
