@@ -196,9 +196,9 @@ struct QuestScoreParams {
   float* scores = nullptr;  // [max_batch][Hkv][max_pages]
 };
 
-// SeerAttention-R (arXiv 2506.08889, section 3): the gate of one layer, of dimension d. x' is a query or key head as it was
-// before RoPE, had back by the inverse rotation; R(p) is the rotation by position p, of the same table. norm is RMSNorm
-// with eps kSeerNormEps, or nothing where its weights are null. All in f32.
+// SeerAttention-R (arXiv 2506.08889): the gate of one layer, of dimension d. x' is a query or key head as it
+// was before RoPE, had back by the inverse rotation; R(p) is the rotation by position p, of the same table. norm is
+// RMSNorm with eps kSeerNormEps, or nothing where its weights are null. All in f32.
 //   complete page j:  kg = R(j P) norm_k(wk (max, min, mean of the page's x', channel by channel)), its summary
 //   query at p:       qg = R(p) norm_q(wq (x' of the group's query heads, one behind the other))
 //   score:            qg . kg / sqrt(d)
@@ -221,8 +221,8 @@ struct SeerIndexPrefillParams {
   const float* rope_table = nullptr;  // as in RopeParams
 };
 
-// A new token that completes its page gives it a summary. The page's other keys are read where they are: in its slot, or
-// in the host's copy when it is not resident.
+// A new token that completes its page gives it a summary. The page's other keys are read where they are: in its slot,
+// or in the host's copy when it is not resident.
 struct SeerIndexDecodeParams {
   DecodeRows decode;
   const void* qkv = nullptr;  // [max_batch][(Hq + 2 Hkv) * d] act, after RoPE

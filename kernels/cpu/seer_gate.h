@@ -1,5 +1,5 @@
-// The arithmetic of a gate of SeerAttention-R (SeerGate in params.h), one vector at a time and in one order, so that Index
-// in prefill and in decode give a page the same bits.
+// The arithmetic of a gate of SeerAttention-R (SeerGate in params.h), one vector at a time and in one order, so that
+// Index in prefill and in decode give a page the same bits.
 #pragma once
 
 #include <cstdint>

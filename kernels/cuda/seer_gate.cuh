@@ -25,9 +25,9 @@ __device__ __forceinline__ float InverseMagnitude(const float* rope_table) {
   return 1.0f / (magnitude * magnitude);
 }
 
-// Adds to c, in lane 4 g + t, the products of rows g (c[0], c[1]) and g + 8 (c[2], c[3]) with outputs 2 t and 2 t + 1 of
-// eight, over inputs begin .. end - 1, multiples of 32. `tile`: the rows; `weights` [8][inputs]. A row with no meaning
-// gives results with no meaning, and touches no other.
+// Adds to c, in lane 4 g + t, the products of rows g (c[0], c[1]) and g + 8 (c[2], c[3]) with outputs 2 t and 2 t + 1
+// of eight, over inputs begin .. end - 1, multiples of 32. `tile`: the rows; `weights` [8][inputs]. A row with no
+// meaning gives results with no meaning, and touches no other.
 __device__ __forceinline__ void AddProducts(const Bf16* tile, const Bf16* weights, int inputs,
                                             int begin, int end, float (&c)[4]) {
   // A product does not care in which order k is gone through: a lane's 16-byte pieces are its fragments as they come.
@@ -91,7 +91,8 @@ struct Channels<float, 2> {
   float2 pair;
 };
 
-// One lane's channels of a head and their angles at a position: channels kPer lane .. of each half. A warp holds a head.
+// One lane's channels of a head and their angles at a position: channels kPer lane .. of each half. A warp holds a
+// head.
 template <typename T, int kDim>
 struct HeadPart {
   static constexpr int kHalf = kDim / 2;

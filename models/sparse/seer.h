@@ -1,5 +1,5 @@
-// SeerAttention-R (arXiv 2506.08889): a small trained gate a layer guesses, for each KV head, which blocks of the context
-// hold the attention of its query group. A page is a block; its summary is the gate's view of its keys.
+// SeerAttention-R (arXiv 2506.08889): a small trained gate a layer guesses, for each KV head, which blocks of the
+// context hold the attention of its query group. A page is a block; its summary is the gate's view of its keys.
 //
 // As the gates were trained: a block is seen once it is complete, rotated by its first token's position; the first
 // block and the query's own are always attended to, within the budget. The rest is chosen by the gate's logits: of the

@@ -1,5 +1,6 @@
 // The trained gates of SeerAttention-R for one model: their file, checked against the model, and their weights on the
-// device. tools/testbed/README.md, section 6, defines the file (safetensors); params.h (SeerGate) says what is computed.
+// device. tools/testbed/README.md, section 6, defines the file (safetensors); params.h (SeerGate) says what is
+// computed.
 //
 // Open reads the header alone, so that memory can be planned before anything is loaded. Owned by the algorithm;
 // read-only after Load, any thread.

@@ -36,13 +36,15 @@ def write_random_gates(path, layers, kv_heads, group, d, block):
     """A file as tools/testbed/gates.py writes it, float32."""
     rng, header, data = random.Random(1), {}, bytearray()
     for layer in range(layers):
-        for name, shape in (("wq", [kv_heads, group, d, d]), ("wk", [kv_heads, 3 * d, d]), ("q_norm", [d]), ("k_norm", [d])):
+        shapes = {"wq": [kv_heads, group, d, d], "wk": [kv_heads, 3 * d, d], "q_norm": [d], "k_norm": [d]}
+        for name, shape in shapes.items():
             center = 1 if name.endswith("norm") else 0
             values = array.array("f", (center + 0.1 * rng.uniform(-1, 1) for _ in range(math.prod(shape))))
             begin = len(data)
             data += values.tobytes()
             header[f"layers.{layer}.{name}"] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, len(data)]}
-    header["__metadata__"] = {"format": "seer_attention_gates", "block": str(block), "gate_dim": str(d), "use_norm": "true"}
+    header["__metadata__"] = {"format": "seer_attention_gates", "block": str(block), "gate_dim": str(d),
+                              "use_norm": "true"}
     text = json.dumps(header).encode()
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text + data)

@@ -1,6 +1,6 @@
-// SeerAttention-R in a small KV cache: seeded queries and keys before rotation, their rotated forms in staging, slots and
-// host pages, random gates, and what the gates must give, in double precision and straight from the definition (SeerGate
-// in kernels/params.h; arXiv 2506.08889, section 3).
+// SeerAttention-R in a small KV cache: seeded queries and keys before rotation, their rotated forms in staging, slots
+// and host pages, random gates, and what the gates must give, in double precision and straight from the definition
+// (SeerGate in kernels/params.h; arXiv 2506.08889).
 #pragma once
 
 #include <cmath>

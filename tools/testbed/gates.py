@@ -115,7 +115,8 @@ def main():
     q_heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads", q_heads)
     d = config.get("head_dim") or config["hidden_size"] // q_heads
-    save([Gate(kv_heads, q_heads // kv_heads, d, True) for _ in range(config["num_hidden_layers"])], args.out, args.block)
+    gates = [Gate(kv_heads, q_heads // kv_heads, d, True) for _ in range(config["num_hidden_layers"])]
+    save(gates, args.out, args.block)
 
 
 if __name__ == "__main__":
