@@ -209,17 +209,13 @@ class SeerWorld {
     const KvGeometry& g = world.geometry;
     const int32_t d = g.head_dim;
     std::vector<double> pooled(static_cast<size_t>(3 * d));
-    for (int32_t c = 0; c < d; ++c) {
-      double max = -1e300, min = 1e300, sum = 0;
-      for (int32_t t = page * g.page_tokens; t < (page + 1) * g.page_tokens; ++t) {
-        const double x = PlainKey(row, t, head)[static_cast<size_t>(c)];
-        max = std::max(max, x);
-        min = std::min(min, x);
-        sum += x;
+    for (int32_t i = 0; i < g.page_tokens; ++i) {
+      const std::vector<double> x = PlainKey(row, page * g.page_tokens + i, head);
+      for (int32_t c = 0; c < d; ++c) {
+        pooled[c] = i == 0 ? x[c] : std::max(pooled[c], x[c]);
+        pooled[d + c] = i == 0 ? x[c] : std::min(pooled[d + c], x[c]);
+        pooled[2 * d + c] += x[c] / g.page_tokens;
       }
-      pooled[c] = max;
-      pooled[d + c] = min;
-      pooled[2 * d + c] = sum / g.page_tokens;
     }
     return Project(gate.wk, head, pooled, gate.k_norm, page * g.page_tokens);
   }
