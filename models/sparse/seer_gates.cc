@@ -120,8 +120,9 @@ absl::StatusOr<SeerGatesInfo> CheckSeerGates(const std::map<std::string, TensorV
 
 absl::StatusOr<SeerGates> SeerGates::Open(const std::string& path, const SparseModelShape& model) {
   SPIN_ASSIGN_OR_RETURN(SafetensorsFile file, SafetensorsFile::Open(path));
-  SPIN_ASSIGN_OR_RETURN(const auto metadata, file.Metadata());
-  const auto info = CheckSeerGates(file.tensors(), metadata, model);
+  const auto metadata = file.Metadata();
+  if (!metadata.ok()) return Annotate(metadata.status(), path);
+  const auto info = CheckSeerGates(file.tensors(), *metadata, model);
   if (!info.ok()) return Annotate(info.status(), path);
   return SeerGates(std::move(file), *info, model);
 }

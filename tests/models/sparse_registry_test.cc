@@ -115,7 +115,7 @@ TEST_CASE("What Seer cannot serve is refused by key") {
   options.algorithm = "seer";
   CHECK_THAT(ErrorOf(options), Contains("sparse.seer.gates: seer needs"));
   options.seer_gates = "no/such/file";
-  CHECK_THAT(ErrorOf(options), Contains("sparse.seer.gates: no/such/file"));
+  CHECK_THAT(ErrorOf(options), Contains("sparse.seer.gates: cannot open no/such/file"));
   SparseModelShape other = kShape;
   other.num_layers = 5;
   CHECK_THAT(ErrorOf(Seer(testing::MakeSeerGates(other))), Contains("sparse.seer.gates: "));
