@@ -42,6 +42,9 @@ class Ops {
   virtual void LandmarkIndexPrefill(const LandmarkIndexPrefillParams& p, Stream& stream) = 0;
   virtual void LandmarkIndexDecode(const LandmarkIndexDecodeParams& p, Stream& stream) = 0;
   virtual void ScoreSummaries(const ScoreSummariesParams& p, Stream& stream) = 0;
+  virtual void SeerIndexPrefill(const SeerIndexPrefillParams& p, Stream& stream) = 0;
+  virtual void SeerIndexDecode(const SeerIndexDecodeParams& p, Stream& stream) = 0;
+  virtual void SeerScore(const SeerScoreParams& p, Stream& stream) = 0;
   virtual void SelectTopK(const SelectTopKParams& p, Stream& stream) = 0;
 
   virtual void Lookup(const LookupParams& p, Stream& stream) = 0;

@@ -234,6 +234,52 @@ struct ScoreSummariesParams {
   float* scores = nullptr;  // [max_batch][Hkv][max_pages]
 };
 
+// SeerAttention-R (arXiv 2506.08889): the gate of one layer, of dimension d. x' is a query or key head as it
+// was before RoPE, had back by the inverse rotation; R(p) is the rotation by position p, of the same table. norm is
+// RMSNorm with eps kSeerNormEps, or nothing where its weights are null. All in f32.
+//   complete page j:  kg = R(j P) norm_k(wk (max, min, mean of the page's x', channel by channel)), its summary
+//   query at p:       qg = R(p) norm_q(wq (x' of the group's query heads, one behind the other))
+//   score:            qg . kg / sqrt(d)
+struct SeerGate {
+  const void* wq = nullptr;       // [Hkv][d][group * d] of the pages' type
+  const void* wk = nullptr;       // [Hkv][d][3 * d] likewise
+  const float* q_norm = nullptr;  // [d] or null
+  const float* k_norm = nullptr;  // [d] or null
+};
+inline constexpr float kSeerNormEps = 1e-6f;
+
+// A sequence's complete pages get their summaries.
+struct SeerIndexPrefillParams {
+  const PrefillSlice* slices = nullptr;
+  int32_t num_slices = 0;
+  int32_t layer = 0;
+  KvTables tables;
+  Staging staging;
+  SeerGate gate;
+  const float* rope_table = nullptr;  // as in RopeParams
+};
+
+// A new token that completes its page gives it a summary; the page's other keys are read as a landmark's are.
+struct SeerIndexDecodeParams {
+  DecodeRows decode;
+  const void* qkv = nullptr;  // [max_batch][(Hq + 2 Hkv) * d] act, after RoPE
+  int32_t layer = 0;
+  KvTables tables;
+  SeerGate gate;
+  const float* rope_table = nullptr;
+};
+
+// Scores of the pages before the new token's own; they are complete. No softmax: it would not change their order.
+struct SeerScoreParams {
+  DecodeRows decode;
+  const void* qkv = nullptr;
+  int32_t layer = 0;
+  KvTables tables;
+  SeerGate gate;
+  const float* rope_table = nullptr;
+  float* scores = nullptr;  // [max_batch][Hkv][max_pages]
+};
+
 // How many pages of a stream one Select returns, by the pages that the stream has. Fixed pages are always among them:
 // the first (attention sink), the last (local window, the tail among them), and those whose score is +infinity (an
 // Index marks outliers so, at most `outliers` a stream).

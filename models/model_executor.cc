@@ -149,6 +149,7 @@ absl::Status ModelExecutor::Impl::Prepare(ModelWeights weights, const ModelConfi
   model.algorithm = algorithm.get();
   model.eviction = options.eviction;
 
+  SPIN_RETURN_IF_ERROR(algorithm->Load(model.weights.dtype, device));
   const std::vector<float> table =
       BuildRopeTable(config.rope, config.head_dim, options.max_model_len);
   const int64_t table_bytes = static_cast<int64_t>(table.size() * sizeof(float));

@@ -62,10 +62,8 @@ absl::StatusOr<std::optional<TensorView>> ParseTensor(const std::string& name, c
   return std::optional<TensorView>(std::move(view));
 }
 
-}  // namespace
-
-absl::StatusOr<std::map<std::string, TensorView>> ParseSafetensors(
-    std::span<const std::byte> file) {
+// The header; `file` becomes the tensors' bytes behind it.
+absl::StatusOr<Json> ParseHeader(std::span<const std::byte>& file) {
   uint64_t header_bytes = 0;
   if (file.size() < sizeof(header_bytes)) {
     return InvalidArgument("safetensors: %d bytes are no header", file.size());
@@ -77,15 +75,38 @@ absl::StatusOr<std::map<std::string, TensorView>> ParseSafetensors(
                            header_bytes);
   }
   const std::string_view text(reinterpret_cast<const char*>(file.data()), header_bytes);
-  SPIN_ASSIGN_OR_RETURN(const Json header, ParseJsonObject(text, "safetensors header"));
-  const auto data = file.subspan(header_bytes);
+  file = file.subspan(header_bytes);
+  return ParseJsonObject(text, "safetensors header");
+}
+
+}  // namespace
+
+absl::StatusOr<std::map<std::string, TensorView>> ParseSafetensors(
+    std::span<const std::byte> file) {
+  SPIN_ASSIGN_OR_RETURN(const Json header, ParseHeader(file));
   std::map<std::string, TensorView> tensors;
   for (const auto& [name, entry] : header.items()) {
     if (name == "__metadata__") continue;
-    SPIN_ASSIGN_OR_RETURN(std::optional<TensorView> view, ParseTensor(name, entry, data));
+    SPIN_ASSIGN_OR_RETURN(std::optional<TensorView> view, ParseTensor(name, entry, file));
     if (view.has_value()) tensors.emplace(name, *std::move(view));
   }
   return tensors;
+}
+
+absl::StatusOr<std::map<std::string, std::string>> ParseSafetensorsMetadata(
+    std::span<const std::byte> file) {
+  SPIN_ASSIGN_OR_RETURN(const Json header, ParseHeader(file));
+  std::map<std::string, std::string> metadata;
+  const auto found = header.find("__metadata__");
+  if (found == header.end()) return metadata;
+  if (!found->is_object()) return InvalidArgument("safetensors: __metadata__ is no object");
+  for (const auto& [key, value] : found->items()) {
+    if (!value.is_string()) {
+      return InvalidArgument("safetensors: __metadata__ '%s' is no string", key.substr(0, 200));
+    }
+    metadata.emplace(key, value.get<std::string>());
+  }
+  return metadata;
 }
 
 absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::string& path) {

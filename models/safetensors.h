@@ -28,10 +28,17 @@ struct TensorView {
 // server never reads (integers, fp8) are left out.
 absl::StatusOr<std::map<std::string, TensorView>> ParseSafetensors(std::span<const std::byte> file);
 
+// The header's __metadata__, empty without. InvalidArgument as above, and for values that are no strings.
+absl::StatusOr<std::map<std::string, std::string>> ParseSafetensorsMetadata(
+    std::span<const std::byte> file);
+
 class SafetensorsFile {
  public:
   static absl::StatusOr<SafetensorsFile> Open(const std::string& path);
   const std::map<std::string, TensorView>& tensors() const { return tensors_; }
+  absl::StatusOr<std::map<std::string, std::string>> Metadata() const {
+    return ParseSafetensorsMetadata(file_.bytes());
+  }
 
  private:
   explicit SafetensorsFile(MappedFile file) : file_(std::move(file)) {}

@@ -61,7 +61,8 @@ std::string SystemFingerprint(const ServerConfig& config, const ModelInfo& model
   uint64_t hash = kFnv1aBasis;
   for (const std::string& text :
        {model.path, model.architecture, model.dtype, config.sparse.algorithm,
-        std::to_string(config.sparse.budget_tokens.value_or(0)), config.backend.device}) {
+        config.sparse.seer_gates, std::to_string(config.sparse.budget_tokens.value_or(0)),
+        config.backend.device}) {
     hash = Fnv1a(text + "\n", hash);
   }
   return absl::StrFormat("spin-%s-%08x", kVersion, static_cast<uint32_t>(hash ^ (hash >> 32)));

@@ -190,7 +190,7 @@ constexpr ConfigKey kMemoryKeys[] = {
 };
 
 constexpr ConfigKey kSparseKeys[] = {
-    {"sparse.algorithm", "dense", "dense, quest, shadowkv",
+    {"sparse.algorithm", "dense", "dense, quest, shadowkv, seer",
      "Which partitions of the context a step attends to.",
      [](Config& c, const std::string& t) {
        c.sparse.algorithm = t;
@@ -198,7 +198,7 @@ constexpr ConfigKey kSparseKeys[] = {
      }},
     {"sparse.budget_tokens", "auto", "tokens or auto",
      "Tokens that one KV head attends to in a step, whatever the algorithm selects them by; auto: "
-     "2048 with quest, a share of the context with shadowkv.",
+     "2048 with quest and seer, a share of the context with shadowkv.",
      [](Config& c, const std::string& t) {
        c.sparse.budget_tokens.reset();
        if (t == "auto") return absl::OkStatus();
@@ -233,6 +233,12 @@ constexpr ConfigKey kSparseKeys[] = {
      "The last pages before the current one: always attended to.",
      [](Config& c, const std::string& t) {
        return ParseInt(t, 0, 65536, c.sparse.shadowkv_local_pages);
+     }},
+    {"sparse.seer.gates", "", "file",
+     "SeerAttention-R's trained gates of this model (safetensors); they say how long a block is.",
+     [](Config& c, const std::string& t) {
+       c.sparse.seer_gates = t;
+       return absl::OkStatus();
      }},
 };
 

@@ -145,7 +145,7 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
                                                                  : info.prefill_tile_tokens,
                    .eviction = config.eviction,
                    .overlap = config.overlap};
-  plan.weight_bytes = WeightBytes(model, config.dtype);
+  plan.weight_bytes = WeightBytes(model, config.dtype) + plan.algorithm->WeightBytes(config.dtype);
   plan.executor_bytes =
       ModelExecutor::DeviceBytes(plan.executor, model, *plan.algorithm, geometry, config.dtype);
   SPIN_ASSIGN_OR_RETURN(const int64_t cache_bytes, CacheBudget(config, info, plan));

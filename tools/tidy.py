@@ -48,6 +48,7 @@ TESTED_THROUGH = {
     "kernels/cpu/ranked_weights": "tests/kernels/sample_test.cc",
     "kernels/cpu/row_math": "tests/kernels/row_kernels_test.cc",
     "kernels/cpu/score_summaries": "tests/kernels/quest_test.cc",
+    "kernels/cpu/seer_": "tests/kernels/seer_test.cc",
     "kernels/cpu/select_topk": "tests/kernels/quest_test.cc",
     # One executor, from the folder to the log-probabilities.
     "models/decoder_layer": "tests/models/golden_test.cc",

@@ -78,6 +78,15 @@ void CpuOps::LandmarkIndexDecode(const LandmarkIndexDecodeParams& p, Stream& str
 void CpuOps::ScoreSummaries(const ScoreSummariesParams& p, Stream& stream) {
   Enqueue<cpu::ScoreSummaries>(p, pool_, stream);
 }
+void CpuOps::SeerIndexPrefill(const SeerIndexPrefillParams& p, Stream& stream) {
+  Enqueue<cpu::SeerIndexPrefill>(p, pool_, stream);
+}
+void CpuOps::SeerIndexDecode(const SeerIndexDecodeParams& p, Stream& stream) {
+  Enqueue<cpu::SeerIndexDecode>(p, pool_, stream);
+}
+void CpuOps::SeerScore(const SeerScoreParams& p, Stream& stream) {
+  Enqueue<cpu::SeerScore>(p, pool_, stream);
+}
 void CpuOps::SelectTopK(const SelectTopKParams& p, Stream& stream) {
   Enqueue<cpu::SelectTopK>(p, pool_, stream);
 }

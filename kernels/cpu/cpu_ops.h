@@ -30,6 +30,9 @@ class CpuOps : public Ops {
   void LandmarkIndexPrefill(const LandmarkIndexPrefillParams& p, Stream& stream) override;
   void LandmarkIndexDecode(const LandmarkIndexDecodeParams& p, Stream& stream) override;
   void ScoreSummaries(const ScoreSummariesParams& p, Stream& stream) override;
+  void SeerIndexPrefill(const SeerIndexPrefillParams& p, Stream& stream) override;
+  void SeerIndexDecode(const SeerIndexDecodeParams& p, Stream& stream) override;
+  void SeerScore(const SeerScoreParams& p, Stream& stream) override;
   void SelectTopK(const SelectTopKParams& p, Stream& stream) override;
   void Lookup(const LookupParams& p, Stream& stream) override;
   void AppendKv(const AppendKvParams& p, Stream& stream) override;

@@ -23,15 +23,18 @@ void QuestIndexDecode(const QuestIndexDecodeParams& p, ThreadPool& pool);    // 
 void LandmarkIndexPrefill(const LandmarkIndexPrefillParams& p,
                           ThreadPool& pool);  // landmark_index.cc
 void LandmarkIndexDecode(const LandmarkIndexDecodeParams& p,
-                         ThreadPool& pool);                            // landmark_index.cc
-void ScoreSummaries(const ScoreSummariesParams& p, ThreadPool& pool);  // score_summaries.cc
-void SelectTopK(const SelectTopKParams& p, ThreadPool& pool);          // select_topk.cc
-void Lookup(const LookupParams& p, ThreadPool& pool);                  // lookup.cc
-void AppendKv(const AppendKvParams& p, ThreadPool& pool);              // append_kv.cc
-void GatherPages(const GatherPagesParams& p, ThreadPool& pool);        // gather_pages.cc
-void Sample(const SampleParams& p, ThreadPool& pool);                  // sample.cc
-void TokenLogprobs(const TokenLogprobsParams& p, ThreadPool& pool);    // sample.cc
-void UpdateTables(const UpdateTablesParams& p, ThreadPool& pool);      // update_tables.cc
-void MarkPrompt(const MarkPromptParams& p, ThreadPool& pool);          // update_tables.cc
+                         ThreadPool& pool);                                // landmark_index.cc
+void ScoreSummaries(const ScoreSummariesParams& p, ThreadPool& pool);      // score_summaries.cc
+void SeerIndexPrefill(const SeerIndexPrefillParams& p, ThreadPool& pool);  // seer_index.cc
+void SeerIndexDecode(const SeerIndexDecodeParams& p, ThreadPool& pool);    // seer_index.cc
+void SeerScore(const SeerScoreParams& p, ThreadPool& pool);                // seer_score.cc
+void SelectTopK(const SelectTopKParams& p, ThreadPool& pool);              // select_topk.cc
+void Lookup(const LookupParams& p, ThreadPool& pool);                      // lookup.cc
+void AppendKv(const AppendKvParams& p, ThreadPool& pool);                  // append_kv.cc
+void GatherPages(const GatherPagesParams& p, ThreadPool& pool);            // gather_pages.cc
+void Sample(const SampleParams& p, ThreadPool& pool);                      // sample.cc
+void TokenLogprobs(const TokenLogprobsParams& p, ThreadPool& pool);        // sample.cc
+void UpdateTables(const UpdateTablesParams& p, ThreadPool& pool);          // update_tables.cc
+void MarkPrompt(const MarkPromptParams& p, ThreadPool& pool);              // update_tables.cc
 
 }  // namespace spin::cpu

@@ -58,6 +58,10 @@ void CudaOps::ScoreSummaries(const ScoreSummariesParams& p, Stream& stream) {
   cuda::ScoreSummaries(p, scratch_, StreamOf(stream));
 }
 
+void CudaOps::SeerScore(const SeerScoreParams& p, Stream& stream) {
+  cuda::SeerScore(p, scratch_, StreamOf(stream));
+}
+
 void CudaOps::PagedAttention(const PagedAttentionParams& p, Stream& stream) {
   cuda::PagedAttention(p, scratch_, StreamOf(stream));
 }
@@ -95,6 +99,8 @@ SPIN_ENQUEUE(QuestIndexPrefill)
 SPIN_ENQUEUE(QuestIndexDecode)
 SPIN_ENQUEUE(LandmarkIndexPrefill)
 SPIN_ENQUEUE(LandmarkIndexDecode)
+SPIN_ENQUEUE(SeerIndexPrefill)
+SPIN_ENQUEUE(SeerIndexDecode)
 SPIN_ENQUEUE(SelectTopK)
 SPIN_ENQUEUE(Lookup)
 SPIN_ENQUEUE(AppendKv)

@@ -44,7 +44,11 @@ void LandmarkIndexPrefill(const LandmarkIndexPrefillParams& p,
 void LandmarkIndexDecode(const LandmarkIndexDecodeParams& p,
                          cudaStream_t stream);  // landmark_index.cu
 void ScoreSummaries(const ScoreSummariesParams& p, const Scratch& scratch,
-                    cudaStream_t stream);                         // score_summaries.cu
+                    cudaStream_t stream);                                     // score_summaries.cu
+void SeerIndexPrefill(const SeerIndexPrefillParams& p, cudaStream_t stream);  // seer_index.cu
+void SeerIndexDecode(const SeerIndexDecodeParams& p, cudaStream_t stream);    // seer_index.cu
+void SeerScore(const SeerScoreParams& p, const Scratch& scratch,
+               cudaStream_t stream);                              // seer_score.cu
 void SelectTopK(const SelectTopKParams& p, cudaStream_t stream);  // select_topk.cu
 
 void Lookup(const LookupParams& p, cudaStream_t stream);            // lookup.cu

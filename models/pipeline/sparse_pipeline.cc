@@ -96,6 +96,7 @@ void EnqueueDecodeAttention(const ModelContext& model, int32_t layer, const Deco
                              .layer = layer,
                              .decode = decode,
                              .qkv = workspace.qkv,
+                             .rope_table = model.rope_table,
                              .tables = model.tables,
                              .scratch = workspace.select};
   model.algorithm->IndexDecode(stage);
@@ -114,6 +115,7 @@ void EnqueuePrefillOffload(const ModelContext& model, int32_t layer, const Prefi
   model.algorithm->IndexPrefill({.ops = *model.ops,
                                  .stream = stream,
                                  .layer = layer,
+                                 .rope_table = model.rope_table,
                                  .slices = slices,
                                  .num_slices = num_slices,
                                  .tables = model.tables,

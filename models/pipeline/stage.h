@@ -27,7 +27,8 @@ struct DecodeStage {
   Stream& stream;
   int32_t layer = 0;
   DecodeRows decode;
-  const void* qkv = nullptr;  // [max_batch][(Hq + 2 Hkv) d] after RoPE
+  const void* qkv = nullptr;          // [max_batch][(Hq + 2 Hkv) d] after RoPE
+  const float* rope_table = nullptr;  // as in RopeParams; undoes the rotation, too
   KvTables tables;
   SelectScratch scratch;
 };
@@ -37,6 +38,7 @@ struct PrefillStage {
   Ops& ops;
   Stream& stream;
   int32_t layer = 0;
+  const float* rope_table = nullptr;
   const PrefillSlice* slices = nullptr;
   int32_t num_slices = 0;
   KvTables tables;

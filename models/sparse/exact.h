@@ -17,6 +17,8 @@ class ExactAlgorithm final : public SparseAlgorithm {
   int32_t page_tokens() const override { return inner_->page_tokens(); }
   int32_t summary_elements() const override { return inner_->summary_elements(); }
   LayerDemand Demand(int32_t) const override { return {.whole_context = true}; }
+  int64_t WeightBytes(DType dtype) const override { return inner_->WeightBytes(dtype); }
+  absl::Status Load(DType dtype, Device& device) override { return inner_->Load(dtype, device); }
   int64_t IndexScratchBytes(int32_t staging_pages) const override {
     return inner_->IndexScratchBytes(staging_pages);
   }

@@ -17,7 +17,6 @@ namespace spin {
 class QuestAlgorithm final : public SparseAlgorithm {
  public:
   static constexpr int32_t kPageTokens = 16;
-  static constexpr int32_t kDefaultBudgetTokens = 2048;
   static constexpr int32_t kFixedFirst = 1;
   static constexpr int32_t kFixedPages = kFixedFirst + 1;  // and the tail
 

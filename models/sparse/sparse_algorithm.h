@@ -7,6 +7,9 @@
 
 #include <cstdint>
 
+#include "common/status.h"
+#include "kernels/device.h"
+#include "kernels/dtype.h"
 #include "memory/kv_cache_manager.h"
 #include "models/pipeline/stage.h"
 
@@ -30,6 +33,11 @@ class SparseAlgorithm {
   virtual LayerDemand Demand(int32_t layer) const = 0;
   // Scratch of IndexPrefill, for staging of so many pages a head.
   virtual int64_t IndexScratchBytes(int32_t /*staging_pages*/) const { return 0; }
+
+  // ---- Weights of its own, if any: their bytes on the device as `dtype`, known before they are there; and their way
+  // there, once, before anything below is called. `device` outlives the algorithm.
+  virtual int64_t WeightBytes(DType /*dtype*/) const { return 0; }
+  virtual absl::Status Load(DType /*dtype*/, Device& /*device*/) { return absl::OkStatus(); }
 
   // ---- Index: summaries of a prefilled layer; of the token that a decode step appends.
   virtual void IndexPrefill(const PrefillStage& stage) const = 0;

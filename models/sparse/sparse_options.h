@@ -7,6 +7,9 @@
 
 namespace spin {
 
+// What quest and seer take for a budget where none is given.
+constexpr int32_t kDefaultBudgetTokens = 2048;
+
 struct SparseOptions {
   std::string algorithm = "dense";
   std::optional<int32_t> budget_tokens;    // nothing: the algorithm's own rule
@@ -16,6 +19,7 @@ struct SparseOptions {
   int32_t shadowkv_min_budget_tokens = 256;
   int32_t shadowkv_outlier_pages = 48;
   int32_t shadowkv_local_pages = 4;
+  std::string seer_gates;  // sparse.seer.gates: a file
 };
 
 struct SparseModelShape {

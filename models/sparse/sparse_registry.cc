@@ -7,6 +7,7 @@
 #include "models/sparse/dense.h"
 #include "models/sparse/exact.h"
 #include "models/sparse/quest.h"
+#include "models/sparse/seer.h"
 #include "models/sparse/shadowkv.h"
 
 namespace spin {
@@ -21,10 +22,11 @@ struct Entry {
 };
 
 // The algorithms that the server knows: one line each.
-constexpr std::array<Entry, 3> kAlgorithms = {{
+constexpr std::array<Entry, 4> kAlgorithms = {{
     {"dense", &DenseAlgorithm::Make},
     {"quest", &QuestAlgorithm::Make},
     {"shadowkv", &ShadowKvAlgorithm::Make},
+    {"seer", &SeerAlgorithm::Make},
 }};
 
 }  // namespace

@@ -3,6 +3,12 @@
 
 usage: tools/test tests/e2e/sparse_test.py
 """
+import array
+import json
+import math
+import os
+import random
+import tempfile
 import unittest
 
 import spind
@@ -25,6 +31,24 @@ def ask(model, settings, *prompts, pools=spind.SMALL_POOLS, output=OUTPUT):
         names = ("hits", "misses", "bytes")
         return answers, {name: server.metric(f"spin:retrieve_{name}_total") for name in names} | {
             "evictions": server.metric("spin:evictions_total")}
+
+
+def write_random_gates(path, layers, kv_heads, group, d, block):
+    """A file as tools/testbed/gates.py writes it, float32."""
+    rng, header, data = random.Random(1), {}, bytearray()
+    for layer in range(layers):
+        shapes = {"wq": [kv_heads, group, d, d], "wk": [kv_heads, 3 * d, d], "q_norm": [d], "k_norm": [d]}
+        for name, shape in shapes.items():
+            center = 1 if name.endswith("norm") else 0
+            values = array.array("f", (center + 0.1 * rng.uniform(-1, 1) for _ in range(math.prod(shape))))
+            begin = len(data)
+            data += values.tobytes()
+            header[f"layers.{layer}.{name}"] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, len(data)]}
+    header["__metadata__"] = {"format": "seer_attention_gates", "block": str(block), "gate_dim": str(d),
+                              "use_norm": "true"}
+    text = json.dumps(header).encode()
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text + data)
 
 
 class SmallModelTest(unittest.TestCase):
@@ -89,6 +113,37 @@ class SmallQwen3Test(SmallModelTest):
 class SmallShadowKvTest(SmallModelTest):
     SPARSE = SHADOWKV
     test_dense_layers_are_dense = None  # it has none
+
+
+class SeerTest(unittest.TestCase):
+    """SeerAttention-R with random gates: the identities that hold whatever the gates choose."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        gates = os.path.join(cls.folder.name, "gates.safetensors")
+        write_random_gates(gates, layers=3, kv_heads=2, group=3, d=64, block=32)
+        cls.settings = {"sparse.algorithm": "seer", "sparse.seer.gates": gates, "sparse.budget_tokens": 256}
+        (cls.dense_long, cls.dense_short), _ = ask(spind.TINY_LLAMA, RESIDENT, LONG, SHORT)
+        (cls.seer_long, cls.seer_short), _ = ask(spind.TINY_LLAMA, cls.settings | RESIDENT, LONG, SHORT)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def test_a_sparse_step_leaves_something_out_but_not_within_the_budget(self):
+        self.assertNotEqual(self.seer_long, self.dense_long)
+        self.assertEqual(self.seer_short, self.dense_short)
+
+    def test_tiered_equals_resident_and_fetches_pages(self):
+        (long, short), counters = ask(spind.TINY_LLAMA, self.settings | TIERED, LONG, SHORT)
+        self.assertEqual((long, short), (self.seer_long, self.seer_short))
+        self.assertGreater(counters["hits"], 0)
+        self.assertGreater(counters["misses"], 0)
+
+    def test_exact_mode_equals_dense(self):
+        (long, short), _ = ask(spind.TINY_LLAMA, self.settings | EXACT | TIERED, LONG, SHORT)
+        self.assertEqual((long, short), (self.dense_long, self.dense_short))
 
 
 class RealModelTest(unittest.TestCase):

@@ -8,6 +8,7 @@
 #include "models/model_config.h"
 #include "models/rope_table.h"
 #include "models/safetensors.h"
+#include "models/sparse/seer_gates.h"
 
 namespace spin {
 
@@ -40,6 +41,28 @@ bool FuzzModelConfig(std::string_view data) {
   for (const double freq : ComputeRopeFrequencies(parsed->rope, parsed->head_dim).inv_freq) {
     SPIN_CHECK(std::isfinite(freq));
   }
+  return true;
+}
+
+bool FuzzSeerGates(std::string_view data) {
+  const auto bytes = std::as_bytes(std::span<const char>(data));
+  const auto tensors = ParseSafetensors(bytes);
+  const auto metadata = ParseSafetensorsMetadata(bytes);
+  if (!tensors.ok() || !metadata.ok()) return false;
+  const auto info = CheckSeerGates(*tensors, *metadata, kFuzzGatesModel);
+  if (!info.ok()) {
+    SPIN_CHECK(!MessageOf(info.status()).empty());
+    return false;
+  }
+  // What Load relies on.
+  SPIN_CHECK(info->block_tokens == 16 || info->block_tokens == 32 || info->block_tokens == 64);
+  const auto elements = [&](const char* name) {
+    const TensorView& view = tensors->at(name);
+    return static_cast<int64_t>(view.bytes.size()) / SizeOf(view.dtype);
+  };
+  SPIN_CHECK_EQ(elements("layers.0.wq"), 16 * 16);
+  SPIN_CHECK_EQ(elements("layers.0.wk"), 3 * 16 * 16);
+  if (info->use_norm) SPIN_CHECK_EQ(elements("layers.0.q_norm") + elements("layers.0.k_norm"), 32);
   return true;
 }
 

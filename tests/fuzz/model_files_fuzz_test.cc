@@ -1,4 +1,4 @@
-// Goal: no safetensors file and no config.json, however broken, crashes; it is taken or refused
+// Goal: no safetensors file, no file of gates and no config.json, however broken, crashes; it is taken or refused
 // with a message. Method: seeded mutations of small valid files; with SPIN_FUZZ_SECONDS set, for so
 // long.
 #include <catch2/catch.hpp>
@@ -10,6 +10,7 @@
 #include "common/random.h"
 #include "tests/fuzz/model_files_fuzz.h"
 #include "tests/models/checkpoint_files.h"
+#include "tests/models/seer_gates_file.h"
 
 namespace spin {
 namespace {
@@ -63,6 +64,10 @@ TEST_CASE("Thousands of broken safetensors files are taken or refused, never a c
 
 TEST_CASE("Thousands of broken config.json files are taken or refused, never a crash") {
   RunMutants(testing::SmallConfig().dump(), &FuzzModelConfig);
+}
+
+TEST_CASE("Thousands of broken files of gates are taken or refused, never a crash") {
+  RunMutants(testing::MakeSeerGates(kFuzzGatesModel).Bytes(), &FuzzSeerGates);
 }
 
 }  // namespace

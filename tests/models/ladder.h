@@ -5,11 +5,16 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <string>
 #include <vector>
 
+#include "common/mapped_file.h"
 #include "common/random.h"
 #include "memory/memory_plan.h"
+#include "models/model_config.h"
+#include "tests/models/checkpoint_files.h"
+#include "tests/models/seer_gates_file.h"
 #include "tests/testing/model_runner.h"
 
 namespace spin::testing {
@@ -63,10 +68,32 @@ inline SparseOptions ShadowKv(int32_t budget_tokens) {
   return sparse;
 }
 
-// The algorithm of that name with a budget; dense has none.
-inline SparseOptions Sparse(const std::string& algorithm, int32_t budget_tokens) {
+// Random gates for the model in `folder`, written once a process.
+inline SparseOptions Seer(int32_t budget_tokens, const std::string& folder, int32_t block = 16) {
+  static std::map<std::string, std::string> files;
+  std::string& file = files[folder + std::to_string(block)];
+  if (file.empty()) {
+    const auto config = ParseModelConfig(ReadTextFile(folder + "/config.json").value()).value();
+    file = ScratchFolder("gates_" + std::to_string(files.size())) + "/gates.safetensors";
+    const SparseModelShape model = {.num_layers = config.num_layers,
+                                    .num_q_heads = config.num_q_heads,
+                                    .num_kv_heads = config.num_kv_heads,
+                                    .head_dim = config.head_dim};
+    WriteFile(file, MakeSeerGates(model, block).Bytes());
+  }
+  SparseOptions sparse;
+  sparse.algorithm = "seer";
+  sparse.budget_tokens = budget_tokens;
+  sparse.seer_gates = file;
+  return sparse;
+}
+
+// The algorithm of that name with a budget, for the model in `folder`; dense has none.
+inline SparseOptions Sparse(const std::string& algorithm, int32_t budget_tokens,
+                            const std::string& folder = kLlama) {
   if (algorithm == "quest") return Quest(budget_tokens);
   if (algorithm == "shadowkv") return ShadowKv(budget_tokens);
+  if (algorithm == "seer") return Seer(budget_tokens, folder);
   return {};
 }
 

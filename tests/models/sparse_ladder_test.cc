@@ -30,13 +30,13 @@ ModelRunnerOptions Starved(ModelRunnerOptions options) {
 }
 
 TEST_CASE("Exact mode equals dense to the bit, in both placements") {
-  const std::string algorithm = GENERATE("quest", "shadowkv");
+  const std::string algorithm = GENERATE("quest", "shadowkv", "seer");
   const std::string folder = GENERATE(kLlama, kQwen3);
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
   ModelRunnerOptions options = SmallRunner(folder, dtype);
   const Generations dense = Run(options, Prompts(), kSteps);
   REQUIRE(AllFinite(dense));
-  options.sparse = Sparse(algorithm, 64);
+  options.sparse = Sparse(algorithm, 64, folder);
   options.sparse.exact = true;
   CHECK(Difference(Run(options, Prompts(), kSteps), dense, Rounding(dtype)) == "");
   options.placement = PlacementPolicy::kTiered;
@@ -44,20 +44,20 @@ TEST_CASE("Exact mode equals dense to the bit, in both placements") {
 }
 
 TEST_CASE("A sequence no longer than the budget equals dense") {
-  const std::string algorithm = GENERATE("quest", "shadowkv");
+  const std::string algorithm = GENERATE("quest", "shadowkv", "seer");
   const std::string folder = GENERATE(kLlama, kQwen3);
   const std::vector<std::vector<int32_t>> prompts = {RandomPrompt(5, 1), RandomPrompt(300, 2),
                                                      RandomPrompt(640 - kSteps, 3)};
   ModelRunnerOptions options = SmallRunner(folder);
   const Generations dense = Run(options, prompts, kSteps);
-  options.sparse = Sparse(algorithm, 640);
+  options.sparse = Sparse(algorithm, 640, folder);
   CHECK(Difference(Run(options, prompts, kSteps), dense, Rounding(options.dtype)) == "");
   CHECK(Difference(Run(Starved(options), prompts, kSteps), dense, Rounding(options.dtype)) == "");
 }
 
 TEST_CASE(
     "Below the context a selection is not dense: the ladder's rungs compare different things") {
-  const std::string algorithm = GENERATE("quest", "shadowkv");
+  const std::string algorithm = GENERATE("quest", "shadowkv", "seer");
   ModelRunnerOptions options = SmallRunner(kLlama);
   const Generations dense = Run(options, Prompts(), kSteps);
   options.sparse = Sparse(algorithm, 64);
@@ -65,11 +65,11 @@ TEST_CASE(
 }
 
 TEST_CASE("Forced Tiered equals Resident while pages are evicted and fetched at every step") {
-  const std::string algorithm = GENERATE("quest", "shadowkv");
+  const std::string algorithm = GENERATE("quest", "shadowkv", "seer");
   const std::string folder = GENERATE(kLlama, kQwen3);
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
   ModelRunnerOptions options = SmallRunner(folder, dtype);
-  options.sparse = Sparse(algorithm, 128);
+  options.sparse = Sparse(algorithm, 128, folder);
   options.placement = PlacementPolicy::kResident;
   ModelRunner resident(options);
   const Generations expected = Run(resident, Prompts(), kSteps);
@@ -100,7 +100,7 @@ uint64_t SelectedPages(int64_t prompt_tokens, int32_t steps, int64_t page_tokens
 }
 
 TEST_CASE("Hits and misses together are the selected pages, under every eviction rule") {
-  const std::string algorithm = GENERATE("quest", "shadowkv");
+  const std::string algorithm = GENERATE("quest", "shadowkv", "seer");
   ModelRunnerOptions options = Starved(SmallRunner(kLlama));
   options.sparse = Sparse(algorithm, 128);
   options.eviction = GENERATE(Eviction::kBucketed, Eviction::kLastStep, Eviction::kNone);
@@ -131,7 +131,7 @@ TEST_CASE("Dense equals itself in both placements") {
 
 TEST_CASE("Pages that nobody wrote never reach an output, even full of NaN") {
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
-  const std::string algorithm = GENERATE("dense", "quest", "shadowkv");
+  const std::string algorithm = GENERATE("dense", "quest", "shadowkv", "seer");
   const bool tiered = GENERATE(false, true);
   INFO(algorithm << (tiered ? ", tiered" : ", resident"));
   ModelRunnerOptions options = SmallRunner(kLlama, dtype);
@@ -159,6 +159,18 @@ TEST_CASE("ShadowKV's share of the context grows with it, whatever the placement
   const Generations all = Run(options, Prompts(), kSteps);
   options.sparse = {};
   CHECK(Difference(Run(options, Prompts(), kSteps), all, Rounding(options.dtype)) == "");
+}
+
+TEST_CASE("Long blocks: exact mode equals dense, Tiered equals Resident") {
+  const int32_t block = GENERATE(32, 64);
+  ModelRunnerOptions options = SmallRunner(kLlama, DType::kBf16);
+  const Generations dense = Run(options, Prompts(), kSteps);
+  options.sparse = Seer(5 * block, kLlama, block);
+  const Generations sparse = Run(options, Prompts(), kSteps);
+  CHECK(Difference(sparse, dense) != "");
+  CHECK(Difference(Run(Starved(options), Prompts(), kSteps), sparse) == "");
+  options.sparse.exact = true;
+  CHECK(Difference(Run(options, Prompts(), kSteps), dense, Rounding(options.dtype)) == "");
 }
 
 TEST_CASE("Dense layers of Quest attend to everything") {

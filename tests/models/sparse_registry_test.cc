@@ -4,6 +4,8 @@
 
 #include <catch2/catch.hpp>
 
+#include "tests/models/seer_gates_file.h"
+
 namespace spin {
 namespace {
 
@@ -19,6 +21,15 @@ SparseOptions Quest(int32_t budget_tokens) {
   return options;
 }
 
+// Seer with gates that lie in a file.
+SparseOptions Seer(const testing::SeerGatesFile& gates) {
+  SparseOptions options;
+  options.algorithm = "seer";
+  options.seer_gates = testing::ScratchFolder("sparse_registry_test") + "/gates.safetensors";
+  testing::WriteFile(options.seer_gates, gates.Bytes());
+  return options;
+}
+
 std::string ErrorOf(const SparseOptions& options) {
   const auto made = MakeSparseAlgorithm(options, kShape);
   if (made.ok()) return "";
@@ -28,13 +39,13 @@ std::string ErrorOf(const SparseOptions& options) {
 
 TEST_CASE("Every name of the registry makes an algorithm; others are refused with the names") {
   for (const std::string& name : SparseAlgorithmNames()) {
-    SparseOptions options;
+    SparseOptions options = Seer(testing::MakeSeerGates(kShape));
     options.algorithm = name;
     CHECK(MakeSparseAlgorithm(options, kShape).ok());
   }
   SparseOptions options;
   options.algorithm = "magic";
-  CHECK_THAT(ErrorOf(options), Contains("'magic'") && Contains("dense, quest, shadowkv"));
+  CHECK_THAT(ErrorOf(options), Contains("'magic'") && Contains("dense, quest, shadowkv, seer"));
 }
 
 TEST_CASE("Dense asks for the whole context and has no summaries") {
@@ -133,6 +144,48 @@ TEST_CASE("Budgets and layers that Quest cannot serve are refused by key") {
     options.quest_dense_layers = layers;
     CHECK_THAT(ErrorOf(options), Contains("sparse.quest.dense_layers") && Contains("0..4"));
   }
+}
+
+TEST_CASE("Seer's page is the gates' block; the first and the tail page are within the budget") {
+  const int32_t block = GENERATE(16, 32, 64);
+  SparseOptions options = Seer(testing::MakeSeerGates(kShape, block));
+  const auto seer = MakeSparseAlgorithm(options, kShape).value();
+  CHECK(seer->page_tokens() == block);
+  CHECK(seer->summary_elements() == 128);
+  const LayerDemand demand = seer->Demand(3);
+  CHECK_FALSE(demand.whole_context);
+  CHECK(demand.fixed_pages == 2);
+  CHECK(demand.fixed_pages + demand.selectable_pages == 2048 / block);
+  // 2 heads x (4 + 3) x 128 x 128, and two norms, of 4 layers
+  const int64_t weights = 4 * 2 * 7 * 128 * 128, norms = 4 * 2 * 128 * 4;
+  CHECK(seer->WeightBytes(DType::kBf16) == 2 * weights + norms);
+  CHECK(seer->WeightBytes(DType::kF32) == 4 * weights + norms);
+  options.exact = true;
+  const auto exact = MakeSparseAlgorithm(options, kShape).value();
+  CHECK(exact->Demand(0).whole_context);
+  CHECK(exact->page_tokens() == block);
+  CHECK(exact->WeightBytes(DType::kBf16) == 2 * weights + norms);
+}
+
+TEST_CASE("What Seer cannot serve is refused by key") {
+  SparseOptions options;
+  options.algorithm = "seer";
+  CHECK_THAT(ErrorOf(options), Contains("sparse.seer.gates: seer needs"));
+  options.seer_gates = "no/such/file";
+  CHECK_THAT(ErrorOf(options), Contains("sparse.seer.gates: cannot open no/such/file"));
+  SparseModelShape other = kShape;
+  other.num_layers = 5;
+  CHECK_THAT(ErrorOf(Seer(testing::MakeSeerGates(other))), Contains("sparse.seer.gates: "));
+  options = Seer(testing::MakeSeerGates(kShape, 64));
+  options.budget_tokens = 191;
+  CHECK_THAT(ErrorOf(options), Contains("sparse.budget_tokens") && Contains("192"));
+  options.budget_tokens = 192;
+  CHECK(ErrorOf(options) == "");
+  SparseModelShape wide = kShape;
+  wide.num_q_heads = 2 * 17;
+  const auto made = MakeSparseAlgorithm(options, wide);
+  REQUIRE_FALSE(made.ok());
+  CHECK_THAT(MessageOf(made.status()), Contains("at most 16 query heads"));
 }
 
 }  // namespace

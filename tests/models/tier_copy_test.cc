@@ -105,7 +105,7 @@ void CheckHostHasAll(ModelRunner& tiered, RowId row, ModelRunner& resident, RowI
 }
 
 TEST_CASE("Slots equal their host pages, and the host has every page") {
-  const std::string algorithm = GENERATE("dense", "quest", "shadowkv");
+  const std::string algorithm = GENERATE("dense", "quest", "shadowkv", "seer");
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
   const int32_t length = GENERATE(17, 500, 1024);
   INFO(length << " tokens"

@@ -79,11 +79,12 @@ TEST_CASE("comments and empty sections change nothing, lists are joined, nested 
   CHECK(LoadText("server:\nlog:\n").ok());
   const auto loaded = LoadText(
       "model: {served_name: [a, b], path: \"/with: colon\"}\nsparse:\n  quest:\n    dense_layers: "
-      "3\n");
+      "3\n  seer: {gates: /g.safetensors}\n");
   REQUIRE(loaded.ok());
   CHECK(loaded->config.served_names == std::vector<std::string>{"a", "b"});
   CHECK(loaded->config.model_path == "/with: colon");
   CHECK(loaded->config.sparse.quest_dense_layers == 3);
+  CHECK(loaded->config.sparse.seer_gates == "/g.safetensors");
 }
 
 TEST_CASE("the budget is a number or the algorithm's own, whose shape has keys of its own") {
@@ -163,7 +164,7 @@ TEST_CASE("what PrintConfig prints is read again as the same values") {
 
 TEST_CASE("the sample configurations load, and spind.yaml has every key with its default") {
   for (const char* name : {"configs/spind.yaml", "configs/cpu-laptop.yaml", "configs/quest.yaml",
-                           "configs/shadowkv.yaml"}) {
+                           "configs/shadowkv.yaml", "configs/seer.yaml"}) {
     ConfigSources sources;
     sources.file = name;
     const auto loaded = LoadConfig(sources);

@@ -141,6 +141,84 @@ KernelRow LandmarkDecodeRow(const std::string& name, int32_t batch, BenchMemory&
           [=, &memory](int64_t) { memory.backend().ops->LandmarkIndexDecode(p, memory.stream()); }};
 }
 
+// Gates and a rotary table of `positions` positions; summaries are one vector.
+struct SeerData {
+  SeerData(int32_t positions, int32_t batch, int32_t page_tokens, BenchMemory& memory)
+      : geometry(Geometry(page_tokens, batch, positions / kExtentTokens)),
+        rope_table(memory.RandomFloats(int64_t{positions} * kHeadDim)) {
+    geometry.summary_elements = kHeadDim;
+    tables = MakeTables(memory, geometry, batch, 0, true);
+    gate = {.wq = memory.RandomBf16(int64_t{kQHeads} * kHeadDim * kHeadDim),
+            .wk = memory.RandomBf16(int64_t{3} * kKvHeads * kHeadDim * kHeadDim),
+            .q_norm = memory.RandomFloats(kHeadDim),
+            .k_norm = memory.RandomFloats(kHeadDim)};
+  }
+  KvGeometry geometry;
+  const float* rope_table;
+  KvTables tables;
+  SeerGate gate;
+};
+
+KernelRow SeerScoreRow(const std::string& name, int32_t batch, int32_t tokens, int32_t page_tokens,
+                       BenchMemory& memory) {
+  const SeerData data(tokens, batch, page_tokens, memory);
+  const uint16_t* qkv = memory.RandomBf16(int64_t{batch} * kQkv);
+  float* scores = memory.RandomFloats(int64_t{batch} * kKvHeads * data.geometry.max_pages());
+  const DecodeRows decode =
+      MakeDecodeRows(memory, std::vector<int32_t>(static_cast<size_t>(batch), tokens - 1));
+  // Summaries, and the gate's weights once.
+  const double bytes = 2.0 * kHeadDim *
+                       (static_cast<double>(batch) * kKvHeads * (tokens / page_tokens) +
+                        static_cast<double>(kQHeads) * kHeadDim);
+  return {name, Ceiling::kCopy, bytes, 8, [=, &memory](int64_t) {
+            memory.backend().ops->SeerScore({.decode = decode,
+                                             .qkv = qkv,
+                                             .tables = data.tables,
+                                             .gate = data.gate,
+                                             .rope_table = data.rope_table,
+                                             .scores = scores},
+                                            memory.stream());
+          }};
+}
+
+KernelRow SeerPrefillRow(const std::string& name, int32_t tokens, int32_t page_tokens,
+                         BenchMemory& memory) {
+  const SeerData data(tokens, 1, page_tokens, memory);
+  const Staging staging = {memory.RandomBf16(int64_t{2} * kKvHeads * tokens * kHeadDim),
+                           tokens / page_tokens};
+  const PrefillSlice* slices = memory.Ints(std::vector<PrefillSlice>{{.num_tokens = tokens}});
+  return {name, Ceiling::kCopy, 2.0 * kKvHeads * tokens * kHeadDim, 4, [=, &memory](int64_t) {
+            memory.backend().ops->SeerIndexPrefill({.slices = slices,
+                                                    .num_slices = 1,
+                                                    .tables = data.tables,
+                                                    .staging = staging,
+                                                    .gate = data.gate,
+                                                    .rope_table = data.rope_table},
+                                                   memory.stream());
+          }};
+}
+
+// `tokens` a multiple of the page: every row completes one. One more: none does.
+KernelRow SeerDecodeRow(const std::string& name, int32_t batch, int32_t tokens, int32_t page_tokens,
+                        BenchMemory& memory) {
+  SeerData data(RoundUp(tokens, kExtentTokens), batch, page_tokens, memory);
+  data.tables.slots =
+      memory.RandomBf16(int64_t{batch} * data.geometry.max_extents *
+                        data.geometry.pages_per_extent() * data.geometry.page_elements());
+  const uint16_t* qkv = memory.RandomBf16(int64_t{batch} * kQkv);
+  const DecodeRows decode =
+      MakeDecodeRows(memory, std::vector<int32_t>(static_cast<size_t>(batch), tokens - 1));
+  const double keys = tokens % page_tokens == 0 ? static_cast<double>(batch) * page_tokens : 0;
+  return {name, Ceiling::kCopy, 2.0 * kKvHeads * kHeadDim * keys, 16, [=, &memory](int64_t) {
+            memory.backend().ops->SeerIndexDecode({.decode = decode,
+                                                   .qkv = qkv,
+                                                   .tables = data.tables,
+                                                   .gate = data.gate,
+                                                   .rope_table = data.rope_table},
+                                                  memory.stream());
+          }};
+}
+
 KernelRow TopKRow(const std::string& name, int32_t batch, int32_t pages, BenchMemory& memory) {
   const KvGeometry g = Geometry(16, batch, pages * 16 / kExtentTokens);
   const float* scores = memory.RandomFloats(int64_t{batch} * kKvHeads * pages);
@@ -259,6 +337,13 @@ std::vector<KernelRowMaker> SparseKernelRows() {
   }
   add("landmark_index prefill 64K", LandmarkPrefillRow, 65536);
   add("landmark_index decode batch 32", LandmarkDecodeRow, 32);
+  for (const int32_t batch : {1, 8, 22}) {
+    add(absl::StrFormat("seer_score P 64 32K batch %d", batch), SeerScoreRow, batch, 32768, 64);
+  }
+  add("seer_score P 32 128K batch 8", SeerScoreRow, 8, 131072, 32);
+  add("seer_index prefill P 64 64K", SeerPrefillRow, 65536, 64);
+  add("seer_index decode batch 22, all complete a page", SeerDecodeRow, 22, 2048, 64);
+  add("seer_index decode batch 22, none does", SeerDecodeRow, 22, 2049, 64);
   add("select_topk 8 x 2048", TopKRow, 1, 2048);
   add("select_topk 256 x 8192", TopKRow, 32, 8192);
   add("lookup tiered 128 of 384 slots batch 1", LookupRow, 1, 32768, 16, 384);

@@ -47,4 +47,15 @@ LayerDemand VariantSwitch::Demand(int32_t layer) const {
   return most;
 }
 
+int64_t VariantSwitch::WeightBytes(DType dtype) const {
+  int64_t bytes = 0;
+  for (const auto& member : members_) bytes += member->WeightBytes(dtype);
+  return bytes;
+}
+
+absl::Status VariantSwitch::Load(DType dtype, Device& device) {
+  for (const auto& member : members_) SPIN_RETURN_IF_ERROR(member->Load(dtype, device));
+  return absl::OkStatus();
+}
+
 }  // namespace spin::eval

@@ -31,6 +31,8 @@ class VariantSwitch final : public SparseAlgorithm {
   int32_t page_tokens() const override { return members_[0]->page_tokens(); }
   int32_t summary_elements() const override { return members_[0]->summary_elements(); }
   LayerDemand Demand(int32_t layer) const override;  // what is enough for all
+  int64_t WeightBytes(DType dtype) const override;   // each member has its own
+  absl::Status Load(DType dtype, Device& device) override;
   int64_t IndexScratchBytes(int32_t staging_pages) const override {
     return members_[0]->IndexScratchBytes(staging_pages);
   }

@@ -5,6 +5,10 @@ It sees queries and keys before rotation (for Qwen3: after q_norm and k_norm) an
 the query's by its position, a block's by the position of the block's first token. Only complete blocks before the
 query's own are scored; the first block and the query's own are attended to in any case.
 """
+import argparse
+import json
+import os
+
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
@@ -96,3 +100,24 @@ def save(gates, path, block):
     save_file(tensors, path, metadata={"format": "seer_attention_gates", "block": str(block),
                                        "gate_dim": str(first.wq.shape[-1]),
                                        "use_norm": "true" if first.q_norm is not None else "false"})
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Untrained gates of a model's shape, to measure with dummy weights.")
+    parser.add_argument("model", help="folder with a config.json")
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--block", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    with open(os.path.join(args.model, "config.json"), encoding="utf-8") as file:
+        config = json.load(file)
+    torch.manual_seed(args.seed)
+    q_heads = config["num_attention_heads"]
+    kv_heads = config.get("num_key_value_heads", q_heads)
+    d = config.get("head_dim") or config["hidden_size"] // q_heads
+    gates = [Gate(kv_heads, q_heads // kv_heads, d, True) for _ in range(config["num_hidden_layers"])]
+    save(gates, args.out, args.block)
+
+
+if __name__ == "__main__":
+    main()

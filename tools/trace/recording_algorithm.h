@@ -28,6 +28,11 @@ class RecordingAlgorithm final : public SparseAlgorithm {
   int32_t page_tokens() const override { return inner_->page_tokens(); }
   int32_t summary_elements() const override { return inner_->summary_elements(); }
   LayerDemand Demand(int32_t layer) const override { return inner_->Demand(layer); }
+  int64_t WeightBytes(DType dtype) const override { return inner_->WeightBytes(dtype); }
+  absl::Status Load(DType dtype, Device& device) override { return inner_->Load(dtype, device); }
+  int64_t IndexScratchBytes(int32_t staging_pages) const override {
+    return inner_->IndexScratchBytes(staging_pages);
+  }
   void IndexPrefill(const PrefillStage& stage) const override { inner_->IndexPrefill(stage); }
   void IndexDecode(const DecodeStage& stage) const override { inner_->IndexDecode(stage); }
   Selection Select(const DecodeStage& stage) const override;

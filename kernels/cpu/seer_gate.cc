@@ -1,0 +1,113 @@
+#include "kernels/cpu/seer_gate.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "kernels/cpu/lanes.h"
+
+namespace spin::cpu {
+namespace {
+
+constexpr int32_t kRowsAtOnce = 4;  // rows that share one read of x
+
+SPIN_INLINE void Load(const float* from, F32x16& to) {
+  std::memcpy(&to, from, sizeof(to));
+}
+
+SPIN_INLINE void Load(const uint16_t* from, F32x16& to) {
+  U16x16 half;
+  std::memcpy(&half, from, sizeof(half));
+  to = (F32x16)(__builtin_convertvector(half, U32x16) << 16);
+}
+
+SPIN_INLINE float Sum(const F32x16& lanes) {
+  F32x8 half[2];
+  std::memcpy(half, &lanes, sizeof(half));
+  const F32x8 s = half[0] + half[1];
+  return ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));
+}
+
+template <int32_t kRows, typename T>
+SPIN_INLINE void ProductsOf(const T* w, int32_t k, const float* x, float* out) {
+  F32x16 sum[kRows] = {};
+  for (int32_t c = 0; c < k; c += kLanes) {
+    F32x16 of_x;
+    Load(x + c, of_x);
+    for (int32_t r = 0; r < kRows; ++r) {
+      F32x16 of_w;
+      Load(w + int64_t{r} * k + c, of_w);
+      sum[r] += of_w * of_x;
+    }
+  }
+  for (int32_t r = 0; r < kRows; ++r) out[r] = Sum(sum[r]);
+}
+
+template <typename T>
+SPIN_INLINE void ProductsBody(const T* w, int32_t n, int32_t k, const float* x, float* out) {
+  int32_t i = 0;
+  for (; i + kRowsAtOnce <= n; i += kRowsAtOnce) {
+    ProductsOf<kRowsAtOnce>(w + int64_t{i} * k, k, x, out + i);
+  }
+  for (; i < n; ++i) ProductsOf<1>(w + int64_t{i} * k, k, x, out + i);
+}
+
+SPIN_MULTI_ISA(void, ProductsF32,
+               (const float* w, int32_t n, int32_t k, const float* x, float* out),
+               ProductsBody(w, n, k, x, out), (w, n, k, x, out))
+SPIN_MULTI_ISA(void, ProductsBf16,
+               (const uint16_t* w, int32_t n, int32_t k, const float* x, float* out),
+               ProductsBody(w, n, k, x, out), (w, n, k, x, out))
+
+float ToFloat(float value) {
+  return value;
+}
+float ToFloat(uint16_t bf16) {
+  return Bf16ToFloat(bf16);
+}
+
+template <typename T>
+void RotateBackBody(const T* x, int32_t d, const float* rope_table, const float* row, float* out) {
+  // The cosine of position 0 is the table's magnitude (YaRN's factor, else 1): a rotation and back is its square.
+  const float inverse = 1.0f / (rope_table[0] * rope_table[0]);
+  const int32_t half = d / 2;
+  for (int32_t i = 0; i < half; ++i) {
+    const float a = ToFloat(x[i]), b = ToFloat(x[half + i]);
+    const float cosine = row[i] * inverse, sine = row[half + i] * inverse;
+    out[i] = a * cosine + b * sine;
+    out[half + i] = b * cosine - a * sine;
+  }
+}
+
+}  // namespace
+
+void GateProducts(const float* w, int32_t n, int32_t k, const float* x, float* out) {
+  ProductsF32(w, n, k, x, out);
+}
+void GateProducts(const uint16_t* w, int32_t n, int32_t k, const float* x, float* out) {
+  ProductsBf16(w, n, k, x, out);
+}
+
+void RotateBack(const float* x, int32_t d, const float* rope_table, const float* row, float* out) {
+  RotateBackBody(x, d, rope_table, row, out);
+}
+void RotateBack(const uint16_t* x, int32_t d, const float* rope_table, const float* row,
+                float* out) {
+  RotateBackBody(x, d, rope_table, row, out);
+}
+
+void NormAndRotate(float* x, int32_t d, const float* norm, const float* row) {
+  if (norm != nullptr) {
+    float squares = 0;
+    for (int32_t i = 0; i < d; ++i) squares += x[i] * x[i];
+    const float scale = 1.0f / std::sqrt(squares / static_cast<float>(d) + kSeerNormEps);
+    for (int32_t i = 0; i < d; ++i) x[i] *= scale * norm[i];
+  }
+  const int32_t half = d / 2;
+  for (int32_t i = 0; i < half; ++i) {
+    const float a = x[i], b = x[half + i];
+    x[i] = a * row[i] - b * row[half + i];
+    x[half + i] = b * row[i] + a * row[half + i];
+  }
+}
+
+}  // namespace spin::cpu
