@@ -63,9 +63,9 @@ class SmolLM2Test(unittest.TestCase):
 
 class TestbedTest(unittest.TestCase):
     def test_answers_are_right_where_their_place_is_attended_to(self):
-        results, table = evaluate("--measure", "tasks,greedy", "--algorithms", "quest", "--context", "1024", "--samples",
-                                  "2", "--documents", "2", "--greedy-tokens", "16", "--budgets", "64,2048",
-                                  model=TESTBED)
+        results, table = evaluate("--measure", "tasks,greedy", "--algorithms", "quest", "--context", "1024",
+                                  "--samples", "2", "--documents", "2", "--greedy-tokens", "16", "--budgets",
+                                  "64,2048", model=TESTBED)
         self.assertEqual(len(results["dense"]["tasks"]), 5)
         for label in ("dense", "quest exact", "quest 2048", "window 2048", "oracle 2048"):
             self.assertEqual(results[label]["task_mean"], 1, table)
