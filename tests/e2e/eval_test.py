@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Quality of sparse attention on a real small model, in little: what must be exact is, and budgets are in order.
+"""Quality of sparse attention on small real models, in little: what must be exact is, and budgets are in order.
 
 usage: tools/test tests/e2e/eval_test.py
 """
@@ -11,14 +11,16 @@ import unittest
 
 import spind
 
+# Trained to retrieve: tools/testbed/README.md.
+TESTBED = os.path.join(spind.ROOT, "tools/testbed/model")
 EVAL = os.environ.get("SPIN_EVAL", os.path.join(spind.ROOT, "bazel-bin/tools/spin_eval"))
 
 
-def evaluate(*args, status=0):
-    """({label: result}, table) of a run on SmolLM2; with another status the error text."""
+def evaluate(*args, model=spind.SMOLLM2, status=0):
+    """({label: result}, table) of a run; with another status the error text."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "result.json")
-        run = subprocess.run([EVAL, "--model", spind.SMOLLM2, "--json", path, *args], capture_output=True, text=True,
+        run = subprocess.run([EVAL, "--model", model, "--json", path, *args], capture_output=True, text=True,
                              timeout=300, env=spind.environment())
         if run.returncode != status:
             raise AssertionError(run.stdout + run.stderr)
@@ -57,6 +59,19 @@ class SmolLM2Test(unittest.TestCase):
     def test_refusals_name_what_is_wrong(self):
         self.assertIn("--budgets", evaluate("--budgets", "few", status=2))
         self.assertIn("needle", evaluate("--measure", "tasks", "--tasks", "needle", status=2))
+
+
+class TestbedTest(unittest.TestCase):
+    def test_answers_are_right_where_their_place_is_attended_to(self):
+        results, table = evaluate("--measure", "tasks,greedy", "--algorithms", "quest", "--context", "1024",
+                                  "--samples", "2", "--documents", "2", "--greedy-tokens", "16", "--budgets",
+                                  "64,2048", model=TESTBED)
+        self.assertEqual(len(results["dense"]["tasks"]), 5)
+        for label in ("dense", "quest exact", "quest 2048", "window 2048", "oracle 2048"):
+            self.assertEqual(results[label]["task_mean"], 1, table)
+            self.assertEqual(results[label]["greedy"]["identical"], 1, table)
+        self.assertLess(results["window 64"]["task_mean"], 0.5, table)
+        self.assertGreaterEqual(results["oracle 64"]["task_mean"], results["window 64"]["task_mean"], table)
 
 
 if __name__ == "__main__":
