@@ -92,10 +92,10 @@ float FileElement(const SeerGatesFile& file, const std::string& name, int64_t i)
 TEST_CASE("weights come to the device with the inputs of an output together") {
   const auto dtype = GENERATE(DType::kF32, DType::kBf16);
   const SeerGatesFile file = MakeSeerGates(kModel, 64);
-  auto gates = Open(file.Bytes());
-  REQUIRE(gates.ok());
   auto backend = CreateBackend({.device = "cpu"});
   REQUIRE(backend.ok());
+  auto gates = Open(file.Bytes());
+  REQUIRE(gates.ok());
   REQUIRE(gates->Load(dtype, *backend->device).ok());
   const auto element = [&](const void* weights, int64_t i) {
     return dtype == DType::kF32 ? static_cast<const float*>(weights)[i]
@@ -123,8 +123,10 @@ TEST_CASE("weights come to the device with the inputs of an output together") {
 }
 
 TEST_CASE("gates without norms have none") {
-  auto gates = Open(MakeSeerGates(kModel, 16, false).Bytes());
   auto backend = CreateBackend({.device = "cpu"});
+  REQUIRE(backend.ok());
+  auto gates = Open(MakeSeerGates(kModel, 16, false).Bytes());
+  REQUIRE(gates.ok());
   REQUIRE(gates->Load(DType::kBf16, *backend->device).ok());
   CHECK(gates->layer(1).q_norm == nullptr);
   CHECK(gates->layer(1).k_norm == nullptr);
