@@ -22,7 +22,7 @@ int32_t MostSelected(const SparseAlgorithm& algorithm, const KvGeometry& geometr
     const LayerDemand demand = algorithm.Demand(layer);
     if (!demand.whole_context) most = std::max(most, BudgetOf(demand, geometry.max_pages()));
   }
-  return most;
+  return std::min(most, geometry.max_pages());
 }
 
 absl::StatusOr<std::unique_ptr<HostSelection>> HostSelection::Create(
