@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 namespace spin::cpu {
 
@@ -23,6 +24,28 @@ using F64x8 = double __attribute__((vector_size(64)));
 }  // namespace spin::cpu
 
 #define SPIN_INLINE inline __attribute__((always_inline))
+
+namespace spin::cpu {
+
+// 16 elements, float32 or bfloat16, as floats.
+SPIN_INLINE void LoadLanes(const float* from, F32x16& to) {
+  std::memcpy(&to, from, sizeof(to));
+}
+SPIN_INLINE void LoadLanes(const uint16_t* from, F32x16& to) {
+  U16x16 half;
+  std::memcpy(&half, from, sizeof(half));
+  to = (F32x16)(__builtin_convertvector(half, U32x16) << 16);
+}
+
+// Their sum, always in this order.
+SPIN_INLINE float SumLanes(const F32x16& lanes) {
+  F32x8 half[2];
+  std::memcpy(half, &lanes, sizeof(half));
+  const F32x8 s = half[0] + half[1];
+  return ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));
+}
+
+}  // namespace spin::cpu
 
 #if defined(__x86_64__)
 // Defines `ret name params` as `body`, in the best of three variants. `args` passes the parameters

@@ -1,7 +1,6 @@
 // Scores of pages from their summaries: products with the queries, softmax over pages, then the group's maximum or sum.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <type_traits>
 #include <vector>
@@ -22,16 +21,6 @@ struct Queries {
   alignas(64) float values[kMaxHeads][2 * kMaxHeadDim];
 };
 
-SPIN_INLINE void Load(const float* from, F32x16& to) {
-  std::memcpy(&to, from, sizeof(to));
-}
-
-SPIN_INLINE void Load(const uint16_t* from, F32x16& to) {
-  U16x16 half;
-  std::memcpy(&half, from, sizeof(half));
-  to = (F32x16)(__builtin_convertvector(half, U32x16) << 16);
-}
-
 // logits[h * stride + i] = query h times summary i, for n summaries of `size` elements one after another.
 template <int kHeads, typename T>
 SPIN_INLINE void ScoreHeads(const Queries& q, int32_t size, const T* summaries, int32_t n,
@@ -40,19 +29,14 @@ SPIN_INLINE void ScoreHeads(const Queries& q, int32_t size, const T* summaries, 
     F32x16 sum[kHeads] = {};
     for (int32_t c = 0; c < size; c += kLanes) {
       F32x16 summary;
-      Load(summaries + c, summary);
+      LoadLanes(summaries + c, summary);
       for (int h = 0; h < kHeads; ++h) {
         F32x16 query;
-        Load(q.values[h] + c, query);
+        LoadLanes(q.values[h] + c, query);
         sum[h] += query * summary;
       }
     }
-    for (int h = 0; h < kHeads; ++h) {
-      F32x8 half[2];
-      std::memcpy(half, &sum[h], sizeof(half));
-      const F32x8 s = half[0] + half[1];
-      logits[h * stride + i] = ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));
-    }
+    for (int h = 0; h < kHeads; ++h) logits[h * stride + i] = SumLanes(sum[h]);
   }
 }
 

@@ -1,7 +1,6 @@
 #include "kernels/cpu/seer_gate.h"
 
 #include <cmath>
-#include <cstring>
 
 #include "kernels/cpu/lanes.h"
 
@@ -10,36 +9,19 @@ namespace {
 
 constexpr int32_t kRowsAtOnce = 4;  // rows that share one read of x
 
-SPIN_INLINE void Load(const float* from, F32x16& to) {
-  std::memcpy(&to, from, sizeof(to));
-}
-
-SPIN_INLINE void Load(const uint16_t* from, F32x16& to) {
-  U16x16 half;
-  std::memcpy(&half, from, sizeof(half));
-  to = (F32x16)(__builtin_convertvector(half, U32x16) << 16);
-}
-
-SPIN_INLINE float Sum(const F32x16& lanes) {
-  F32x8 half[2];
-  std::memcpy(half, &lanes, sizeof(half));
-  const F32x8 s = half[0] + half[1];
-  return ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));
-}
-
 template <int32_t kRows, typename T>
 SPIN_INLINE void ProductsOf(const T* w, int32_t k, const float* x, float* out) {
   F32x16 sum[kRows] = {};
   for (int32_t c = 0; c < k; c += kLanes) {
     F32x16 of_x;
-    Load(x + c, of_x);
+    LoadLanes(x + c, of_x);
     for (int32_t r = 0; r < kRows; ++r) {
       F32x16 of_w;
-      Load(w + int64_t{r} * k + c, of_w);
+      LoadLanes(w + int64_t{r} * k + c, of_w);
       sum[r] += of_w * of_x;
     }
   }
-  for (int32_t r = 0; r < kRows; ++r) out[r] = Sum(sum[r]);
+  for (int32_t r = 0; r < kRows; ++r) out[r] = SumLanes(sum[r]);
 }
 
 template <typename T>
