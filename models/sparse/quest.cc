@@ -1,7 +1,5 @@
 #include "models/sparse/quest.h"
 
-#include "common/check.h"
-
 namespace spin {
 
 absl::StatusOr<std::unique_ptr<SparseAlgorithm>> QuestAlgorithm::Make(
@@ -51,17 +49,7 @@ Selection QuestAlgorithm::Select(const DecodeStage& stage) const {
                             .logits = stage.scratch.logits,
                             .scores = stage.scratch.scores},
                            stage.stream);
-  stage.ops.SelectTopK({.decode = stage.decode,
-                        .scores = stage.scratch.scores,
-                        .geometry = stage.tables.geometry,
-                        .budget = budget_,
-                        .ids = stage.scratch.ids,
-                        .count = stage.scratch.count,
-                        .max_selected = stage.scratch.max_selected},
-                       stage.stream);
-  return {.ids = stage.scratch.ids,
-          .count = stage.scratch.count,
-          .max_selected = stage.scratch.max_selected};
+  return SelectByScore(stage, budget_);
 }
 
 }  // namespace spin

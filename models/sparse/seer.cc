@@ -55,17 +55,7 @@ Selection SeerAlgorithm::Select(const DecodeStage& stage) const {
                        .rope_table = stage.rope_table,
                        .scores = stage.scratch.scores},
                       stage.stream);
-  stage.ops.SelectTopK({.decode = stage.decode,
-                        .scores = stage.scratch.scores,
-                        .geometry = stage.tables.geometry,
-                        .budget = budget_,
-                        .ids = stage.scratch.ids,
-                        .count = stage.scratch.count,
-                        .max_selected = stage.scratch.max_selected},
-                       stage.stream);
-  return {.ids = stage.scratch.ids,
-          .count = stage.scratch.count,
-          .max_selected = stage.scratch.max_selected};
+  return SelectByScore(stage, budget_);
 }
 
 }  // namespace spin

@@ -84,17 +84,7 @@ Selection ShadowKvAlgorithm::Select(const DecodeStage& stage) const {
                             .logits = stage.scratch.logits,
                             .scores = stage.scratch.scores},
                            stage.stream);
-  stage.ops.SelectTopK({.decode = stage.decode,
-                        .scores = stage.scratch.scores,
-                        .geometry = stage.tables.geometry,
-                        .budget = budget_,
-                        .ids = stage.scratch.ids,
-                        .count = stage.scratch.count,
-                        .max_selected = stage.scratch.max_selected},
-                       stage.stream);
-  return {.ids = stage.scratch.ids,
-          .count = stage.scratch.count,
-          .max_selected = stage.scratch.max_selected};
+  return SelectByScore(stage, budget_);
 }
 
 }  // namespace spin

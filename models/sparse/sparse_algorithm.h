@@ -23,6 +23,20 @@ inline LayerDemand DemandOf(const PageBudget& budget) {
           .context_divisor = budget.context_divisor};
 }
 
+// The end of a Select that has left its scores in the scratch: the best pages of each stream within the budget.
+inline Selection SelectByScore(const DecodeStage& stage, const PageBudget& budget) {
+  const SelectScratch& scratch = stage.scratch;
+  stage.ops.SelectTopK({.decode = stage.decode,
+                        .scores = scratch.scores,
+                        .geometry = stage.tables.geometry,
+                        .budget = budget,
+                        .ids = scratch.ids,
+                        .count = scratch.count,
+                        .max_selected = scratch.max_selected},
+                       stage.stream);
+  return {.ids = scratch.ids, .count = scratch.count, .max_selected = scratch.max_selected};
+}
+
 class SparseAlgorithm {
  public:
   virtual ~SparseAlgorithm() = default;
