@@ -184,4 +184,58 @@ class StepRows {
   std::vector<int32_t> token, position;
 };
 
+// What the pipeline does behind Index with rows whose only page of interest is the tail: it gets a slot, the token is
+// appended, a missing tail is fetched. Links append_kv, gather_pages and lookup. REQUIRES: one position for all rows.
+inline RetrieveCounters AppendToken(KvWorld& world, StepRows& step, const Elements& qkv,
+                                    int32_t layer) {
+  const KvGeometry& g = world.geometry;
+  const DecodeRows rows = step.view();
+  const auto streams = static_cast<size_t>(step.count * g.num_kv_heads);
+  const int32_t tail = step.position[static_cast<size_t>(step.rows[0])] / g.page_tokens;
+  const std::vector<int32_t> ids(streams, tail), count(streams, 1);
+  std::vector<int32_t> list(streams), list_len(streams), copy_dst(streams), copy_len(streams);
+  std::vector<int64_t> copy_src(streams);
+  RetrieveCounters counters;
+  cpu::Lookup({.decode = rows,
+               .ids = ids.data(),
+               .count = count.data(),
+               .max_selected = 1,
+               .layer = layer,
+               .tables = world.tables,
+               .page_list = list.data(),
+               .list_len = list_len.data(),
+               .max_list = 1,
+               .copy_src = copy_src.data(),
+               .copy_dst = copy_dst.data(),
+               .copy_len = copy_len.data(),
+               .counters = &counters},
+              world.pool);
+  cpu::AppendKv({.decode = rows, .qkv = qkv.data(), .layer = layer, .tables = world.tables},
+                world.pool);
+  cpu::GatherPages({.decode = rows,
+                    .tables = world.tables,
+                    .copy_src = copy_src.data(),
+                    .copy_dst = copy_dst.data(),
+                    .copy_len = copy_len.data(),
+                    .max_list = 1,
+                    .counters = &counters},
+                   world.pool);
+  return counters;
+}
+
+// A Tiered row's page is on the host alone, as after a suspension; its slots hold NaN.
+inline void EvictPage(KvWorld& world, int32_t row, int32_t layer, int32_t page) {
+  const KvGeometry& g = world.geometry;
+  for (int32_t head = 0; head < g.num_kv_heads; ++head) {
+    int32_t& local =
+        world.meta[static_cast<size_t>(world.Index(world.meta_dir, row, layer, head, page))];
+    if (local == kAbsent) continue;
+    const int64_t slot = world.Index(world.slot_dir, row, layer, head, local);
+    world.slot_owner[static_cast<size_t>(slot)] = kAbsent;
+    std::memset(world.slots.data() + slot * g.page_bytes(), 0xff,
+                static_cast<size_t>(g.page_bytes()));
+    local = kAbsent;
+  }
+}
+
 }  // namespace spin::testing

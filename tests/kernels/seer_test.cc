@@ -31,9 +31,10 @@ void Run(SeerWorld& x, int32_t prompt, int32_t total) {
                x.world.pool);
   for (int32_t t = prompt; t < total; ++t) {
     const Elements qkv = x.MakeQkv(t);
-    if (t / page_tokens % 2 == 0 && t % page_tokens != 0) x.Evict(t / page_tokens);
+    if (t / page_tokens % 2 == 0 && t % page_tokens != 0)
+      testing::EvictPage(x.world, 1, x.kLayer, t / page_tokens);
     cpu::SeerIndexDecode(x.DecodeParams(qkv), x.world.pool);
-    x.Append(qkv);
+    testing::AppendToken(x.world, x.step, qkv, x.kLayer);
   }
 }
 

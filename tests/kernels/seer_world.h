@@ -137,55 +137,6 @@ class SeerWorld {
     return qkv;
   }
 
-  // What the pipeline does behind Index: the tail gets a slot, the token is appended, a missing tail is fetched.
-  void Append(const Elements& qkv) {
-    const KvGeometry& g = world.geometry;
-    const DecodeRows rows = step.view();
-    const auto streams = static_cast<size_t>(kRows * g.num_kv_heads);
-    const std::vector<int32_t> ids(streams, step.position[0] / g.page_tokens), count(streams, 1);
-    std::vector<int32_t> list(streams), list_len(streams), copy_dst(streams), copy_len(streams);
-    std::vector<int64_t> copy_src(streams);
-    RetrieveCounters counters;
-    cpu::Lookup({.decode = rows,
-                 .ids = ids.data(),
-                 .count = count.data(),
-                 .max_selected = 1,
-                 .layer = kLayer,
-                 .tables = world.tables,
-                 .page_list = list.data(),
-                 .list_len = list_len.data(),
-                 .max_list = 1,
-                 .copy_src = copy_src.data(),
-                 .copy_dst = copy_dst.data(),
-                 .copy_len = copy_len.data(),
-                 .counters = &counters},
-                world.pool);
-    cpu::AppendKv({.decode = rows, .qkv = qkv.data(), .layer = kLayer, .tables = world.tables},
-                  world.pool);
-    cpu::GatherPages({.decode = rows,
-                      .tables = world.tables,
-                      .copy_src = copy_src.data(),
-                      .copy_dst = copy_dst.data(),
-                      .copy_len = copy_len.data(),
-                      .max_list = 1,
-                      .counters = &counters},
-                     world.pool);
-  }
-
-  // The Tiered row's page is on the host alone, as after a suspension; its slots hold NaN.
-  void Evict(int32_t page) {
-    const KvGeometry& g = world.geometry;
-    for (int32_t head = 0; head < g.num_kv_heads; ++head) {
-      int32_t& local = world.meta[MetaIndex(head, page)];
-      if (local == kAbsent) continue;
-      const int64_t slot = world.Index(world.slot_dir, 1, kLayer, head, local);
-      world.slot_owner[static_cast<size_t>(slot)] = kAbsent;
-      std::memset(world.slots.data() + slot * g.page_bytes(), 0xff,
-                  static_cast<size_t>(g.page_bytes()));
-      local = kAbsent;
-    }
-  }
-
   SeerIndexPrefillParams PrefillParams(const Staging& staging) const {
     return {.slices = slices.data(),
             .num_slices = kRows,
@@ -256,9 +207,6 @@ class SeerWorld {
     g.num_q_heads = g.num_kv_heads * group;
     g.summary_elements = d;
     return g;
-  }
-  size_t MetaIndex(int32_t head, int32_t page) const {
-    return static_cast<size_t>(world.Index(world.meta_dir, 1, kLayer, head, page));
   }
   static void Put(Elements& to, int64_t at, const std::vector<double>& values) {
     for (size_t c = 0; c < values.size(); ++c) {

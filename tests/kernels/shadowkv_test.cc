@@ -92,56 +92,12 @@ struct Indexed {
         }
       }
     }
-    if (t / kLandmarkTokens % 2 == 0 && t % kLandmarkTokens != 0) EvictTail(t / kLandmarkTokens);
-    const DecodeRows rows = step.view();
+    if (t / kLandmarkTokens % 2 == 0 && t % kLandmarkTokens != 0)
+      testing::EvictPage(world, 1, kLayer, t / kLandmarkTokens);
     cpu::LandmarkIndexDecode(
-        {.decode = rows, .qkv = qkv.data(), .layer = kLayer, .tables = world.tables}, world.pool);
-    const size_t streams = static_cast<size_t>(2 * g.num_kv_heads);
-    const std::vector<int32_t> ids(streams, t / kLandmarkTokens), count(streams, 1);
-    std::vector<int32_t> list(streams), list_len(streams), copy_dst(streams), copy_len(streams);
-    std::vector<int64_t> copy_src(streams);
-    RetrieveCounters counters;
-    cpu::Lookup({.decode = rows,
-                 .ids = ids.data(),
-                 .count = count.data(),
-                 .max_selected = 1,
-                 .layer = kLayer,
-                 .eviction = Eviction::kBucketed,
-                 .tables = world.tables,
-                 .page_list = list.data(),
-                 .list_len = list_len.data(),
-                 .max_list = 1,
-                 .copy_src = copy_src.data(),
-                 .copy_dst = copy_dst.data(),
-                 .copy_len = copy_len.data(),
-                 .counters = &counters},
-                world.pool);
-    cpu::AppendKv({.decode = rows, .qkv = qkv.data(), .layer = kLayer, .tables = world.tables},
-                  world.pool);
-    cpu::GatherPages({.decode = rows,
-                      .tables = world.tables,
-                      .copy_src = copy_src.data(),
-                      .copy_dst = copy_dst.data(),
-                      .copy_len = copy_len.data(),
-                      .max_list = 1,
-                      .counters = &counters},
-                     world.pool);
-    gathered += static_cast<int64_t>(counters.misses);
-  }
-
-  // The Tiered row's tail is on the host alone, and its slot holds NaN.
-  void EvictTail(int32_t page) {
-    const KvGeometry& g = world.geometry;
-    for (int32_t head = 0; head < g.num_kv_heads; ++head) {
-      int32_t& local =
-          world.meta[static_cast<size_t>(world.Index(world.meta_dir, 1, kLayer, head, page))];
-      if (local == kAbsent) continue;
-      const int64_t slot = world.Index(world.slot_dir, 1, kLayer, head, local);
-      world.slot_owner[static_cast<size_t>(slot)] = kAbsent;
-      std::memset(world.slots.data() + slot * g.page_bytes(), 0xff,
-                  static_cast<size_t>(g.page_bytes()));
-      local = kAbsent;
-    }
+        {.decode = step.view(), .qkv = qkv.data(), .layer = kLayer, .tables = world.tables},
+        world.pool);
+    gathered += static_cast<int64_t>(testing::AppendToken(world, step, qkv, kLayer).misses);
   }
 
   int32_t Width() const {

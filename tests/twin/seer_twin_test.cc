@@ -94,7 +94,7 @@ TEST_CASE("the gate's view of complete pages agrees with the definition, in pref
   const bool on_host = GENERATE(false, true);
   for (int32_t t = prompt; t < prompt + 3; ++t) {
     const Elements qkv = x.MakeQkv(t);
-    if (on_host && t == prompt + 2) x.Evict(pages);
+    if (on_host && t == prompt + 2) testing::EvictPage(x.world, 1, x.kLayer, pages);
     const KvOnDevice gpu(x.world);
     const ElementsOnDevice gpu_qkv(qkv);
     const RowsOnDevice rows(x.step, 5);
@@ -107,7 +107,7 @@ TEST_CASE("the gate's view of complete pages agrees with the definition, in pref
     Gpu::Get().ops().SeerIndexDecode(decode, Gpu::Get().stream());
     const bool completes = t == prompt + 2;
     CheckSummaries(x, x.world.summaries, gpu.summaries.Read(), pages, pages + (completes ? 1 : 0));
-    x.Append(qkv);
+    testing::AppendToken(x.world, x.step, qkv, x.kLayer);
   }
 }
 
