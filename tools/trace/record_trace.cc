@@ -9,7 +9,7 @@
 #include "common/check.h"
 #include "common/metrics.h"
 #include "memory/admission.h"
-#include "tools/trace/recording_algorithm.h"
+#include "tools/trace/selection_recorder.h"
 
 namespace spin::trace {
 namespace {
@@ -140,15 +140,13 @@ absl::StatusOr<Recording> RecordTrace(const ServerConfig& config, ModelPlan plan
   SPIN_CHECK(options.prompt_tokens >= 1 && options.num_steps >= 1);
   SPIN_ASSIGN_OR_RETURN(const TraceHeader header, MakeHeader(plan, options));
   SPIN_RETURN_IF_ERROR(CheckTokens(plan, tokens, options));
-  SPIN_ASSIGN_OR_RETURN(
-      std::unique_ptr<RecordingAlgorithm> algorithm,
-      RecordingAlgorithm::Create(std::move(plan.algorithm), *plan.backend.device, header.num_layers,
-                                 header.num_kv_heads, header.budget_pages));
-  const RecordingAlgorithm& recorder = *algorithm;  // the executor's from here on
-  plan.algorithm = std::move(algorithm);
   MetricsRegistry metrics;
   SPIN_ASSIGN_OR_RETURN(const std::unique_ptr<ModelStack> stack,
                         ModelStack::Create(config, std::move(plan), metrics));
+  SPIN_ASSIGN_OR_RETURN(const std::unique_ptr<SelectionRecorder> recorder,
+                        SelectionRecorder::Create(*stack->plan().backend.device, header.num_layers,
+                                                  header.num_kv_heads, header.budget_pages));
+  stack->executor().Observe(recorder.get());
   Reader reader(*stack, tokens, options);
   SPIN_RETURN_IF_ERROR(reader.Prefill());
   Recording recording = {.trace = SelectionTrace(header)};
@@ -156,10 +154,11 @@ absl::StatusOr<Recording> RecordTrace(const ServerConfig& config, ModelPlan plan
     reader.Step(step);
     for (int32_t layer = 0; layer < header.num_layers; ++layer) {
       for (int32_t head = 0; head < header.num_kv_heads; ++head) {
-        recording.trace.Append(layer, head, recorder.Recorded(layer, head));
+        recording.trace.Append(layer, head, recorder->Recorded(layer, head));
       }
     }
   }
+  stack->executor().Observe(nullptr);
   recording.counters = stack->executor().retrieve_counters();
   recording.nats_per_token = reader.nats_per_token();
   if (stack->memory().usage().tiered_rows > 0) {
