@@ -19,6 +19,7 @@ TINY_LLAMA = os.path.join(GOLDEN, "llama_gqa3_llama3rope")
 TINY_QWEN3 = os.path.join(GOLDEN, "qwen3_gqa5_tied_f32")
 
 START_SECONDS = 120
+REQUEST_SECONDS = 180  # a scored prompt of 2,000 tokens on a busy machine
 STOP_SECONDS = 60
 POOLS = {"memory.hbm_budget": "256MiB", "memory.host_pool": "256MiB"}
 SMALL_POOLS = {"memory.hbm_budget": "64MiB", "memory.host_pool": "64MiB"}
@@ -140,7 +141,8 @@ class Spind:
 
     def request(self, method, path, body=None, headers=None):
         """(status, headers in lower case, body) of one request on its own connection."""
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=60)) as connection:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.http_port,
+                                                           timeout=REQUEST_SECONDS)) as connection:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()
             return response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
