@@ -10,7 +10,7 @@
 namespace spin::bench {
 
 // Own arguments, before the server's: --context=TOKENS, --batches=1,8,22, --steps=N, --prefill=TOKENS,TOKENS (timed
-// alone first). Returns the exit status.
+// alone first, with and without Index and Offload at the end of each layer: what they add). Returns the exit status.
 int RunStep(std::span<const std::string> args);
 
 }  // namespace spin::bench
