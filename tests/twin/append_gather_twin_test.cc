@@ -185,5 +185,17 @@ TEST_CASE("gather: Qwen3-8B, few and many pages") {
   CheckGather(w, 4, 4, 128, {60, 3, 0, 64, 33, 17, 1, 8}, random);
 }
 
+TEST_CASE("append and gather of a few pages", "[small]") {
+  KvWorld w(testing::SmallGeometry(DType::kBf16, 64, 16));
+  w.AddRow(0, Placement::kResident, 40);
+  w.AddRow(1, Placement::kTiered, 40, 4);
+  w.Apply({{TableCommandKind::kBindSlots, 1, 0, 0, 3}});
+  Random random(24);
+  StepRows step({1, 0}, w.geometry.max_rows);
+  step.position[0] = step.position[1] = 39;
+  CheckAppend(w, step, 3, 0, random);
+  CheckGather(w, 2, 3, 5, {0, 5, 1}, random);
+}
+
 }  // namespace
 }  // namespace spin

@@ -99,5 +99,9 @@ TEST_CASE("weights of any file type arrive rounded to nearest even") {
   CHECK(equal);
 }
 
+TEST_CASE("a small product by the own kernel", "[small]") {
+  CheckGemm({3, 48, 544}, DType::kBf16, DType::kF32, true, Way::kSkinny);
+}
+
 }  // namespace
 }  // namespace spin::testing

@@ -153,7 +153,8 @@ TEST_CASE("of equal pages the first are the outliers, on either side") {
   CHECK((w.Prefill(staging, 48, 4) == w.world.summaries));
 }
 
-TEST_CASE("a token that completes its page gives it the CPU's landmark, wherever the page is") {
+TEST_CASE("a token that completes its page gives it the CPU's landmark, wherever the page is",
+          "[small]") {
   const auto dtype = GENERATE(DType::kF32, DType::kBf16);
   const int32_t d = GENERATE(64, 128);
   const int32_t tokens = 517;
@@ -197,6 +198,10 @@ TEST_CASE("a token that completes its page gives it the CPU's landmark, wherever
     const auto at = world.Index(world.summary_dir, row, kLayer, 0, 64) * g.summary_bytes();
     CHECK(world.summaries[static_cast<size_t>(at)] != 0xff);  // written at all
   }
+}
+
+TEST_CASE("landmarks and outliers of one short prompt", "[small]") {
+  CheckPrefill(DType::kBf16, 64, 417, 5, 2);
 }
 
 }  // namespace

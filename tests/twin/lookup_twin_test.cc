@@ -211,6 +211,14 @@ TEST_CASE("lookups agree over thousands of steps") {
   if (setting.eviction != Eviction::kNone) CHECK(twins.counters().hits > 1000);
 }
 
+TEST_CASE("a few lookups", "[small]") {
+  Setting setting = {.max_selected = 3, .budget = {{1, 9}, {2, 4}}, .seed = 17};
+  setting.eviction = GENERATE(Eviction::kBucketed, Eviction::kLastStep, Eviction::kNone);
+  Twins twins(setting);
+  RunSteps(twins, 6);
+  CHECK(twins.counters().misses > 0);
+}
+
 TEST_CASE("ages saturate and the oldest leave, lowest slot first") {
   Twins twins({.max_selected = 3, .budget = {{1, 90}, {2, 33}}, .seed = 12});
   RunSteps(twins, 1000);

@@ -91,7 +91,7 @@ TEST_CASE("offload: Resident and Tiered rows of odd lengths in one batch, then a
   twins.Offload({}, 0, 34);
 }
 
-TEST_CASE("offload: more slices than a block has threads") {
+TEST_CASE("offload: more slices than a block has threads", "[small]") {
   KvGeometry g = testing::SmallGeometry(DType::kBf16, 64, 64);
   g.num_layers = 1;
   g.num_kv_heads = 1;

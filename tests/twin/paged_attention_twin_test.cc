@@ -370,5 +370,19 @@ TEST_CASE("a step of more places than one launch of paged attention takes") {
   }
 }
 
+TEST_CASE("paged attention over a few pages, whole and in two halves", "[small]") {
+  for (const DType dtype : {DType::kBf16, DType::kF32}) {
+    const Sequences all({8, 2, 128}, dtype, {1, 17, 130});
+    const Step step = {{0, 1, 2}, 16, 4, 0, 5};
+    const Late late = [](int32_t stream, int32_t page) { return (page + stream) % 2 == 0; };
+    const std::vector<Elements> whole = OnGpu(all, step), halves = OnGpu(all, step, late);
+    for (int32_t s = 0; s < 3; ++s) {
+      const std::vector<double> expected = Reference(all, s);
+      CHECK(RelativeError(whole[size_t(s)], expected) <= (dtype == DType::kF32 ? 1e-5 : 1e-2));
+      CHECK(RelativeError(halves[size_t(s)], expected) <= (dtype == DType::kF32 ? 1e-5 : 1e-2));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace spin::testing

@@ -231,6 +231,13 @@ TEST_CASE("on the GPU, prefill attention of packed sequences equals softmax in d
   }
 }
 
+TEST_CASE("on the GPU, prefill attention of a few short sequences", "[small]") {
+  for (const DType dtype : {DType::kF32, DType::kBf16}) {
+    const Batch batch(Geometry({4, 2, 64}, 16, dtype), {1, 17, 60});
+    CheckErrors(batch, {9, 78}, 1);
+  }
+}
+
 TEST_CASE("on the GPU, neither tiles nor packing nor place in staging change a token's bits") {
   for (const DType dtype : {DType::kF32, DType::kBf16}) {
     for (const int32_t d : {64, 128}) {

@@ -93,7 +93,7 @@ TEST_CASE("summaries of prefill and decode agree bit for bit") {
   CheckIndex(dtype, d, page_tokens, 515, corners);
 }
 
-TEST_CASE("summaries of short sequences agree") {
+TEST_CASE("summaries of short sequences agree", "[small]") {
   const int32_t tokens = GENERATE(1, 2, 15, 16, 17, 31);
   CheckIndex(DType::kBf16, 128, 16, tokens, true);
 }

@@ -27,7 +27,7 @@ Elements Untouched(DType dtype, int64_t size) {
   return out;
 }
 
-TEST_CASE("embedding equals the CPU's bit for bit, by id and by decode row") {
+TEST_CASE("embedding equals the CPU's bit for bit, by id and by decode row", "[small]") {
   constexpr int32_t kVocab = 211;
   const int32_t hidden = GENERATE(1, 33, 320, 576, 4096);
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
@@ -75,7 +75,7 @@ TEST_CASE("embedding equals the CPU's bit for bit, by id and by decode row") {
   run(p, q);
 }
 
-TEST_CASE("gathered rows equal their sources") {
+TEST_CASE("gathered rows equal their sources", "[small]") {
   const int32_t width = GENERATE(1, 7, 320, 4096);
   Random random(2);
   ThreadPool pool(2);
@@ -100,7 +100,8 @@ TEST_CASE("gathered rows equal their sources") {
 }
 
 TEST_CASE(
-    "RMSNorm equals its formula, outliers and all, and a row's bits do not depend on the batch") {
+    "RMSNorm equals its formula, outliers and all, and a row's bits do not depend on the batch",
+    "[small]") {
   const int32_t hidden = GENERATE(1, 15, 64, 100, 320, 576, 1536, 4096, 16384, 16388, 20001);
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
   Random random(3);
@@ -147,7 +148,7 @@ TEST_CASE(
   }
 }
 
-TEST_CASE("SiLU equals its formula from -200 to 200, and passes NaN on") {
+TEST_CASE("SiLU equals its formula from -200 to 200, and passes NaN on", "[small]") {
   const int32_t width = GENERATE(1, 17, 64, 1536, 12288);
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
   Random random(4);
@@ -212,7 +213,8 @@ void RotateHead(const Elements& qkv, int64_t at, int32_t d, const float* norm, f
   }
 }
 
-TEST_CASE("rotary embedding equals the formula, in prefill and in decode, and leaves v alone") {
+TEST_CASE("rotary embedding equals the formula, in prefill and in decode, and leaves v alone",
+          "[small]") {
   const int32_t d = GENERATE(64, 128);
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
   const auto [num_q, num_kv] = GENERATE(table<int32_t, int32_t>({{4, 2}, {9, 3}, {5, 1}, {32, 8}}));

@@ -327,8 +327,7 @@ TEST_CASE("long generations: each index has its draw") {
   }
 }
 
-TEST_CASE("log-probabilities of given tokens equal the CPU's") {
-  const int32_t vocab = GENERATE(1, 7, 1000, 49152, 151936);
+void CheckLogprobs(int32_t vocab) {
   const int32_t n = vocab < 2000 ? 70 : 14;
   ThreadPool pool(2);
   Random random(10);
@@ -362,6 +361,32 @@ TEST_CASE("log-probabilities of given tokens equal the CPU's") {
         CheckEqual(result[static_cast<size_t>(i)], out[static_cast<size_t>(i)]);
       }
     }
+  }
+}
+
+TEST_CASE("log-probabilities of given tokens equal the CPU's") {
+  const int32_t vocab = GENERATE(1, 7, 49152, 151936);
+  CheckLogprobs(vocab);
+}
+
+TEST_CASE("log-probabilities in a small vocabulary", "[small]") {
+  CheckLogprobs(1000);
+}
+
+TEST_CASE("tokens of a small vocabulary, with every kind of row", "[small]") {
+  constexpr int32_t kVocab = 1000;
+  constexpr int32_t kRows = 14;
+  Random random(12);
+  std::vector<int32_t> used(kRows);
+  for (int32_t r = 0; r < kRows; ++r) used[static_cast<size_t>(r)] = r;
+  Twins twins(kVocab, used, kRows, kRows, ManySettings(random, kRows, kVocab),
+              RandomHistory(random, kRows, kVocab));
+  for (int32_t i = 0; i < 3; ++i) {
+    INFO("step " << i);
+    for (int32_t b = 0; b < kRows; ++b) {
+      FillLogits(random, twins.logits.data() + int64_t{b} * kVocab, kVocab, (b + i) % 14);
+    }
+    twins.Step();
   }
 }
 

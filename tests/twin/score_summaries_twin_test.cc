@@ -280,5 +280,13 @@ TEST_CASE("NaN and infinity weigh what they weigh on the CPU") {
   CHECK(wrong == 0);
 }
 
+TEST_CASE("scores of a few pages", "[small]") {
+  const Rule rule = AnyRule();
+  const auto dtype = GENERATE(DType::kF32, DType::kBf16);
+  ScoreWorld world(ScoreGeometry(rule, dtype, 64, 16, 2, 4, 2, 2), rule,
+                   {16 * (17 + rule.unscored_last) - 1, 16 * rule.unscored_last}, 12);
+  CheckScores(world, 3);
+}
+
 }  // namespace
 }  // namespace spin

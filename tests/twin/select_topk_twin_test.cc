@@ -122,7 +122,7 @@ TEST_CASE("selections from thousands of pages agree, in registers and beyond") {
                  {pages * 16 - 1, pages * 16 - 16, pages * 16 - 700}, kind, 1, budget, random);
 }
 
-TEST_CASE("budgets at their edges") {
+TEST_CASE("budgets at their edges", "[small]") {
   Random random(10);
   // One page; as many pages as the budget, one fewer, one more; nothing but the fixed pages and the last.
   for (const int32_t pages : {1, 2, 9, 10, 11}) {

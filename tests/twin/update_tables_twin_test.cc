@@ -366,7 +366,7 @@ TEST_CASE("tables: what a count takes away depends on the list before it") {
   twins.Check();
 }
 
-TEST_CASE("tables: every length around a window") {
+TEST_CASE("tables: every length around a window", "[small]") {
   Twins twins(Geometry(32, 2), 60);
   for (const int32_t length : {0, 1, 31, 32, 33, 1023, 1024, 1025, 2047, 2048, 2049}) {
     while (twins.length() < length) twins.Nonsense();
@@ -405,7 +405,7 @@ TEST_CASE("tables: admission, suspension and release of long sequences of Qwen3-
   twins.Check();
 }
 
-TEST_CASE("tables: copies keep their order where they meet") {
+TEST_CASE("tables: copies keep their order where they meet", "[small]") {
   Twins twins(Geometry(64, 3), 80);
   for (const auto kind : {kCopySlotExtent, kCopyHostExtent, kCopySummaryExtent, kSpillExtent}) {
     for (int32_t i = 0; i < 5; ++i) twins.Do({kind, 0, 0, i + 1, i});      // the first becomes all
@@ -425,7 +425,7 @@ TEST_CASE("tables: copies keep their order where they meet") {
   twins.Check();
 }
 
-TEST_CASE("history: prompt tokens are marked, generated ones counted, repeated or not") {
+TEST_CASE("history: prompt tokens are marked, generated ones counted, repeated or not", "[small]") {
   const int32_t vocab = GENERATE(1, 37, 5000);
   Random random(90);
   std::vector<uint32_t> history(static_cast<size_t>(3 * vocab), 5);
