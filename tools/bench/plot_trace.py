@@ -36,8 +36,8 @@ def draw(result, title):
     x_label = "slots for selectable pages / selectable pages of a step"
     panels = [Panel("Hit ratio", x_label, "%"),
               Panel("Pages fetched a step and stream", x_label, "pages", may_be_log=True),
-              Panel("Hit ratio by layer, bucketed LRU", "layer", "%"),
-              Panel("Hit ratio by layer, last step only", "layer", "%")]
+              Panel("By layer, bucketed LRU", "layer", "%"),
+              Panel("By layer, last step", "layer", "%")]
     legend = []
     for color, (policy, points) in enumerate(by_policy(result).items()):
         style = STYLES.get(policy, "solid")
@@ -52,7 +52,7 @@ def draw(result, title):
             panels[3].lines.append(Line(list(enumerate(100 * hit for hit in points[0]["hit_ratio_by_layer"])), color))
     ratios = ", ".join(f"{point['buffer_ratio']:g}" for point in by_policy(result).get(SERVED, []))
     if ratios:
-        panels[2].title += f", at {ratios} (from below)"
+        panels[2].title += f" at {ratios} (from below)"
     subtitle = (f"{result['model']} reading {result['source']} · {result['counted_steps']} steps after "
                 f"{result['prompt_tokens']:,} tokens · {result['budget_pages']} pages of {result['page_tokens']} "
                 f"tokens a step · {streams} streams")

@@ -224,6 +224,25 @@ TEST_CASE("last step hits what two selections in a row share; none hits the tail
   CHECK(ReplayStream(header, stream, Policy::kNone, 40, 1) == tail);
 }
 
+TEST_CASE("on a real model's trace bucketed LRU is within a point of exact LRU") {
+  const auto trace = SelectionTrace::ReadFile("tools/bench/traces/smollm2-quest-8k.trace");
+  REQUIRE(trace.ok());
+  const TraceHeader& header = trace->header();
+  CHECK(header.num_layers == 30);
+  CHECK(header.num_kv_heads == 3);
+  CHECK(header.num_pages() == 512);
+  for (const double ratio : {2.0, 5.0}) {
+    const auto hit_ratio = [&](Policy policy) {
+      return Sum(ReplayLayers(*trace, policy, SlotsAt(header, ratio), 64)).ratio();
+    };
+    const double bucketed = hit_ratio(Policy::kBucketed), exact = hit_ratio(Policy::kExactLru);
+    INFO(bucketed << " and " << exact);
+    CHECK(bucketed > exact - 0.01);
+    CHECK(exact < hit_ratio(Policy::kBelady));
+    CHECK(bucketed > hit_ratio(Policy::kLastStep) + 0.1);
+  }
+}
+
 TEST_CASE("slots at a ratio are the server's") {
   const TraceHeader header = ForLookup();  // 10 selectable pages, 163 in all
   CHECK(SlotsAt(header, 1) == 12);
