@@ -56,6 +56,7 @@ TEST_CASE("the defaults are the documented ones") {
   CHECK_FALSE(config.sparse.exact);
   CHECK(config.min_buffer_ratio == 2);
   CHECK(config.placement == PlacementPolicy::kAuto);
+  CHECK(config.eviction == Eviction::kBucketed);
 }
 
 TEST_CASE("texts become values") {
@@ -81,6 +82,12 @@ TEST_CASE("texts become values") {
   CHECK(config.overlap == RetrieveOverlap::kAuto);
   CHECK(Set(config, "memory.overlap", "always").ok());
   CHECK(config.overlap == RetrieveOverlap::kAlways);
+  CHECK(Set(config, "memory.eviction", "last_step").ok());
+  CHECK(config.eviction == Eviction::kLastStep);
+  CHECK(Set(config, "memory.eviction", "none").ok());
+  CHECK(config.eviction == Eviction::kNone);
+  CHECK(Set(config, "memory.eviction", "bucketed").ok());
+  CHECK(config.eviction == Eviction::kBucketed);
   CHECK(Set(config, "backend.threads", "3").ok());
   CHECK(config.backend.threads == 3);
   CHECK(Set(config, "model.max_model_len", "4096").ok());
@@ -110,6 +117,7 @@ TEST_CASE("what is not allowed is refused and leaves the value alone") {
   for (const char* text : {"yes", "True", "1"}) refuses("sparse.exact", text);
   refuses("memory.placement", "cloud");
   refuses("memory.overlap", "sometimes");
+  refuses("memory.eviction", "exact_lru");
   refuses("model.dtype", "float16");
   refuses("backend.device", "tpu");
   refuses("log.level", "loud");
