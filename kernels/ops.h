@@ -46,6 +46,8 @@ class Ops {
   virtual void SeerIndexDecode(const SeerIndexDecodeParams& p, Stream& stream) = 0;
   virtual void SeerScore(const SeerScoreParams& p, Stream& stream) = 0;
   virtual void SelectTopK(const SelectTopKParams& p, Stream& stream) = 0;
+  // For measurements alone: tools/trace.
+  virtual void ReplaySelection(const ReplaySelectionParams& p, Stream& stream) = 0;
 
   virtual void Lookup(const LookupParams& p, Stream& stream) = 0;
   virtual void AppendKv(const AppendKvParams& p, Stream& stream) = 0;

@@ -152,4 +152,24 @@ struct SelectTopKParams {
   int32_t max_selected = 0;
 };
 
+// For measurements: recorded selections in place of Select's. At position s row r takes step (s + phase[r]) mod
+// num_steps of the record; layers and KV heads of the model take those of the record in turn. A recorded page stands
+// for `pages_per_recorded` pages in a row: page p for p * n .. p * n + n - 1, but the last of a selection, the tail,
+// for the sequence's last n pages.
+struct ReplaySelectionParams {
+  DecodeRows decode;
+  int32_t layer = 0;
+  KvGeometry geometry;
+  // [num_steps][num_layers][num_heads][max_recorded] ascending; what all but the last entry stand for lies before the
+  // sequence's last n pages.
+  const int32_t* recorded = nullptr;
+  const int32_t* recorded_count = nullptr;  // [num_steps][num_layers][num_heads], 1..max_recorded
+  int32_t num_steps = 0, num_layers = 0, num_heads = 0, max_recorded = 0;
+  const int32_t* phase = nullptr;  // [max_rows], >= 0
+  int32_t pages_per_recorded = 1;
+  int32_t* ids = nullptr;    // [max_batch][Hkv][max_selected]
+  int32_t* count = nullptr;  // [max_batch][Hkv]
+  int32_t max_selected = 0;  // >= pages_per_recorded * max_recorded
+};
+
 }  // namespace spin

@@ -90,6 +90,9 @@ void CpuOps::SeerScore(const SeerScoreParams& p, Stream& stream) {
 void CpuOps::SelectTopK(const SelectTopKParams& p, Stream& stream) {
   Enqueue<cpu::SelectTopK>(p, pool_, stream);
 }
+void CpuOps::ReplaySelection(const ReplaySelectionParams& p, Stream& stream) {
+  Enqueue<cpu::ReplaySelection>(p, pool_, stream);
+}
 void CpuOps::Lookup(const LookupParams& p, Stream& stream) {
   Enqueue<cpu::Lookup>(p, pool_, stream);
 }

@@ -29,6 +29,7 @@ void SeerIndexPrefill(const SeerIndexPrefillParams& p, ThreadPool& pool);  // se
 void SeerIndexDecode(const SeerIndexDecodeParams& p, ThreadPool& pool);    // seer_index.cc
 void SeerScore(const SeerScoreParams& p, ThreadPool& pool);                // seer_score.cc
 void SelectTopK(const SelectTopKParams& p, ThreadPool& pool);              // select_topk.cc
+void ReplaySelection(const ReplaySelectionParams& p, ThreadPool& pool);    // replay_selection.cc
 void Lookup(const LookupParams& p, ThreadPool& pool);                      // lookup.cc
 void AppendKv(const AppendKvParams& p, ThreadPool& pool);                  // append_kv.cc
 void GatherPages(const GatherPagesParams& p, ThreadPool& pool);            // gather_pages.cc

@@ -38,6 +38,7 @@ class CudaOps final : public Ops {
   void SeerIndexDecode(const SeerIndexDecodeParams& p, Stream& stream) override;
   void SeerScore(const SeerScoreParams& p, Stream& stream) override;
   void SelectTopK(const SelectTopKParams& p, Stream& stream) override;
+  void ReplaySelection(const ReplaySelectionParams& p, Stream& stream) override;
   void Lookup(const LookupParams& p, Stream& stream) override;
   void AppendKv(const AppendKvParams& p, Stream& stream) override;
   void GatherPages(const GatherPagesParams& p, Stream& stream) override;

@@ -48,8 +48,9 @@ void ScoreSummaries(const ScoreSummariesParams& p, const Scratch& scratch,
 void SeerIndexPrefill(const SeerIndexPrefillParams& p, cudaStream_t stream);  // seer_index.cu
 void SeerIndexDecode(const SeerIndexDecodeParams& p, cudaStream_t stream);    // seer_index.cu
 void SeerScore(const SeerScoreParams& p, const Scratch& scratch,
-               cudaStream_t stream);                              // seer_score.cu
-void SelectTopK(const SelectTopKParams& p, cudaStream_t stream);  // select_topk.cu
+               cudaStream_t stream);                                        // seer_score.cu
+void SelectTopK(const SelectTopKParams& p, cudaStream_t stream);            // select_topk.cu
+void ReplaySelection(const ReplaySelectionParams& p, cudaStream_t stream);  // replay_selection.cu
 
 void Lookup(const LookupParams& p, cudaStream_t stream);            // lookup.cu
 void AppendKv(const AppendKvParams& p, cudaStream_t stream);        // append_kv.cu

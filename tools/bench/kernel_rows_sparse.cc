@@ -240,6 +240,30 @@ KernelRow TopKRow(const std::string& name, int32_t batch, int32_t pages, BenchMe
           }};
 }
 
+// A recorded page for four: what spin_bench step --selection adds to a layer.
+KernelRow ReplayRow(const std::string& name, int32_t batch, BenchMemory& memory) {
+  constexpr int32_t kSteps = 64, kRecorded = 32, kScale = 4, kBudget = kRecorded * kScale;
+  const KvGeometry g = Geometry(16, batch, 64);
+  std::vector<int32_t> recorded;
+  for (int32_t i = 0; i < kSteps * kRecorded; ++i) recorded.push_back(15 * (i % kRecorded));
+  ReplaySelectionParams p;
+  p.decode = MakeDecodeRows(memory, std::vector<int32_t>(static_cast<size_t>(batch), 32767));
+  p.geometry = g;
+  p.recorded = memory.Ints(recorded);
+  p.recorded_count = memory.Ints(std::vector<int32_t>(kSteps, kRecorded));
+  p.num_steps = kSteps;
+  p.num_layers = p.num_heads = 1;
+  p.max_recorded = kRecorded;
+  p.phase = memory.Ints(std::vector<int32_t>(static_cast<size_t>(batch), 0));
+  p.pages_per_recorded = kScale;
+  p.ids = static_cast<int32_t*>(memory.Zeros(int64_t{batch} * kKvHeads * kBudget * 4));
+  p.count = static_cast<int32_t*>(memory.Zeros(int64_t{batch} * kKvHeads * 4));
+  p.max_selected = kBudget;
+  const double bytes = 4.0 * batch * kKvHeads * (kRecorded + kBudget);
+  return {name, Ceiling::kCopy, bytes, 16,
+          [=, &memory](int64_t) { memory.backend().ops->ReplaySelection(p, memory.stream()); }};
+}
+
 // Two selections in turn that share most of their pages: each step evicts and fetches a tenth. num_slots 0: Resident,
 // the whole context.
 KernelRow LookupRow(const std::string& name, int32_t batch, int32_t tokens, int32_t page_tokens,
@@ -346,6 +370,7 @@ std::vector<KernelRowMaker> SparseKernelRows() {
   add("seer_index decode batch 22, none does", SeerDecodeRow, 22, 2049, 64);
   add("select_topk 8 x 2048", TopKRow, 1, 2048);
   add("select_topk 256 x 8192", TopKRow, 32, 8192);
+  add("replay_selection 128 pages batch 32", ReplayRow, 32);
   add("lookup tiered 128 of 384 slots batch 1", LookupRow, 1, 32768, 16, 384);
   add("lookup tiered 128 of 384 slots batch 32", LookupRow, 32, 32768, 16, 384);
   add("lookup resident dense 32K batch 1", LookupRow, 1, 32768, 64, 0);

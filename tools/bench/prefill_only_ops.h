@@ -25,6 +25,9 @@ class PrefillOnlyOps final : public Ops {
   void LandmarkIndexPrefill(const LandmarkIndexPrefillParams& p, Stream& stream) override {
     if (!leave_out_) ops_->LandmarkIndexPrefill(p, stream);
   }
+  void SeerIndexPrefill(const SeerIndexPrefillParams& p, Stream& stream) override {
+    if (!leave_out_) ops_->SeerIndexPrefill(p, stream);
+  }
 
   int64_t PackedWeightBytes(int32_t n, int32_t k, DType dtype) const override {
     return ops_->PackedWeightBytes(n, k, dtype);
@@ -53,11 +56,18 @@ class PrefillOnlyOps final : public Ops {
   void LandmarkIndexDecode(const LandmarkIndexDecodeParams& p, Stream& stream) override {
     ops_->LandmarkIndexDecode(p, stream);
   }
+  void SeerIndexDecode(const SeerIndexDecodeParams& p, Stream& stream) override {
+    ops_->SeerIndexDecode(p, stream);
+  }
   void ScoreSummaries(const ScoreSummariesParams& p, Stream& stream) override {
     ops_->ScoreSummaries(p, stream);
   }
+  void SeerScore(const SeerScoreParams& p, Stream& stream) override { ops_->SeerScore(p, stream); }
   void SelectTopK(const SelectTopKParams& p, Stream& stream) override {
     ops_->SelectTopK(p, stream);
+  }
+  void ReplaySelection(const ReplaySelectionParams& p, Stream& stream) override {
+    ops_->ReplaySelection(p, stream);
   }
   void Lookup(const LookupParams& p, Stream& stream) override { ops_->Lookup(p, stream); }
   void AppendKv(const AppendKvParams& p, Stream& stream) override { ops_->AppendKv(p, stream); }

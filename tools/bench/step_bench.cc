@@ -8,21 +8,23 @@
 #include <cstdio>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "common/check.h"
 #include "common/metrics.h"
 #include "common/random.h"
+#include "common/status.h"
 #include "server/model_stack.h"
 #include "tools/bench/prefill_only_ops.h"
 #include "tools/bench/server_flags.h"
+#include "tools/bench/step_selection.h"
 
 namespace spin::bench {
 namespace {
 
 constexpr int64_t kTilesAPass = 64;
-
 constexpr int kPrefillRuns = 3;  // the first warms up
 
 struct Options {
@@ -30,7 +32,12 @@ struct Options {
   std::vector<int32_t> batches = {1};
   std::vector<int32_t> prefill;
   int32_t steps = 64;
+  int32_t warmup = 16;
+  std::vector<std::string> selections = {"model"};
   std::vector<std::string> server;
+
+  // Steps that a sequence may decode in all.
+  int32_t run_steps() const { return static_cast<int32_t>(batches.size()) * (warmup + 1 + steps); }
 };
 
 bool ParseList(const std::string& text, std::vector<int32_t>& values) {
@@ -43,27 +50,32 @@ bool ParseList(const std::string& text, std::vector<int32_t>& values) {
   return true;
 }
 
+bool ParseNumber(const std::string& text, int32_t least, int32_t& number) {
+  return absl::SimpleAtoi(text, &number) && number >= least;
+}
+
+// An argument of this command, or one of the server. False: it cannot be read.
+bool ParseOne(const std::string& arg, Options& options) {
+  const auto is = [&](const char* name) { return arg.rfind(name, 0) == 0; };
+  const std::string value = arg.substr(arg.find('=') + 1);
+  if (is("--context=")) return ParseNumber(value, 1, options.context);
+  if (is("--steps=")) return ParseNumber(value, 8, options.steps);
+  if (is("--warmup=")) return ParseNumber(value, 1, options.warmup);
+  if (is("--batches=")) return ParseList(value, options.batches) && !options.batches.empty();
+  if (is("--prefill=")) return ParseList(value, options.prefill);
+  if (is("--selection=")) {
+    options.selections = absl::StrSplit(value, ',', absl::SkipEmpty());
+    return !options.selections.empty() && std::ranges::all_of(options.selections, IsSelection);
+  }
+  options.server.push_back(arg);
+  return true;
+}
+
 bool Parse(std::span<const std::string> args, Options& options) {
-  std::vector<int32_t> one;
   for (const std::string& arg : args) {
-    const auto is = [&](const char* name) { return arg.rfind(name, 0) == 0; };
-    const std::string value = arg.substr(arg.find('=') + 1);
-    bool ok = true;
-    if (is("--context=")) {
-      ok = ParseList(value, one) && one.size() == 1;
-      if (ok) options.context = one[0];
-    } else if (is("--steps=")) {
-      ok = ParseList(value, one) && one.size() == 1 && one[0] >= 8;
-      if (ok) options.steps = one[0];
-    } else if (is("--batches=")) {
-      ok = ParseList(value, options.batches);
-    } else if (is("--prefill=")) {
-      ok = ParseList(value, options.prefill);
-    } else {
-      options.server.push_back(arg);
-    }
-    if (!ok) std::fprintf(stderr, "spin_bench step: %s: cannot read it\n", arg.c_str());
-    if (!ok) return false;
+    if (ParseOne(arg, options)) continue;
+    std::fprintf(stderr, "spin_bench step: %s: cannot read it\n", arg.c_str());
+    return false;
   }
   std::sort(options.batches.begin(), options.batches.end());
   return true;
@@ -73,34 +85,52 @@ double Seconds(std::chrono::steady_clock::duration duration) {
   return std::chrono::duration<double>(duration).count();
 }
 
+// What one batch size took.
+struct StepTimes {
+  std::string selection;
+  int32_t batch = 0;
+  double wall_ms = 0, device_ms = 0;
+  double hit_ratio = 1;   // of the Tiered rows' selected pages; 1 without any
+  double fetched_mb = 0;  // a step
+  KvUsage usage = {};
+};
+
 class StepBench {
  public:
-  StepBench(ModelStack& stack, PrefillOnlyOps& ops, const Options& options)
+  StepBench(ModelStack& stack, PrefillOnlyOps& ops, const Options& options,
+            const std::string& selection)
       : executor_(stack.executor()),
         memory_(stack.memory()),
         ops_(ops),
         options_(options),
+        selection_(selection),
         random_(7) {}
 
-  void Run() {
+  void TimePrefills() {
     for (const int32_t tokens : options_.prefill) TimePrefill(tokens);
+  }
+
+  std::vector<StepTimes> TimeBatches() {
+    std::vector<StepTimes> times;
     for (const int32_t batch : options_.batches) {
       while (static_cast<int32_t>(rows_.size()) < batch) {
         const std::optional<RowId> row = Start(options_.context);
         if (!row.has_value()) {
           std::printf("batch %d: no room for more than %zu sequences\n", batch, rows_.size());
-          return;
+          return times;
         }
         rows_.push_back(*row);
       }
-      TimeSteps(batch);
+      times.push_back(TimeSteps(batch));
+      Print(times.back());
     }
+    return times;
   }
 
  private:
   // One prompt through the executor; its row, or none where memory has no room.
   std::optional<RowId> Start(int32_t tokens) {
-    const int64_t reserve = tokens + int64_t{options_.steps} * 16;
+    const int64_t reserve = tokens + int64_t{options_.run_steps()};
     auto rows = memory_.Admit(tokens, std::min<int64_t>(reserve, MaxLen()), 1);
     while (!rows.has_value() && memory_.room_is_coming()) {  // a demotion makes it
       executor_.ApplyTables(memory_.TakeCommands());
@@ -173,7 +203,7 @@ class StepBench {
   }
 
   // Steps as the engine runs them: step t + 1 is submitted before t is collected.
-  void TimeSteps(int32_t batch) {
+  StepTimes TimeSteps(int32_t batch) {
     const std::span<const RowId> rows(rows_.data(), static_cast<size_t>(batch));
     std::vector<double> device_ms;
     const auto launch = [&] {
@@ -182,8 +212,7 @@ class StepBench {
       memory_.Advance(rows);
       executor_.Submit();
     };
-    const int32_t warm = std::min(options_.steps / 2, 16);
-    for (int32_t i = 0; i < warm; ++i) {
+    for (int32_t i = 0; i < options_.warmup; ++i) {
       launch();
       executor_.Collect();
     }
@@ -197,25 +226,30 @@ class StepBench {
     const double wall = Seconds(std::chrono::steady_clock::now() - begin) / options_.steps;
     executor_.Collect();
     std::nth_element(device_ms.begin(), device_ms.begin() + options_.steps / 2, device_ms.end());
-    Report(batch, 1e3 * wall, device_ms[static_cast<size_t>(options_.steps / 2)], before);
-  }
-
-  void Report(int32_t batch, double wall_ms, double device_ms, const RetrieveCounters& before) {
+    StepTimes times = {.selection = selection_,
+                       .batch = batch,
+                       .wall_ms = 1e3 * wall,
+                       .device_ms = device_ms[static_cast<size_t>(options_.steps / 2)],
+                       .usage = memory_.usage()};
     const RetrieveCounters now = executor_.retrieve_counters();
     const auto hits = static_cast<double>(now.hits - before.hits);
     const auto misses = static_cast<double>(now.misses - before.misses);
-    const double steps = options_.steps + 1;
+    if (hits + misses > 0) times.hit_ratio = hits / (hits + misses);
+    times.fetched_mb = 1e-6 * static_cast<double>(now.bytes - before.bytes) / (options_.steps + 1);
+    return times;
+  }
+
+  void Print(const StepTimes& times) const {
     std::printf(
         "decode batch %d at %d: %.2f ms a step (%.2f ms on the device, %.0f %% busy), %.0f "
         "tokens/s",
-        batch, options_.context, wall_ms, device_ms, 100 * device_ms / wall_ms,
-        batch / wall_ms * 1e3);
-    if (hits + misses > 0) {
-      std::printf("; hits %.1f %%, %.1f MB fetched a step", 100 * hits / (hits + misses),
-                  static_cast<double>(now.bytes - before.bytes) / steps * 1e-6);
+        times.batch, options_.context, times.wall_ms, times.device_ms,
+        100 * times.device_ms / times.wall_ms, times.batch / times.wall_ms * 1e3);
+    if (times.usage.tiered_rows > 0) {
+      std::printf("; hits %.1f %%, %.1f MB fetched a step", 100 * times.hit_ratio,
+                  times.fetched_mb);
     }
-    const KvUsage usage = memory_.usage();
-    std::printf("; %d resident, %d tiered\n", usage.resident_rows, usage.tiered_rows);
+    std::printf("; %d resident, %d tiered\n", times.usage.resident_rows, times.usage.tiered_rows);
     std::fflush(stdout);
   }
 
@@ -223,26 +257,60 @@ class StepBench {
   KvCacheManager& memory_;
   PrefillOnlyOps& ops_;
   const Options& options_;
+  const std::string selection_;
   Random random_;
   std::vector<RowId> rows_;
   int64_t prefill_ns_ = 0;
   bool tiered_ = false;  // the last row of PrefillOnce
 };
 
-absl::Status RunWith(const Options& options) {
-  SPIN_ASSIGN_OR_RETURN(const ServerConfig config, ConfigFromFlags(options.server));
+// Each selection has a model of its own in turn: they start alike.
+absl::StatusOr<std::vector<StepTimes>> RunSelection(const std::string& selection, bool is_first,
+                                                    const Options& options,
+                                                    const ServerConfig& config) {
   SPIN_ASSIGN_OR_RETURN(ModelPlan plan, PlanModel(config));
   auto wrapped = std::make_unique<PrefillOnlyOps>(std::move(plan.backend.ops));
   PrefillOnlyOps& ops = *wrapped;
   plan.backend.ops = std::move(wrapped);
-  std::printf("%s", plan.ToText().c_str());
+  if (is_first) std::printf("%s", plan.ToText().c_str());
+  if (options.context + options.run_steps() > plan.max_model_len) {
+    return InvalidArgument("model.max_model_len: %d is less than the context of %d and %d steps",
+                           plan.max_model_len, options.context, options.run_steps());
+  }
+  SPIN_RETURN_IF_ERROR(SetSelection(selection, options.context, options.run_steps(), plan));
   const auto begin = std::chrono::steady_clock::now();
   MetricsRegistry metrics;
   SPIN_ASSIGN_OR_RETURN(const std::unique_ptr<ModelStack> stack,
                         ModelStack::Create(config, std::move(plan), metrics));
   std::printf("ready in %.1f s\n", Seconds(std::chrono::steady_clock::now() - begin));
   std::fflush(stdout);
-  StepBench(*stack, ops, options).Run();
+  StepBench bench(*stack, ops, options, selection);
+  if (is_first) bench.TimePrefills();
+  if (options.selections.size() > 1) std::printf("selection: %s\n", selection.c_str());
+  return bench.TimeBatches();
+}
+
+void PrintTable(const std::vector<StepTimes>& all) {
+  std::printf("\n%6s %9s %12s %12s %12s %9s %7s  selection\n", "batch", "hits %", "MB fetched",
+              "ms a step", "ms (device)", "resident", "tiered");
+  for (const StepTimes& times : all) {
+    std::printf("%6d %9.2f %12.1f %12.2f %12.2f %9d %7d  %s\n", times.batch, 100 * times.hit_ratio,
+                times.fetched_mb, times.wall_ms, times.device_ms, times.usage.resident_rows,
+                times.usage.tiered_rows, times.selection.c_str());
+  }
+}
+
+absl::Status RunWith(const Options& options) {
+  SPIN_ASSIGN_OR_RETURN(const ServerConfig config, ConfigFromFlags(options.server));
+  std::vector<StepTimes> all;
+  for (const std::string& selection : options.selections) {
+    const bool is_first = &selection == &options.selections.front();
+    SPIN_ASSIGN_OR_RETURN(const std::vector<StepTimes> times,
+                          RunSelection(selection, is_first, options, config));
+    all.insert(all.end(), times.begin(), times.end());
+  }
+  std::ranges::stable_sort(all, {}, &StepTimes::batch);
+  if (options.selections.size() > 1) PrintTable(all);
   return absl::OkStatus();
 }
 
@@ -252,8 +320,8 @@ int RunStep(std::span<const std::string> args) {
   Options options;
   if (args.empty() || args[0] == "--help") {
     std::printf(
-        "usage: spin_bench step [--context=TOKENS] [--batches=1,8,22] [--steps=N] "
-        "[--prefill=TOKENS,...]\n"
+        "usage: spin_bench step [--context=TOKENS] [--batches=1,8,22] [--steps=N] [--warmup=N]\n"
+        "                       [--prefill=TOKENS,...] [--selection=model,random,trace:FILE]\n"
         "                       --model DIR [the server's other flags]\n");
     return args.empty() ? 2 : 0;
   }
