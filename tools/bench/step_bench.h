@@ -5,7 +5,8 @@
 //
 // What random weights select says little about which pages a trained model fetches. --selection chooses: `model`
 // (their own), `random` (drawn anew at each step), `trace:FILE` (what a real model selected while it read a text:
-// spin_bench trace record). Several are measured one after another, each on a model of its own, and printed side by side. The replacement is a kernel of the captured step; Select itself still runs.
+// spin_bench trace record). Several are measured one after another, each on a model of its own, and printed side by
+// side. The replacement is a kernel of the captured step; Select itself still runs.
 #pragma once
 
 #include <span>
@@ -14,8 +15,8 @@
 namespace spin::bench {
 
 // Own arguments, before the server's: --context=TOKENS, --batches=1,8,22, --steps=N (counted, after --warmup=N that are
-// not), --prefill=TOKENS,TOKENS (timed alone first, with and without Index and Offload at the end of each layer: what they
-// add), --selection=NAME,NAME. Returns the exit status.
+// not), --prefill=TOKENS,TOKENS (timed alone first, with and without Index and Offload at the end of each layer: what
+// they add), --selection=NAME,NAME. Returns the exit status.
 int RunStep(std::span<const std::string> args);
 
 }  // namespace spin::bench

@@ -78,19 +78,24 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(self.gates.parameters(), lr=args.lr, weight_decay=0.0)
         self.random = np.random.default_rng(args.seed)
 
-    def rows_of(self, length):
-        """Random rows behind the skipped share: positions, ascending."""
+    def rows_of(self, sequence):
+        """Rows that teach, behind the skipped share: positions, ascending. Up to half of them are rows that answer,
+        the others are random."""
+        length = len(sequence.tokens)
         first = max(2 * self.args.block, int(length * self.args.skip))
-        rows = self.random.choice(np.arange(first, length), size=min(self.args.rows, length - first), replace=False)
-        return torch.from_numpy(np.sort(rows)).to(self.device)
+        answers = sequence.answers[sequence.answers >= first]
+        answers = self.random.choice(answers, size=min(self.args.rows // 2, len(answers)), replace=False)
+        others = np.setdiff1d(np.arange(first, length), answers)
+        others = self.random.choice(others, size=min(self.args.rows - len(answers), len(others)), replace=False)
+        return torch.from_numpy(np.sort(np.concatenate([answers, others]))).to(self.device)
 
     def _logits(self, layer, view, rows, pooled):
         q = view.q_plain[:, :, rows].transpose(1, 2)
         return self.gates[layer](q, rows, pooled, self.args.block, view.cos, view.sin)
 
-    def learn(self, tokens):
+    def learn(self, sequence):
         """One sequence: adds to the gradients; returns the loss summed over layers."""
-        rows, total = self.rows_of(tokens.shape[1]), torch.zeros((), device=self.device)
+        rows, total = self.rows_of(sequence), torch.zeros((), device=self.device)
 
         def visit(layer, view):
             pooled = g.pool_keys(view.k_plain, self.args.block)
@@ -102,7 +107,7 @@ class Trainer:
                     (loss * (len(part) / len(rows) / self.args.batch)).backward()
                 total.add_(loss.detach() * (len(part) / len(rows)))
 
-        self.layers.run(tokens, visit)
+        self.layers.run(sequence.on(self.device), visit)
         return total
 
     @torch.no_grad()
@@ -124,9 +129,9 @@ class Trainer:
                         kept = g.recall(scores, mass, part, self.args.block, budget // self.args.block)
                         sums[layer, b, kind] += kept * (len(part) / len(rows) / len(sequences))
 
-        for tokens in sequences:
-            rows = self.rows_of(tokens.shape[1])
-            self.layers.run(tokens, visit)
+        for sequence in sequences:
+            rows = self.rows_of(sequence)
+            self.layers.run(sequence.on(self.device), visit)
         return sums.cpu()
 
     def set_rate(self, step):
@@ -135,6 +140,16 @@ class Trainer:
         wave = floor + (self.args.lr - floor) * 0.5 * (1 + math.cos(math.pi * step / self.args.steps))
         for group in self.optimizer.param_groups:
             group["lr"] = wave * warm
+
+
+class Sequence:
+    """Token ids, and the rows whose attention finds an answer, where the source knows (none in plain text)."""
+
+    def __init__(self, tokens, answers=()):
+        self.tokens, self.answers = tokens, np.array(answers, dtype=np.int64)
+
+    def on(self, device):
+        return torch.from_numpy(self.tokens)[None].to(device)
 
 
 class TextSequences:
@@ -151,7 +166,7 @@ class TextSequences:
 
     def _window(self, low, high):
         begin = int(self._random.integers(low, high - self._length + 1))
-        return self._ids[begin:begin + self._length]
+        return Sequence(self._ids[begin:begin + self._length])
 
     def training(self, _):
         return self._window(0, self._split)
@@ -166,7 +181,8 @@ class TestbedSequences:
 
     def training(self, index):
         batch = batches.make_batch(self._args.seed, index, 1, self._args.length, 0, self._pool)
-        return batch.tokens[0].astype(np.int64)
+        tokens, kinds = batch.tokens[0].astype(np.int64), batch.kinds[0]
+        return Sequence(tokens, np.flatnonzero(kinds[1:]))  # the row before an answer token predicts it
 
     def evaluation(self, index):
         return self.training((1 << 30) + index)
@@ -210,12 +226,11 @@ def main():
     layers = Layers(args.model, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
     trainer = Trainer(layers, args, device)
     source = TestbedSequences(args) if args.testbed else TextSequences(args)
-    to_device = lambda ids: torch.from_numpy(ids)[None].to(device)  # noqa: E731
-    held_out = [to_device(source.evaluation(i)) for i in range(EVAL_SEQUENCES)]
+    held_out = [source.evaluation(i) for i in range(EVAL_SEQUENCES)]
     begin = time.time()
     for step in range(args.steps):
         trainer.set_rate(step)
-        loss = sum(float(trainer.learn(to_device(source.training(step * args.batch + i)))) for i in range(args.batch))
+        loss = sum(float(trainer.learn(source.training(step * args.batch + i))) for i in range(args.batch))
         trainer.optimizer.step()
         trainer.optimizer.zero_grad()
         if step % max(1, args.steps // 20) == 0 or step + 1 == args.steps:
