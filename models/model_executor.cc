@@ -99,8 +99,9 @@ struct ModelExecutor::Impl {
   template <typename T>
   T* TakePinned(int64_t count);
   absl::Status Prepare(ModelWeights weights, const ModelConfig& config, KvStore& store);
+  int32_t MaxBatchOf(int32_t num_rows) const;
   void UploadRows(std::span<const RowId> rows);
-  void EnqueueStep(const DecodeRows& decode, bool overlapped, SampledToken* out);
+  void EnqueueStep(const DecodeRows& decode, StepSchedule schedule, SampledToken* out);
   void MarkTokens(RowId row, std::span<const int32_t> tokens, bool generated);
   void Publish(const RetrieveCounters& counted);
 };
@@ -140,7 +141,8 @@ absl::Status ModelExecutor::Impl::Prepare(ModelWeights weights, const ModelConfi
   copy = device.CreateStream("copy");
   spill = std::make_unique<SpillCopies>(&device, store.tables());
   gather = std::make_unique<GatherStream>(device);
-  overlap.emplace(options.overlap, device.info().overlaps_streams, config.num_layers);
+  overlap.emplace(options.overlap, device.info().overlaps_streams, config.num_layers,
+                  config.num_q_heads);
   model.config = config;
   model.weights = std::move(weights);
   model.device = &device;
@@ -184,20 +186,33 @@ absl::Status ModelExecutor::Impl::Prepare(ModelWeights weights, const ModelConfi
   return absl::OkStatus();
 }
 
+// Places that a step of so many rows has.
+int32_t ModelExecutor::Impl::MaxBatchOf(int32_t num_rows) const {
+  return device_ptr->info().captures_steps ? BucketOf(num_rows, limits.max_batch) : num_rows;
+}
+
 // Brings the batch's rows to the device, when they are not the last step's.
 void ModelExecutor::Impl::UploadRows(std::span<const RowId> rows) {
   if (std::ranges::equal(rows, last_decode_rows)) return;
   const int32_t n = Narrow<int32_t>(rows.size());
-  int32_t* pinned = TakePinned<int32_t>(n + 1);
+  int32_t* pinned = TakePinned<int32_t>(n + 1 + kNumRowGroups);
+  int32_t* groups = pinned + n + 1;
   pinned[0] = n;
   for (int32_t i = 0; i < n; ++i) pinned[1 + i] = rows[i].value;
+  const auto begin = [&](int32_t group) {
+    return std::min(n, RowGroupBegin(group, MaxBatchOf(n)));
+  };
+  for (int32_t group = 0; group < kNumRowGroups; ++group) {
+    groups[group] = begin(group + 1) - begin(group);
+  }
   device().Copy(workspace.num_rows, pinned, 4, *compute);
   device().Copy(workspace.rows, pinned + 1, int64_t{n} * 4, *compute);
+  device().Copy(workspace.group_rows, groups, kNumRowGroups * 4, *compute);
   last_decode_rows.assign(rows.begin(), rows.end());
 }
 
 // The whole decode step: what a device captures.
-void ModelExecutor::Impl::EnqueueStep(const DecodeRows& decode, bool overlapped,
+void ModelExecutor::Impl::EnqueueStep(const DecodeRows& decode, StepSchedule schedule,
                                       SampledToken* out) {
   TokenSpan tokens;
   tokens.n = decode.max_batch;
@@ -214,7 +229,7 @@ void ModelExecutor::Impl::EnqueueStep(const DecodeRows& decode, bool overlapped,
   for (int32_t layer = 0; layer < model.config.num_layers; ++layer) {
     EnqueueQkv(model, layer, tokens, workspace, *compute);
     EnqueueDecodeAttention(model, layer, decode, workspace, counters.as<RetrieveCounters>(),
-                           *compute, overlapped ? gather.get() : nullptr);
+                           *compute, *gather, schedule);
     EnqueueOutputAndMlp(model, layer, tokens, workspace, *compute);
   }
   EnqueueLogits(model, tokens.residual, tokens.n, workspace, *compute);
@@ -390,25 +405,22 @@ void ModelExecutor::EnqueueDecode(std::span<const RowId> rows) {
   impl.UploadRows(rows);
   pass.decode_rows.assign(rows.begin(), rows.end());
   const int32_t n = static_cast<int32_t>(rows.size());
-  const DecodeRows decode = {
-      .max_batch = impl.device().info().captures_steps ? BucketOf(n, impl.limits.max_batch) : n,
-      .num_rows = impl.workspace.num_rows,
-      .rows = impl.workspace.rows,
-      .token = impl.workspace.token,
-      .position = impl.workspace.position};
+  const DecodeRows decode = {.max_batch = impl.MaxBatchOf(n),
+                             .num_rows = impl.workspace.num_rows,
+                             .rows = impl.workspace.rows,
+                             .token = impl.workspace.token,
+                             .position = impl.workspace.position};
   SampledToken* out = pass.outputs.as<SampledToken>() + impl.limits.max_rows;
-  const bool overlapped =
-      impl.overlap->overlaps() &&
-      int64_t{decode.max_batch} * impl.model.config.num_q_heads <= kMaxHalvedHeads;
+  const StepSchedule schedule = impl.overlap->schedule(decode.max_batch);
   if (impl.model.observer != nullptr) {
-    impl.EnqueueStep(decode, overlapped, out);
+    impl.EnqueueStep(decode, schedule, out);
     return;
   }
   // Each pass has outputs of its own, hence captured steps of its own: one a schedule.
   const uint64_t place = static_cast<uint64_t>(decode.max_batch) * kMaxPassesInFlight +
                          static_cast<uint64_t>(impl.submitted % kMaxPassesInFlight);
-  impl.device().Replay(2 * place + (overlapped ? 1 : 0), *impl.compute,
-                       [&] { impl.EnqueueStep(decode, overlapped, out); });
+  impl.device().Replay(kNumStepSchedules * place + static_cast<uint64_t>(schedule), *impl.compute,
+                       [&] { impl.EnqueueStep(decode, schedule, out); });
 }
 
 void ModelExecutor::Submit() {

@@ -1,5 +1,7 @@
 #include "models/overlap_policy.h"
 
+#include "kernels/params.h"
+
 namespace spin {
 namespace {
 
@@ -9,18 +11,36 @@ namespace {
 constexpr uint64_t kBeginBytes = 256 << 10;
 constexpr uint64_t kEndBytes = kBeginBytes / 2;
 
+StepSchedule FixedSchedule(RetrieveOverlap mode) {
+  if (mode == RetrieveOverlap::kReadyFirst) return StepSchedule::kReadyFirst;
+  if (mode == RetrieveOverlap::kRowGroups) return StepSchedule::kRowGroups;
+  return StepSchedule::kInOrder;
+}
+
 }  // namespace
 
-OverlapPolicy::OverlapPolicy(RetrieveOverlap mode, bool device_overlaps, int32_t num_layers)
+OverlapPolicy::OverlapPolicy(RetrieveOverlap mode, bool device_overlaps, int32_t num_layers,
+                             int32_t num_q_heads)
     : measures_(mode == RetrieveOverlap::kAuto && device_overlaps),
+      num_q_heads_(num_q_heads),
       begin_bytes_(kBeginBytes * static_cast<uint64_t>(num_layers)),
       end_bytes_(kEndBytes * static_cast<uint64_t>(num_layers)),
-      overlaps_(mode == RetrieveOverlap::kAlways) {}
+      schedule_(FixedSchedule(mode)) {}
 
 void OverlapPolicy::Observe(uint64_t bytes) {
   const uint64_t of_step = bytes - seen_bytes_;
   seen_bytes_ = bytes;
-  if (measures_) overlaps_ = of_step >= (overlaps_ ? end_bytes_ : begin_bytes_);
+  if (!measures_) return;
+  const bool overlaps = schedule_ != StepSchedule::kInOrder;
+  schedule_ = of_step >= (overlaps ? end_bytes_ : begin_bytes_) ? StepSchedule::kReadyFirst
+                                                                : StepSchedule::kInOrder;
+}
+
+StepSchedule OverlapPolicy::schedule(int32_t max_batch) const {
+  const bool fits = schedule_ == StepSchedule::kReadyFirst
+                        ? int64_t{max_batch} * num_q_heads_ <= kMaxHalvedHeads
+                        : max_batch >= kNumRowGroups;
+  return fits ? schedule_ : StepSchedule::kInOrder;
 }
 
 }  // namespace spin

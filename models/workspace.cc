@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/math.h"
+#include "models/pipeline/step_schedule.h"
 
 namespace spin {
 namespace {
@@ -81,6 +82,7 @@ void TakeCacheScratch(const WorkspaceShape& shape, Workspace& w, Allocator& allo
 void TakeRowState(const WorkspaceShape& shape, const ModelConfig& config, Workspace& w,
                   Allocator& allocator) {
   allocator.Take(w.num_rows, 4);
+  allocator.Take(w.group_rows, kNumRowGroups * 4);
   allocator.Take(w.rows, int64_t{shape.max_batch} * 4);
   allocator.Take(w.token, int64_t{shape.max_rows} * 4);
   allocator.Take(w.position, int64_t{shape.max_rows} * 4);

@@ -58,6 +58,7 @@ struct Workspace {
 
   // Row state; see DecodeRows and SampleParams.
   int32_t* num_rows = nullptr;      // [1]
+  int32_t* group_rows = nullptr;    // [kNumRowGroups] of them in each group (step_schedule.h)
   int32_t* rows = nullptr;          // [max_batch]
   int32_t* token = nullptr;         // [max_rows]
   int32_t* position = nullptr;      // [max_rows]

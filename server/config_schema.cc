@@ -178,13 +178,16 @@ constexpr ConfigKey kMemoryKeys[] = {
                                          {"none", Eviction::kNone}}},
                                        c.eviction);
      }},
-    {"memory.overlap", "auto", "auto, never, always",
-     "Attend to pages in HBM while missing ones arrive; auto: where that pays.",
+    {"memory.overlap", "auto", "auto, never, ready_first, row_groups",
+     "What goes on while missing pages arrive: attention to those in HBM, or the other half of the "
+     "batch; auto: the "
+     "first, where that pays.",
      [](Config& c, const std::string& t) {
-       return ParseChoice<RetrieveOverlap, 3>(t,
+       return ParseChoice<RetrieveOverlap, 4>(t,
                                               {{{"auto", RetrieveOverlap::kAuto},
                                                 {"never", RetrieveOverlap::kNever},
-                                                {"always", RetrieveOverlap::kAlways}}},
+                                                {"ready_first", RetrieveOverlap::kReadyFirst},
+                                                {"row_groups", RetrieveOverlap::kRowGroups}}},
                                               c.overlap);
      }},
 };

@@ -1,28 +1,99 @@
 #include "models/pipeline/sparse_pipeline.h"
 
+#include <cstddef>
+
 namespace spin {
 namespace {
 
-// Residency of the selection, victims for its misses, and the lists that the later stages follow; with `ready_tokens`
-// what is ready comes first in them.
-void EnqueueLookup(const ModelContext& model, const DecodeStage& stage, const Selection& selection,
-                   const Workspace& workspace, int32_t* ready_tokens, RetrieveCounters* counters) {
-  stage.ops.Lookup({.decode = stage.decode,
-                    .ids = selection.ids,
-                    .count = selection.count,
-                    .max_selected = selection.max_selected,
-                    .layer = stage.layer,
-                    .eviction = model.eviction,
-                    .tables = stage.tables,
-                    .page_list = workspace.page_list,
-                    .list_len = workspace.list_len,
-                    .max_list = workspace.max_list,
-                    .copy_src = workspace.copy_src,
-                    .copy_dst = workspace.copy_dst,
-                    .copy_len = workspace.copy_len,
-                    .ready_tokens = ready_tokens,
-                    .counters = counters},
-                   stage.stream);
+// One layer of one decode step, or of some places of its batch: the stage, and what its stages hand each other.
+struct StepPart {
+  const ModelContext& model;
+  DecodeStage stage;
+  RetrieveCounters* counters = nullptr;
+  int32_t* page_list = nullptr;
+  int32_t* list_len = nullptr;
+  int32_t max_list = 0;
+  int64_t* copy_src = nullptr;
+  int32_t* copy_dst = nullptr;
+  int32_t* copy_len = nullptr;
+  int32_t* ready_tokens = nullptr;
+  float* partial = nullptr;
+  void* out = nullptr;
+};
+
+StepPart WholeStep(const ModelContext& model, int32_t layer, const DecodeRows& decode,
+                   const Workspace& workspace, RetrieveCounters* counters, Stream& stream) {
+  return {.model = model,
+          .stage = {.ops = *model.ops,
+                    .stream = stream,
+                    .layer = layer,
+                    .decode = decode,
+                    .qkv = workspace.qkv,
+                    .rope_table = model.rope_table,
+                    .tables = model.tables,
+                    .scratch = workspace.select},
+          .counters = counters,
+          .page_list = workspace.page_list,
+          .list_len = workspace.list_len,
+          .max_list = workspace.max_list,
+          .copy_src = workspace.copy_src,
+          .copy_dst = workspace.copy_dst,
+          .copy_len = workspace.copy_len,
+          .ready_tokens = workspace.ready_tokens,
+          .partial = workspace.partial,
+          .out = workspace.attention};
+}
+
+// The places of one group: every array from its first place on. `group_rows`: [kNumRowGroups] counts on the device.
+StepPart Group(StepPart part, int32_t group, const int32_t* group_rows) {
+  const KvGeometry& g = part.stage.tables.geometry;
+  DecodeRows& decode = part.stage.decode;
+  SelectScratch& scratch = part.stage.scratch;
+  const int32_t begin = RowGroupBegin(group, decode.max_batch);
+  const int64_t streams = int64_t{begin} * g.num_kv_heads;
+  const int64_t q_heads = int64_t{begin} * g.num_q_heads;
+  decode.max_batch = RowGroupBegin(group + 1, decode.max_batch) - begin;
+  decode.num_rows = group_rows + group;
+  decode.rows += begin;
+  const int64_t head_bytes = g.head_dim * SizeOf(g.dtype);
+  part.stage.qkv = static_cast<const std::byte*>(part.stage.qkv) +
+                   begin * (g.num_q_heads + 2 * g.num_kv_heads) * head_bytes;
+  part.out = static_cast<std::byte*>(part.out) + q_heads * head_bytes;
+  if (scratch.scores != nullptr) {  // there are summaries
+    scratch.logits += q_heads * g.max_pages();
+    scratch.scores += streams * g.max_pages();
+  }
+  scratch.ids += streams * scratch.max_selected;
+  scratch.count += streams;
+  part.page_list += streams * part.max_list;
+  part.list_len += streams;
+  part.copy_src += streams * part.max_list;
+  part.copy_dst += streams * part.max_list;
+  part.copy_len += streams;
+  part.ready_tokens += streams;
+  part.partial += q_heads * (g.head_dim + 2);
+  return part;
+}
+
+// Residency of the selection, victims for its misses, and the lists that the later stages follow; where what is `ready`
+// is to come first in them, so.
+void EnqueueLookup(const StepPart& part, const Selection& selection, bool ready_first) {
+  part.stage.ops.Lookup({.decode = part.stage.decode,
+                         .ids = selection.ids,
+                         .count = selection.count,
+                         .max_selected = selection.max_selected,
+                         .layer = part.stage.layer,
+                         .eviction = part.model.eviction,
+                         .tables = part.stage.tables,
+                         .page_list = part.page_list,
+                         .list_len = part.list_len,
+                         .max_list = part.max_list,
+                         .copy_src = part.copy_src,
+                         .copy_dst = part.copy_dst,
+                         .copy_len = part.copy_len,
+                         .ready_tokens = ready_first ? part.ready_tokens : nullptr,
+                         .counters = part.counters},
+                        part.stage.stream);
 }
 
 // The new token goes to its slot and through to the host. Before the gather: a tail page that is
@@ -34,79 +105,106 @@ void EnqueueOffload(const DecodeStage& stage) {
 }
 
 // The missing pages come from the host.
-void EnqueueGather(const DecodeStage& stage, const Workspace& workspace, RetrieveCounters* counters,
-                   Stream& stream) {
-  stage.ops.GatherPages({.decode = stage.decode,
-                         .tables = stage.tables,
-                         .copy_src = workspace.copy_src,
-                         .copy_dst = workspace.copy_dst,
-                         .copy_len = workspace.copy_len,
-                         .max_list = workspace.max_list,
-                         .counters = counters},
-                        stream);
+void EnqueueGather(const StepPart& part, Stream& stream) {
+  part.stage.ops.GatherPages({.decode = part.stage.decode,
+                              .tables = part.stage.tables,
+                              .copy_src = part.copy_src,
+                              .copy_dst = part.copy_dst,
+                              .copy_len = part.copy_len,
+                              .max_list = part.max_list,
+                              .counters = part.counters},
+                             stream);
 }
 
-void EnqueueAttention(const DecodeStage& stage, const Workspace& workspace, ListPart part) {
-  stage.ops.PagedAttention({.decode = stage.decode,
-                            .qkv = stage.qkv,
-                            .tables = stage.tables,
-                            .page_list = workspace.page_list,
-                            .list_len = workspace.list_len,
-                            .max_list = workspace.max_list,
-                            .part = part,
-                            .ready_tokens = workspace.ready_tokens,
-                            .partial = workspace.partial,
-                            .out = workspace.attention},
-                           stage.stream);
+void EnqueueAttention(const StepPart& part, ListPart list_part) {
+  part.stage.ops.PagedAttention({.decode = part.stage.decode,
+                                 .qkv = part.stage.qkv,
+                                 .tables = part.stage.tables,
+                                 .page_list = part.page_list,
+                                 .list_len = part.list_len,
+                                 .max_list = part.max_list,
+                                 .part = list_part,
+                                 .ready_tokens = part.ready_tokens,
+                                 .partial = part.partial,
+                                 .out = part.out},
+                                part.stage.stream);
 }
 
-// Retrieve and Attention in order.
-void EnqueueSerial(const ModelContext& model, const DecodeStage& stage, const Selection& selection,
-                   const Workspace& workspace, RetrieveCounters* counters) {
-  EnqueueLookup(model, stage, selection, workspace, nullptr, counters);
-  EnqueueOffload(stage);
-  EnqueueGather(stage, workspace, counters, stage.stream);
-  EnqueueAttention(stage, workspace, ListPart::kAll);
+// Select and all of Retrieve but the copies.
+Selection EnqueueSelection(const StepPart& part, bool ready_first) {
+  const Selection selection = part.model.algorithm->Select(part.stage);
+  EnqueueLookup(part, selection, ready_first);
+  EnqueueOffload(part.stage);
+  return selection;
+}
+
+// The copies, on their own stream from here on; `event` is which of the gather stream's.
+void ForkGather(const StepPart& part, GatherStream& gather, int32_t event) {
+  Device& device = *part.model.device;
+  device.Record(*gather.lists_are_there[event], part.stage.stream);
+  device.Wait(*gather.stream, *gather.lists_are_there[event]);
+  EnqueueGather(part, *gather.stream);
+  device.Record(*gather.pages_are_there[event], *gather.stream);
+}
+
+void JoinGather(const StepPart& part, const GatherStream& gather, int32_t event) {
+  part.model.device->Wait(part.stage.stream, *gather.pages_are_there[event]);
 }
 
 // What is ready is attended to while the rest arrives. They touch different slots: victims are not
 // selected, and what is not ready is not listed before the join.
-void EnqueueOverlapped(const ModelContext& model, const DecodeStage& stage,
-                       const Selection& selection, const Workspace& workspace,
-                       RetrieveCounters* counters, GatherStream& gather) {
-  Device& device = *model.device;
-  EnqueueLookup(model, stage, selection, workspace, workspace.ready_tokens, counters);
-  EnqueueOffload(stage);
-  device.Record(*gather.lists_are_there, stage.stream);
-  device.Wait(*gather.stream, *gather.lists_are_there);
-  EnqueueGather(stage, workspace, counters, *gather.stream);
-  device.Record(*gather.pages_are_there, *gather.stream);
-  EnqueueAttention(stage, workspace, ListPart::kReady);
-  device.Wait(stage.stream, *gather.pages_are_there);
-  EnqueueAttention(stage, workspace, ListPart::kFetched);
+Selection EnqueueReadyFirst(const StepPart& part, GatherStream& gather) {
+  const Selection selection = EnqueueSelection(part, true);
+  ForkGather(part, gather, 0);
+  EnqueueAttention(part, ListPart::kReady);
+  JoinGather(part, gather, 0);
+  EnqueueAttention(part, ListPart::kFetched);
+  return selection;
+}
+
+// The pages of one group arrive while the next ones are selected for and the ones before are attended to.
+Selection EnqueueRowGroups(const StepPart& part, const int32_t* group_rows, GatherStream& gather) {
+  Selection whole;
+  for (int32_t group = 0; group < kNumRowGroups; ++group) {
+    const StepPart some = Group(part, group, group_rows);
+    const Selection selection = EnqueueSelection(some, false);
+    if (group == 0) whole = selection;
+    ForkGather(some, gather, group);
+  }
+  for (int32_t group = 0; group < kNumRowGroups; ++group) {
+    JoinGather(part, gather, group);
+    EnqueueAttention(Group(part, group, group_rows), ListPart::kAll);
+  }
+  return whole;
+}
+
+Selection EnqueueInOrder(const StepPart& part) {
+  const Selection selection = EnqueueSelection(part, false);
+  EnqueueGather(part, part.stage.stream);
+  EnqueueAttention(part, ListPart::kAll);
+  return selection;
 }
 
 }  // namespace
 
 void EnqueueDecodeAttention(const ModelContext& model, int32_t layer, const DecodeRows& decode,
                             Workspace& workspace, RetrieveCounters* counters, Stream& stream,
-                            GatherStream* gather) {
-  const DecodeStage stage = {.ops = *model.ops,
-                             .stream = stream,
-                             .layer = layer,
-                             .decode = decode,
-                             .qkv = workspace.qkv,
-                             .rope_table = model.rope_table,
-                             .tables = model.tables,
-                             .scratch = workspace.select};
-  model.algorithm->IndexDecode(stage);
-  const Selection selection = model.algorithm->Select(stage);
-  if (gather != nullptr) {
-    EnqueueOverlapped(model, stage, selection, workspace, counters, *gather);
-  } else {
-    EnqueueSerial(model, stage, selection, workspace, counters);
+                            GatherStream& gather, StepSchedule schedule) {
+  const StepPart part = WholeStep(model, layer, decode, workspace, counters, stream);
+  model.algorithm->IndexDecode(part.stage);
+  Selection selection;
+  switch (schedule) {
+    case StepSchedule::kInOrder:
+      selection = EnqueueInOrder(part);
+      break;
+    case StepSchedule::kReadyFirst:
+      selection = EnqueueReadyFirst(part, gather);
+      break;
+    case StepSchedule::kRowGroups:
+      selection = EnqueueRowGroups(part, workspace.group_rows, gather);
+      break;
   }
-  if (model.observer != nullptr) model.observer->OnAttention(stage, selection);
+  if (model.observer != nullptr) model.observer->OnAttention(part.stage, selection);
 }
 
 void EnqueuePrefillOffload(const ModelContext& model, int32_t layer, const PrefillSlice* slices,

@@ -1,5 +1,6 @@
-// The two schedules of a decode layer: in order, and with missing pages fetched beside the attention to what is ready.
-// The second sums a list in another order, so it equals the first within rounding; to the bit where nothing is missing.
+// The schedules of a decode layer: in order, missing pages fetched beside the attention to what is ready, and rows in
+// groups. The second sums a list in another order, so it equals the first within rounding; to the bit where nothing is
+// missing. The third does for each row what the first does: on the CPU to the bit.
 #include <catch2/catch.hpp>
 
 #include <vector>
@@ -32,7 +33,9 @@ Generations RunWith(ModelRunnerOptions options, RetrieveOverlap overlap,
   return out;
 }
 
-TEST_CASE("overlapped steps equal steps in order within rounding, and fetch the same") {
+TEST_CASE(
+    "attending to what is ready first equals steps in order within rounding, and fetches the "
+    "same") {
   const std::string folder = GENERATE(kLlama, kQwen3);
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
   ModelRunnerOptions options = SmallRunner(folder, dtype);
@@ -44,7 +47,7 @@ TEST_CASE("overlapped steps equal steps in order within rounding, and fetch the 
   INFO("eviction " << static_cast<int>(options.eviction));
   RetrieveCounters serial, overlapped;
   const Generations expected = RunWith(options, RetrieveOverlap::kNever, &serial);
-  const Generations out = RunWith(options, RetrieveOverlap::kAlways, &overlapped);
+  const Generations out = RunWith(options, RetrieveOverlap::kReadyFirst, &overlapped);
   CHECK(AllFinite(out));
   CHECK(Difference(out, expected, OrderRounding(dtype)) == "");
   CHECK(Difference(out, expected) != "");  // it was another order
@@ -54,7 +57,46 @@ TEST_CASE("overlapped steps equal steps in order within rounding, and fetch the 
   CHECK(overlapped.bytes > 0);
 }
 
-TEST_CASE("where nothing is missing both schedules have the same bits") {
+TEST_CASE("rows in groups equal steps in order to the bit, and fetch the same") {
+  const DType dtype = GENERATE(DType::kF32, DType::kBf16);
+  const size_t batch = GENERATE(1, 2, 3, 4);
+  ModelRunnerOptions options = SmallRunner(kLlama, dtype);
+  if (GENERATE(false, true)) {
+    options.sparse = Quest(128);
+    options.min_buffer_ratio = 0.5;
+  }
+  options.placement = PlacementPolicy::kTiered;
+  options.poison_free_pages = true;
+  const std::vector<std::vector<int32_t>> prompts(Prompts().end() - static_cast<int64_t>(batch),
+                                                  Prompts().end());
+  const auto run = [&](RetrieveOverlap overlap, RetrieveCounters& counters) {
+    options.overlap = overlap;
+    ModelRunner runner(options);
+    Generations out = Run(runner, prompts, kSteps);
+    counters = runner.executor().retrieve_counters();
+    return out;
+  };
+  RetrieveCounters serial, groups;
+  const Generations expected = run(RetrieveOverlap::kNever, serial);
+  CHECK(Difference(run(RetrieveOverlap::kRowGroups, groups), expected) == "");
+  CHECK(AllFinite(expected));
+  CHECK(groups.hits == serial.hits);
+  CHECK(groups.misses == serial.misses);
+  CHECK(groups.bytes == serial.bytes);
+  CHECK(groups.hits > 0);
+}
+
+TEST_CASE("groups cover a batch, each place once") {
+  for (int32_t max_batch = 1; max_batch <= 65; ++max_batch) {
+    CHECK(RowGroupBegin(0, max_batch) == 0);
+    CHECK(RowGroupBegin(kNumRowGroups, max_batch) == max_batch);
+    for (int32_t group = 0; group < kNumRowGroups; ++group) {
+      CHECK(RowGroupBegin(group, max_batch) <= RowGroupBegin(group + 1, max_batch));
+    }
+  }
+}
+
+TEST_CASE("where nothing is missing attending to what is ready first has the same bits") {
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
   ModelRunnerOptions options = SmallRunner(kLlama, dtype);
   SECTION("Resident") {
@@ -65,7 +107,7 @@ TEST_CASE("where nothing is missing both schedules have the same bits") {
     options.placement = PlacementPolicy::kTiered;
   }
   RetrieveCounters counters;
-  const Generations out = RunWith(options, RetrieveOverlap::kAlways, &counters);
+  const Generations out = RunWith(options, RetrieveOverlap::kReadyFirst, &counters);
   CHECK(counters.misses == 0);
   CHECK(Difference(out, RunWith(options, RetrieveOverlap::kNever)) == "");
 }
@@ -92,7 +134,9 @@ TEST_CASE("a row that is resumed with nothing in HBM") {
     return out;
   };
   const Generations expected = generate(RetrieveOverlap::kNever);
-  CHECK(Difference(generate(RetrieveOverlap::kAlways), expected, OrderRounding(DType::kF32)) == "");
+  CHECK(Difference(generate(RetrieveOverlap::kReadyFirst), expected, OrderRounding(DType::kF32)) ==
+        "");
+  CHECK(Difference(generate(RetrieveOverlap::kRowGroups), expected) == "");
 }
 
 TEST_CASE("the policy follows the bytes of the last step, where the device overlaps") {
@@ -100,22 +144,27 @@ TEST_CASE("the policy follows the bytes of the last step, where the device overl
   uint64_t bytes = 0;
   const auto observe = [&](OverlapPolicy& policy, uint64_t of_step) {
     policy.Observe(bytes += of_step);
-    return policy.overlaps();
+    return policy.schedule(8);
   };
-  OverlapPolicy automatic(RetrieveOverlap::kAuto, true, 36);
-  CHECK_FALSE(automatic.overlaps());
-  CHECK_FALSE(observe(automatic, kStep - 1));
-  CHECK(observe(automatic, kStep));
-  CHECK(observe(automatic, kStep / 2));
-  CHECK_FALSE(observe(automatic, kStep / 2 - 1));
-  CHECK_FALSE(observe(automatic, kStep / 2));
-  CHECK_FALSE(observe(automatic, 0));
-  OverlapPolicy serial_device(RetrieveOverlap::kAuto, false, 36);
-  CHECK_FALSE(observe(serial_device, 100 * kStep));
-  OverlapPolicy never(RetrieveOverlap::kNever, true, 36),
-      always(RetrieveOverlap::kAlways, false, 36);
-  CHECK_FALSE(observe(never, 100 * kStep));
-  CHECK(observe(always, 0));
+  OverlapPolicy automatic(RetrieveOverlap::kAuto, true, 36, 32);
+  CHECK(automatic.schedule(8) == StepSchedule::kInOrder);
+  CHECK(observe(automatic, kStep - 1) == StepSchedule::kInOrder);
+  CHECK(observe(automatic, kStep) == StepSchedule::kReadyFirst);
+  CHECK(observe(automatic, kStep / 2) == StepSchedule::kReadyFirst);
+  CHECK(observe(automatic, kStep / 2 - 1) == StepSchedule::kInOrder);
+  CHECK(observe(automatic, kStep / 2) == StepSchedule::kInOrder);
+  CHECK(observe(automatic, 0) == StepSchedule::kInOrder);
+  OverlapPolicy serial_device(RetrieveOverlap::kAuto, false, 36, 32);
+  CHECK(observe(serial_device, 100 * kStep) == StepSchedule::kInOrder);
+  OverlapPolicy never(RetrieveOverlap::kNever, true, 36, 32);
+  CHECK(observe(never, 100 * kStep) == StepSchedule::kInOrder);
+  OverlapPolicy ready(RetrieveOverlap::kReadyFirst, false, 36, 32);
+  CHECK(observe(ready, 0) == StepSchedule::kReadyFirst);
+  OverlapPolicy groups(RetrieveOverlap::kRowGroups, false, 36, 32);
+  CHECK(observe(groups, 0) == StepSchedule::kRowGroups);
+  CHECK(groups.schedule(1) == StepSchedule::kInOrder);
+  CHECK(ready.schedule(512) == StepSchedule::kReadyFirst);
+  CHECK(ready.schedule(513) == StepSchedule::kInOrder);
 }
 
 }  // namespace

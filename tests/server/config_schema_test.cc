@@ -80,8 +80,10 @@ TEST_CASE("texts become values") {
   CHECK(Set(config, "memory.placement", "tiered").ok());
   CHECK(config.placement == PlacementPolicy::kTiered);
   CHECK(config.overlap == RetrieveOverlap::kAuto);
-  CHECK(Set(config, "memory.overlap", "always").ok());
-  CHECK(config.overlap == RetrieveOverlap::kAlways);
+  CHECK(Set(config, "memory.overlap", "ready_first").ok());
+  CHECK(config.overlap == RetrieveOverlap::kReadyFirst);
+  CHECK(Set(config, "memory.overlap", "row_groups").ok());
+  CHECK(config.overlap == RetrieveOverlap::kRowGroups);
   CHECK(Set(config, "memory.eviction", "last_step").ok());
   CHECK(config.eviction == Eviction::kLastStep);
   CHECK(Set(config, "memory.eviction", "none").ok());
