@@ -222,7 +222,7 @@ constexpr ConfigKey kSparseKeys[] = {
      [](Config& c, const std::string& t) {
        return ParseInt(t, 0, 65536, c.sparse.shadowkv_context_fraction);
      }},
-    {"sparse.shadowkv.min_budget_tokens", "256", "tokens",
+    {"sparse.shadowkv.min_budget_tokens", "2048", "tokens",
      "With budget_tokens: auto, a step selects at least so many tokens.",
      [](Config& c, const std::string& t) {
        return ParseInt(t, 8, kInt32Max, c.sparse.shadowkv_min_budget_tokens);

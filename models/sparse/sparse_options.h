@@ -16,7 +16,7 @@ struct SparseOptions {
   bool exact = false;                      // Select returns every partition
   int32_t quest_dense_layers = 0;          // sparse.quest.dense_layers
   int32_t shadowkv_context_fraction = 64;  // sparse.shadowkv.*
-  int32_t shadowkv_min_budget_tokens = 256;
+  int32_t shadowkv_min_budget_tokens = 2048;
   int32_t shadowkv_outlier_pages = 48;
   int32_t shadowkv_local_pages = 4;
   std::string seer_gates;  // sparse.seer.gates: a file

@@ -73,6 +73,20 @@ class TestbedTest(unittest.TestCase):
         self.assertLess(results["window 64"]["task_mean"], 0.5, table)
         self.assertGreaterEqual(results["oracle 64"]["task_mean"], results["window 64"]["task_mean"], table)
 
+    def test_every_algorithm_is_within_a_point_of_dense_at_its_default_budget(self):
+        """The slice of docs/quality.md that a machine without a GPU can afford."""
+        results, table = evaluate("--measure", "tasks", "--context", "8192", "--samples", "2", "--batch", "2",
+                                  "--budgets", "auto", "--controls", "window", "--set",
+                                  f"sparse.seer.gates={TESTBED}/gates.safetensors", model=TESTBED)
+        self.assertEqual(results["dense"]["task_mean"], 1, table)
+        names = {result["name"] for result in results.values()}
+        self.assertEqual(names, {"dense", "quest", "shadowkv", "seer", "window"}, table)
+        for label, result in results.items():
+            if result["name"] == "window":
+                self.assertLess(result["task_mean"], 0.5, table)
+            else:
+                self.assertGreaterEqual(result["task_mean"], 0.99, label + table)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -50,7 +50,7 @@ TEST_CASE("the defaults are the documented ones") {
   CHECK(config.sparse.algorithm == "dense");
   CHECK_FALSE(config.sparse.budget_tokens.has_value());  // the algorithm's own
   CHECK(config.sparse.shadowkv_context_fraction == 64);
-  CHECK(config.sparse.shadowkv_min_budget_tokens == 256);
+  CHECK(config.sparse.shadowkv_min_budget_tokens == 2048);
   CHECK(config.sparse.shadowkv_outlier_pages == 48);
   CHECK(config.sparse.shadowkv_local_pages == 4);
   CHECK_FALSE(config.sparse.exact);

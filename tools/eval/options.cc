@@ -82,54 +82,61 @@ constexpr Choice kControls[] = {
 
 absl::Status SetBudgets(Options& options, const std::string& value) {
   options.budgets.clear();
+  options.own_budget = false;
   for (const std::string& piece : Pieces(value)) {
+    if (piece == "auto") {
+      options.own_budget = true;
+      continue;
+    }
     int32_t budget = 0;
     SPIN_RETURN_IF_ERROR(ParseNumber(piece, 1, 1 << 30, budget));
     options.budgets.push_back(budget);
   }
   std::sort(options.budgets.begin(), options.budgets.end());
-  return options.budgets.empty() ? InvalidArgument("no budget") : absl::OkStatus();
+  const bool none = options.budgets.empty() && !options.own_budget;
+  return none ? InvalidArgument("no budget") : absl::OkStatus();
 }
 
 std::vector<Flag> MakeFlags() {
   using O = Options;
-  return {{"measure", "LIST", "of kl, recall, greedy, tasks [all]",
-           [](O& options, const std::string& value) { return Choose(options, kMeasures, value); }},
-          Names("algorithms", "sparse algorithms [all that the model can have]", &O::algorithms),
-          {"controls", "LIST", "of exact, window, oracle; or none [all]",
-           [](O& options, const std::string& value) { return Choose(options, kControls, value); }},
-          {"budgets", "LIST", "tokens that a step may attend to [256,512,1024]", SetBudgets},
-          Number("context", "tokens of a document, and of a task's prompt [2048]", &O::context, 32,
-                 1 << 24),
-          Number("documents", "for kl, recall and greedy [4]", &O::documents, 1, 1 << 16),
-          {"text", "FILE", "where documents and haystacks come from [made-up prose]",
-           [](O& options, const std::string& value) {
-             options.text = value;
-             return absl::OkStatus();
-           }},
-          Number("forced", "last tokens of a document that go through decode steps [128]",
-                 &O::forced, 1, 1 << 20),
-          Number("recall-steps", "of those steps, how many recall is measured in [4]",
-                 &O::recall_steps, 1, 1 << 20),
-          Number("greedy-tokens", "most tokens of a free run [64]", &O::greedy_tokens, 1, 1 << 20),
-          Names("tasks", "see below [all that suit the model]", &O::task_names),
-          Number("samples", "of each task [4]", &O::samples, 1, 1 << 16),
-          Number("batch", "sequences of one decode step [4]", &O::batch, 1, 256),
-          Number("seed", "of prose, documents and tasks [1]", &O::seed, 0, 1 << 23),
-          {"json", "FILE", "write the result, for tools/eval_plot.py",
-           [](O& options, const std::string& value) {
-             options.json = value;
-             return absl::OkStatus();
-           }},
-          {"per-layer", "", "print recall layer by layer, too",
-           [](O& options, const std::string&) {
-             options.per_layer = true;
-             return absl::OkStatus();
-           }},
-          {"help", "", "this text", [](O& options, const std::string&) {
-             options.help = true;
-             return absl::OkStatus();
-           }}};
+  return {
+      {"measure", "LIST", "of kl, recall, greedy, tasks [all]",
+       [](O& options, const std::string& value) { return Choose(options, kMeasures, value); }},
+      Names("algorithms", "sparse algorithms [all that the model can have]", &O::algorithms),
+      {"controls", "LIST", "of exact, window, oracle; or none [all]",
+       [](O& options, const std::string& value) { return Choose(options, kControls, value); }},
+      {"budgets", "LIST", "tokens that a step may attend to, or auto [256,512,1024]", SetBudgets},
+      Number("context", "tokens of a document, and of a task's prompt [2048]", &O::context, 32,
+             1 << 24),
+      Number("documents", "for kl, recall and greedy [4]", &O::documents, 1, 1 << 16),
+      {"text", "FILE", "where documents and haystacks come from [made-up prose]",
+       [](O& options, const std::string& value) {
+         options.text = value;
+         return absl::OkStatus();
+       }},
+      Number("forced", "last tokens of a document that go through decode steps [128]", &O::forced,
+             1, 1 << 20),
+      Number("recall-steps", "of those steps, how many recall is measured in [4]", &O::recall_steps,
+             1, 1 << 20),
+      Number("greedy-tokens", "most tokens of a free run [64]", &O::greedy_tokens, 1, 1 << 20),
+      Names("tasks", "see below [all that suit the model]", &O::task_names),
+      Number("samples", "of each task [4]", &O::samples, 1, 1 << 16),
+      Number("batch", "sequences of one decode step [4]", &O::batch, 1, 256),
+      Number("seed", "of prose, documents and tasks [1]", &O::seed, 0, 1 << 23),
+      {"json", "FILE", "write the result, for tools/eval_plot.py",
+       [](O& options, const std::string& value) {
+         options.json = value;
+         return absl::OkStatus();
+       }},
+      {"per-layer", "", "print recall layer by layer, too",
+       [](O& options, const std::string&) {
+         options.per_layer = true;
+         return absl::OkStatus();
+       }},
+      {"help", "", "this text", [](O& options, const std::string&) {
+         options.help = true;
+         return absl::OkStatus();
+       }}};
 }
 
 absl::Status CheckTogether(const Options& options) {
@@ -167,6 +174,8 @@ Measures:
   greedy  Free-running greedy decoding: tokens until the first difference, length beside dense's.
   tasks   Questions with known answers, scored as RULER does: the share of the references that occur in the
           answer. The testbed's answers must be right to the token.
+
+A budget of auto is what the algorithm attends to at this context when sparse.budget_tokens is not set.
 
 Controls stand between the algorithms, at the page size and the budgets of the first of them:
   exact   the algorithm with every page selected: no difference is allowed

@@ -18,6 +18,7 @@ struct Options {
   std::vector<std::string> algorithms;              // empty: all but dense
   bool exact = true, window = true, oracle = true;  // controls
   std::vector<int32_t> budgets = {256, 512, 1024};  // tokens, ascending
+  bool own_budget = false;  // and what the server's options give at this context
 
   // On what.
   int32_t context = 2048;  // tokens of a document, and of a task's prompt with its answer

@@ -15,7 +15,7 @@
 namespace spin::eval {
 namespace {
 
-constexpr int32_t kCommon = 10;         // words to name
+constexpr int32_t kCommon = 10;  // words to name
 // From here on words are repeated more often. RULER does so from 4,096 on, where these words, which are of several
 // tokens, and the solved example leave no room.
 constexpr int32_t kLongContext = 8192;

@@ -1,18 +1,29 @@
+#include <algorithm>
+#include <memory>
 #include <span>
 #include <utility>
 
+#include "common/math.h"
 #include "models/sparse/sparse_registry.h"
 #include "tools/eval/evaluation.h"
 
 namespace spin::eval {
 namespace {
 
-absl::Status CanServe(const SparseOptions& sparse, const ModelConfig& model) {
+absl::StatusOr<std::unique_ptr<SparseAlgorithm>> Make(const SparseOptions& sparse,
+                                                      const ModelConfig& model) {
   return MakeSparseAlgorithm(sparse, {.num_layers = model.num_layers,
                                       .num_q_heads = model.num_q_heads,
                                       .num_kv_heads = model.num_kv_heads,
-                                      .head_dim = model.head_dim})
-      .status();
+                                      .head_dim = model.head_dim});
+}
+
+// Tokens that a stream attends to at this context under the server's own options, without a number from here.
+absl::StatusOr<int32_t> OwnBudget(SparseOptions sparse, const ModelConfig& model, int32_t context) {
+  SPIN_ASSIGN_OR_RETURN(const std::unique_ptr<SparseAlgorithm> algorithm, Make(sparse, model));
+  const LayerDemand demand = algorithm->Demand(model.num_layers - 1);
+  const int32_t page = algorithm->page_tokens();
+  return (demand.fixed_pages + demand.Selectable(CeilDiv(context, page))) * page;
 }
 
 SparseOptions WithBudget(SparseOptions sparse, int32_t budget) {
@@ -49,10 +60,18 @@ absl::StatusOr<std::vector<VariantGroup>> ListVariants(const Options& options,
     SparseOptions sparse = config.sparse;
     sparse.algorithm = name;
     sparse.exact = false;
-    std::vector<int32_t> budgets;
+    std::vector<int32_t> asked = options.budgets;
     absl::Status refusal;
-    for (const int32_t budget : options.budgets) {
-      const absl::Status status = CanServe(WithBudget(sparse, budget), model);
+    if (options.own_budget) {
+      const absl::StatusOr<int32_t> own = OwnBudget(sparse, model, options.context);
+      if (own.ok()) asked.push_back(*own);
+      if (!own.ok()) refusal = own.status();
+      std::ranges::sort(asked);
+      asked.erase(std::ranges::unique(asked).begin(), asked.end());
+    }
+    std::vector<int32_t> budgets;
+    for (const int32_t budget : asked) {
+      const absl::Status status = Make(WithBudget(sparse, budget), model).status();
       if (status.ok()) budgets.push_back(budget);
       if (!status.ok()) refusal = status;
     }

@@ -21,11 +21,16 @@ TEST_CASE("flags take a value behind a space or an equals sign; others go to spi
   const auto options = ParseOptions(args);
   REQUIRE(options.ok());
   CHECK(options->budgets == std::vector<int32_t>{128, 512});
+  CHECK_FALSE(options->own_budget);
   CHECK(options->context == 4096);
   CHECK((options->kl && options->tasks && !options->recall && !options->greedy));
   CHECK_FALSE((options->exact || options->window || options->oracle));
   CHECK(options->task_names == std::vector<std::string>{"vt", "cwe"});
   CHECK(options->server == std::vector<std::string>{"--model", "M", "--set", "backend.device=cpu"});
+  const auto own = ParseOptions(std::vector<std::string>{"--model", "M", "--budgets", "64,auto"});
+  REQUIRE(own.ok());
+  CHECK(own->own_budget);
+  CHECK(own->budgets == std::vector<int32_t>{64});
 }
 
 TEST_CASE("what makes no sense is refused by flag") {
