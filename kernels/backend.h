@@ -14,6 +14,7 @@ struct BackendOptions {
   std::string device =
       "auto";  // auto | cpu | cuda. "cuda" never falls back: it is an error where there is none
   int threads = 0;              // CPU worker threads; 0: all cores that the process may use
+  int gemm_sms = 0;             // CUDA: multiprocessors that a product may count on; 0: all
   bool inline_streams = false;  // CPU: run work as it is enqueued, on the calling thread (tests)
 };
 

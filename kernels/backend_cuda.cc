@@ -7,10 +7,10 @@
 namespace spin {
 namespace {
 
-absl::StatusOr<Backend> CreateCudaBackend() {
+absl::StatusOr<Backend> CreateCudaBackend(const BackendOptions& options) {
   Backend backend;
   SPIN_ASSIGN_OR_RETURN(backend.device, cuda::CudaDevice::Create());
-  SPIN_ASSIGN_OR_RETURN(backend.ops, cuda::CudaOps::Create());
+  SPIN_ASSIGN_OR_RETURN(backend.ops, cuda::CudaOps::Create(options.gemm_sms));
   return backend;
 }
 
@@ -21,7 +21,7 @@ absl::StatusOr<Backend> CreateBackend(const BackendOptions& options) {
   if (options.device != "auto" && options.device != "cuda") {
     return InvalidArgument("device \"%s\": must be auto, cpu or cuda", options.device);
   }
-  absl::StatusOr<Backend> backend = CreateCudaBackend();
+  absl::StatusOr<Backend> backend = CreateCudaBackend(options);
   if (backend.ok()) return backend;
   if (options.device == "auto") return CreateCpuBackend(options);
   return Annotate(backend.status(), "device \"cuda\"");

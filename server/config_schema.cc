@@ -284,6 +284,10 @@ constexpr ConfigKey kOtherKeys[] = {
        c.backend.threads = 0;
        return t == "auto" ? absl::OkStatus() : ParseInt(t, 1, 1024, c.backend.threads);
      }},
+    {"backend.gemm_sms", "0", "multiprocessors, or 0",
+     "On a GPU: how many a product counts on; fewer than all leaves room for pages that arrive "
+     "beside it; 0: all.",
+     [](Config& c, const std::string& t) { return ParseInt(t, 0, 1024, c.backend.gemm_sms); }},
     {"log.level", "info", "debug, info, warning, error", "The least level that is written.",
      [](Config& c, const std::string& t) {
        SPIN_ASSIGN_OR_RETURN(c.log_level, ParseLogLevel(t));

@@ -10,14 +10,14 @@
 
 namespace spin::cuda {
 
-absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Create() {
+absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Create(int gemm_sms) {
   std::unique_ptr<CudaOps> ops(new CudaOps);
-  SPIN_RETURN_IF_ERROR(ops->Prepare());
+  SPIN_RETURN_IF_ERROR(ops->Prepare(gemm_sms));
   return ops;
 }
 
-absl::Status CudaOps::Prepare() {
-  SPIN_ASSIGN_OR_RETURN(gemm_, cuda::Gemm::Create());
+absl::Status CudaOps::Prepare(int gemm_sms) {
+  SPIN_ASSIGN_OR_RETURN(gemm_, cuda::Gemm::Create(gemm_sms));
   const size_t ticket_bytes = kTickets * sizeof(uint32_t);
   if (cudaMalloc(&scratch_.partials, kScratchBytes) != cudaSuccess ||
       cudaMalloc(&scratch_.tickets, ticket_bytes) != cudaSuccess) {

@@ -12,7 +12,8 @@ namespace spin::cuda {
 
 class CudaOps final : public Ops {
  public:
-  static absl::StatusOr<std::unique_ptr<CudaOps>> Create();
+  // `gemm_sms`: multiprocessors that a product may count on; 0: all.
+  static absl::StatusOr<std::unique_ptr<CudaOps>> Create(int gemm_sms = 0);
   ~CudaOps() override;
 
   int64_t PackedWeightBytes(int32_t n, int32_t k, DType dtype) const override;
@@ -50,7 +51,7 @@ class CudaOps final : public Ops {
 
  private:
   CudaOps() = default;
-  absl::Status Prepare();
+  absl::Status Prepare(int gemm_sms);
 
   Scratch scratch_;
   std::unique_ptr<cuda::Gemm> gemm_;

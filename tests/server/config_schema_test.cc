@@ -90,6 +90,8 @@ TEST_CASE("texts become values") {
   CHECK(config.eviction == Eviction::kNone);
   CHECK(Set(config, "memory.eviction", "bucketed").ok());
   CHECK(config.eviction == Eviction::kBucketed);
+  CHECK(Set(config, "backend.gemm_sms", "124").ok());
+  CHECK(config.backend.gemm_sms == 124);
   CHECK(Set(config, "backend.threads", "3").ok());
   CHECK(config.backend.threads == 3);
   CHECK(Set(config, "model.max_model_len", "4096").ok());
