@@ -1,20 +1,23 @@
 // Scores of pages from their summaries: products with the queries, softmax over pages, the group's maximum or sum.
 //
-// A stream (batch place, KV head) is split over several CTAs by pages. Each writes the logits of its pages and, for
-// every tile of 16 pages and query head, (maximum, sum of exponentials); the last CTA to arrive merges those in a fixed
-// order and turns logits into scores. Nothing of that depends on how the stream was split: a row's scores are the same
-// bits in every batch.
+// The pages of all streams (batch place, KV head) are numbered through in steps of 128, and each CTA takes an equal
+// range of steps: one wave, whatever the lengths, so that the way to the first summary is gone once. A CTA writes the
+// logits of its pages and, for every tile of 16 pages and query head, (maximum, sum of exponentials); the last CTA to
+// arrive at a stream merges those in a fixed order and turns logits into scores. Nothing of that depends on how the
+// stream was split: a row's scores are the same bits in every batch.
 #include <algorithm>
 
 #include "common/math.h"
+#include "kernels/cuda/arrival.cuh"
 #include "kernels/cuda/families.h"
+#include "kernels/cuda/flat_work.cuh"
 #include "kernels/cuda/stream_view.cuh"
-#include "kernels/cuda/tensor_core.cuh"
+#include "kernels/cuda/summary_queries.cuh"
 
 namespace spin::cuda {
 namespace {
 
-constexpr int kWarps = 8;
+constexpr int kWarps = kScoreWarps;
 constexpr int kThreads = kWarps * kWarp;
 constexpr int kTilePages = 16;                   // what a warp scores at once
 constexpr int kStepPages = kWarps * kTilePages;  // what a CTA scores at once
@@ -31,162 +34,90 @@ __device__ __forceinline__ float Weight(float logit, float max) {
   return exponent > kLeastExponent ? __expf(exponent) : 0.0f;
 }
 
-// The queries of a group, ready to score tiles of 16 summaries. Score leaves in lane l = 4 g + t the unscaled logits
-//   c[0], c[1]: summary g     of query heads 2 t, 2 t + 1
-//   c[2], c[3]: summary g + 8 likewise
-// from the lane's two summaries `low` = g and `high` = g + 8; null: there is none, and its logits mean nothing.
-template <typename T, int kDim, SummaryKind kKind>
-class Queries;
+// The steps of up to kItems batch places, numbered through: place by place, head by head.
+using Work = FlatWork<kThreads, 1>;
 
-// On tensor cores: the summaries are the 16 rows of a, the heads the 8 columns of b. A product does not care in which
-// order k is gone through, so a lane's 16-byte pieces t, t + 4, t + 8... of its two summaries are fragments of a as
-// they come from memory, and the same pieces of query head g the fragments of b that match them. For bounds a query has
-// the shape of a summary: its positive part, then its negative one.
-template <int kDim, SummaryKind kKind>
-class Queries<Bf16, kDim, kKind> {
- public:
-  __device__ Queries(const Bf16* q, int32_t heads) {
-    const int head = static_cast<int>(threadIdx.x) % kWarp / 4;
-    const uint4* pieces = reinterpret_cast<const uint4*>(q + head * kDim) + threadIdx.x % 4;
-#pragma unroll
-    for (int i = 0; i < kDim / 32; ++i) {
-      const uint4 piece = head < heads ? pieces[4 * i] : uint4{};
-      if constexpr (kKind == SummaryKind::kBounds) {
-        const uint4 negative = {Negative(piece.x), Negative(piece.y), Negative(piece.z),
-                                Negative(piece.w)};
-        query_[i] = {piece.x ^ negative.x, piece.y ^ negative.y, piece.z ^ negative.z,
-                     piece.w ^ negative.w};
-        query_[i + kDim / 32] = negative;
-      } else {
-        query_[i] = piece;
-      }
-    }
+template <typename QueriesShared>
+struct Shared;
+
+// A step's place among all.
+struct Position {
+  template <typename QueriesShared>
+  __device__ Position(const Shared<QueriesShared>& shared, int32_t first_place, int32_t index) {
+    const int32_t item = shared.work.Find(index);
+    place = first_place + item;
+    row = shared.row[item];
+    pages = shared.pages[item];
+    steps = CeilDiv(pages, kStepPages);
+    const int32_t in_place = index - shared.work.First(item);
+    head = in_place / steps;
+    step = in_place % steps;
   }
 
-  __device__ void Score(const char* low, const char* high, float (&c)[4]) const {
-    const int offset = 16 * static_cast<int>(threadIdx.x % 4);
-    uint4 a[2][kPieces];  // all of the tile, in flight together
-#pragma unroll
-    for (int i = 0; i < kPieces; ++i) {
-      a[0][i] = low != nullptr ? LoadStreaming(low + offset + 64 * i) : uint4{};
-      a[1][i] = high != nullptr ? LoadStreaming(high + offset + 64 * i) : uint4{};
-    }
-    float first[4] = {}, second[4] = {};  // two chains, half as long
-#pragma unroll
-    for (int i = 0; i < kPieces / 2; ++i) {
-      Add(first, a[0][i], a[1][i], query_[i]);
-      Add(second, a[0][i + kPieces / 2], a[1][i + kPieces / 2], query_[i + kPieces / 2]);
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) c[i] = first[i] + second[i];
-  }
-
- private:
-  static constexpr int kPieces =
-      (kKind == SummaryKind::kBounds ? 2 : 1) * kDim / 32;  // a lane, of a summary
-
-  // The negative ones of two numbers, 0 for the others.
-  static __device__ uint32_t Negative(uint32_t pair) {
-    return pair & ((pair >> 15 & 0x00010001u) * 0xffffu);
-  }
-  static __device__ void Add(float (&c)[4], const uint4& low, const uint4& high, const uint4& q) {
-    Multiply(c, low.x, high.x, low.y, high.y, q.x, q.y);
-    Multiply(c, low.z, high.z, low.w, high.w, q.z, q.w);
-  }
-
-  uint4 query_[kPieces];
-};
-
-// Float32: the same lanes hold the same logits, each summed by its lane alone.
-template <int kDim, SummaryKind kKind>
-class Queries<float, kDim, kKind> {
- public:
-  __device__ Queries(const float* q, int32_t heads) {
-    const int head = 2 * static_cast<int>(threadIdx.x % 4);
-    even_ = q + (head < heads ? head : 0) * kDim;
-    odd_ = q + (head + 1 < heads ? head + 1 : 0) * kDim;
-  }
-
-  __device__ void Score(const char* low, const char* high, float (&c)[4]) const {
-    c[0] = c[1] = c[2] = c[3] = 0;
-    if (low != nullptr) Add(reinterpret_cast<const float*>(low), c[0], c[1]);
-    if (high != nullptr) Add(reinterpret_cast<const float*>(high), c[2], c[3]);
-  }
-
- private:
-  __device__ void Add(const float* summary, float& even, float& odd) const {
-    for (int i = 0; i < kDim; ++i) {
-      even += Term(even_[i], summary + i);
-      odd += Term(odd_[i], summary + i);
-    }
-  }
-  static __device__ float Term(float q, const float* summary) {
-    if constexpr (kKind == SummaryKind::kBounds) {
-      return (q < 0 ? 0 : q) * summary[0] +
-             (q > 0 ? 0 : q) * summary[kDim];  // 0 times infinity is NaN here, too
-    } else {
-      return q * summary[0];
-    }
-  }
-
-  const float* even_;
-  const float* odd_;
+  int32_t place, row, head;
+  int32_t pages, steps;  // of the stream
+  int32_t step;
 };
 
 // What the CTAs of one stream share.
 struct Stream {
-  __device__ Stream(const ScoreSummariesParams& p, const Scratch& scratch, int32_t place,
-                    int32_t head)
-      : group(p.tables.geometry.group()), stride(p.tables.geometry.max_pages()) {
+  Stream() = default;
+  __device__ Stream(const ScoreSummariesParams& p, const Scratch& scratch, const Position& at)
+      : group(p.tables.geometry.group()), pages(at.pages), stride(p.tables.geometry.max_pages()) {
     const KvGeometry& g = p.tables.geometry;
-    const int32_t row = p.decode.rows[place];
-    pages = p.decode.position[row] / g.page_tokens + 1 - p.unscored_last;
-    SPIN_DEVICE_CHECK(pages <= stride);
-    directory = p.tables.summary_dir + g.DirIndex(row, p.layer, 0);
-    first_q_head = int64_t{place} * g.num_q_heads + int64_t{head} * group;
+    const int64_t first_q_head = int64_t{at.place} * g.num_q_heads + int64_t{at.head} * group;
     logits = p.logits + first_q_head * stride;
     tile_stride = CeilDiv(stride, kTilePages);
     tiles = reinterpret_cast<float2*>(scratch.partials) + first_q_head * tile_stride;
-    scores = p.scores + (int64_t{place} * g.num_kv_heads + head) * stride;
   }
 
   int32_t group;
-  int32_t pages;             // that are scored; may be none, or less
-  int32_t stride;            // of logits, from one query head to the next; likewise
-  int32_t tile_stride;       // of tiles
-  int64_t first_q_head;      // counted over the batch
-  const int32_t* directory;  // extents of summaries
-  float* logits;             // [group][stride]
-  float2* tiles;             // [group][tile_stride]: maximum, sum of exponentials
-  float* scores;             // [pages]
+  int32_t pages;        // that are scored
+  int32_t stride;       // of logits, from one query head to the next; likewise
+  int32_t tile_stride;  // of tiles
+  float* logits;        // [group][stride]
+  float2* tiles;        // [group][tile_stride]: maximum, sum of exponentials
 };
 
-// The summaries of one stream.
+template <typename QueriesShared>
+struct Shared {
+  Work work;
+  int32_t row[Work::kItems];    // of each place
+  int32_t pages[Work::kItems];  // that are scored
+  QueriesShared queries;
+  Stream stream;                                 // that is being scored
+  float max_of[kMaxGroup], scale_of[kMaxGroup];  // of each query head of a stream
+};
+
+// The summaries of one stream, kBytes each.
+template <int kBytes>
 class Summaries {
  public:
-  __device__ Summaries(const KvTables& t, const Stream& stream, int32_t head)
-      : geometry_(t.geometry),
-        stream_(stream),
-        head_(head),
-        pool_(static_cast<const char*>(t.summaries)) {}
+  __device__ Summaries(const ScoreSummariesParams& p, const Position& at) : pages_(at.pages) {
+    const KvGeometry& g = p.tables.geometry;
+    directory_ = p.tables.summary_dir + g.DirIndex(at.row, p.layer, 0);
+    shift_ = __ffs(g.extent_pages()) - 1;
+    extent_bytes_ = g.num_kv_heads * kBytes << shift_;
+    of_head_ = static_cast<const char*>(p.tables.summaries) + (int64_t{at.head} * kBytes << shift_);
+  }
 
   // Extent of page `page`, kAbsent past the last one.
   __device__ int32_t Extent(int32_t page) const {
-    return page < stream_.pages ? stream_.directory[page / geometry_.extent_pages()] : kAbsent;
+    return page < pages_ ? directory_[page >> shift_] : kAbsent;
   }
   // Page `page`'s summary, given its extent; null past the last page.
   __device__ const char* At(int32_t page, int32_t extent) const {
-    if (page >= stream_.pages) return nullptr;
+    if (page >= pages_) return nullptr;
     SPIN_DEVICE_CHECK(extent >= 0);
-    return pool_ + geometry_.PageIndex(extent, head_, page % geometry_.extent_pages()) *
-                       geometry_.summary_bytes();
+    return of_head_ + int64_t{extent} * extent_bytes_ + (page & ((1 << shift_) - 1)) * kBytes;
   }
 
  private:
-  const KvGeometry& geometry_;
-  const Stream& stream_;
-  const int32_t head_;
-  const char* pool_;
+  const int32_t* directory_;  // extents
+  int32_t pages_;
+  int32_t shift_;         // pages of an extent, a power of two
+  int32_t extent_bytes_;  // of all heads
+  const char* of_head_;   // of extent 0
 };
 
 // Logits and (maximum, sum) of the tile of pages page.. from what Queries::Score left.
@@ -224,21 +155,25 @@ __device__ __forceinline__ void FinishTile(const Stream& stream, int32_t page, f
   }
 }
 
-// Scores pages [begin, end) of a stream, a tile a warp. Both of a tile's halves of 8 pages lie in one extent.
+// Scores the pages of a stream from step `at` on and before page `end`, a tile a warp. Both of a tile's halves of 8
+// pages lie in one extent.
 template <typename T, int kDim, SummaryKind kKind>
-__device__ __forceinline__ void ScorePart(const ScoreSummariesParams& p, const Stream& stream,
-                                          int32_t head, int32_t begin, int32_t end) {
+__device__ __forceinline__ void ScorePart(
+    const ScoreSummariesParams& p, const Scratch& scratch, const Position& at, int32_t end,
+    Shared<typename Queries<T, kDim, kKind>::Shared>& shared) {
   const KvGeometry& g = p.tables.geometry;
-  const int32_t place = static_cast<int32_t>(blockIdx.z);
-  const T* q =
-      static_cast<const T*>(p.qkv) + place * QkvWidth(g) + int64_t{head} * stream.group * kDim;
-  const Queries<T, kDim, kKind> queries(q, stream.group);
+  if (threadIdx.x == 0) shared.stream = Stream(p, scratch, at);  // registers are for summaries
+  const Stream& stream = shared.stream;
   const float scale = rsqrtf(static_cast<float>(kDim));
-  const Summaries summaries(p.tables, stream, head);
+  const Summaries<SummaryBytes<T, kDim, kKind>()> summaries(p, at);
   const int32_t in_tile = static_cast<int32_t>(threadIdx.x % kWarp / 4);
 
-  int32_t page = begin + static_cast<int32_t>(threadIdx.x / kWarp) * kTilePages;
+  int32_t page = at.step * kStepPages + static_cast<int32_t>(threadIdx.x / kWarp) * kTilePages;
   int32_t low_extent = summaries.Extent(page), high_extent = summaries.Extent(page + 8);
+  const T* q =
+      static_cast<const T*>(p.qkv) + at.place * QkvWidth(g) + int64_t{at.head} * g.group() * kDim;
+  const Queries<T, kDim, kKind> queries(q, g.group(), shared.queries);
+  __syncthreads();
   for (; page < end; page += kStepPages) {
     const char* low = summaries.At(page + in_tile, low_extent);
     const char* high = summaries.At(page + 8 + in_tile, high_extent);
@@ -250,20 +185,6 @@ __device__ __forceinline__ void ScorePart(const ScoreSummariesParams& p, const S
   }
 }
 
-// Whether this CTA is the last of `arrivals` to get here; then it sees what the others wrote, and the ticket is zero.
-__device__ __forceinline__ bool LastToArrive(uint32_t* ticket, uint32_t arrivals) {
-  __shared__ bool last;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    __threadfence();
-    last = atomicAdd(ticket, 1u) == arrivals - 1;
-    if (last) *ticket = 0;
-    __threadfence();
-  }
-  __syncthreads();
-  return last;
-}
-
 // Maximum and inverse sum of query head `warp` over all pages; every head has a warp. Tiles in a fixed order.
 __device__ __forceinline__ void MergeTiles(const Stream& stream, float* max_of, float* scale_of) {
   const int head = static_cast<int>(threadIdx.x / kWarp);
@@ -271,13 +192,27 @@ __device__ __forceinline__ void MergeTiles(const Stream& stream, float* max_of, 
   const int lane = static_cast<int>(threadIdx.x % kWarp);
   const float2* tiles = stream.tiles + int64_t{head} * stream.tile_stride;
   const int32_t count = CeilDiv(stream.pages, kTilePages);
+  constexpr int kHeld =
+      8;  // of the first tiles, a lane: one way to memory for streams of 4,096 pages
+  float2 held[kHeld];
   float max = MinusInfinity();
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) {
+    const int32_t at = lane + i * kWarp;
+    held[i] = at < count ? __ldcg(tiles + at) : float2{MinusInfinity(), 0};
+  }
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) max = fmaxf(max, held[i].x);
 #pragma unroll 4
-  for (int32_t i = lane; i < count; i += kWarp) max = fmaxf(max, __ldcg(tiles + i).x);
+  for (int32_t i = lane + kHeld * kWarp; i < count; i += kWarp) {
+    max = fmaxf(max, __ldcg(tiles + i).x);
+  }
   max = WarpMax(max);
   float sum = 0;
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) sum += held[i].y * Weight(held[i].x, max);
 #pragma unroll 4
-  for (int32_t i = lane; i < count; i += kWarp) {
+  for (int32_t i = lane + kHeld * kWarp; i < count; i += kWarp) {
     const float2 tile = __ldcg(tiles + i);
     sum += tile.y * Weight(tile.x, max);
   }
@@ -288,87 +223,126 @@ __device__ __forceinline__ void MergeTiles(const Stream& stream, float* max_of, 
   }
 }
 
-// Scores of all pages from the logits: four pages a thread. The order of heads and the comparisons are those of the
-// CPU, so that NaN goes the same way: it weighs nothing, and marks an outlier where the summary is a mean.
+// Scores of pages page .. page + 3, as far as the stream has them.
+__device__ __forceinline__ void StoreScores(float* scores, int32_t page, int32_t pages,
+                                            const float (&score)[4]) {
+  if (page + 4 <= pages) {
+    *reinterpret_cast<float4*>(scores + page) = {score[0], score[1], score[2], score[3]};
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < 3; ++i) {
+    if (page + i < pages) scores[page + i] = score[i];
+  }
+}
+
+// Scores of all pages [max_pages] from the logits: twice four pages a thread, two heads at once. The order of heads
+// and the comparisons are those of the CPU, so that NaN goes the same way: it weighs nothing, and marks an outlier
+// where the summary is a mean.
 template <SummaryKind kKind>
-__device__ __forceinline__ void WriteScores(const Stream& stream, bool sum, const float* max_of,
-                                            const float* scale_of) {
-#pragma unroll 2
+__device__ __forceinline__ void WriteScores(const Stream& stream, float* scores, bool sum,
+                                            const float* max_of, const float* scale_of) {
+  constexpr int32_t kApart = 4 * kThreads;
   for (int32_t page = 4 * static_cast<int32_t>(threadIdx.x); page < stream.pages;
-       page += 4 * kThreads) {
-    float4 logits[kMaxGroup];
+       page += 2 * kApart) {
+    float score[2][4];
+    for (int32_t first = 0; first < stream.group; first += 2) {
+      float4 logits[2][2];
 #pragma unroll
-    for (int h = 0; h < kMaxGroup; ++h) {
-      if (h < stream.group) {
-        logits[h] = __ldcg(
-            reinterpret_cast<const float4*>(stream.logits + int64_t{h} * stream.stride + page));
-      }
-    }
-    float score[4];
+      for (int h = 0; h < 2; ++h) {
+        const float* of_head = stream.logits + int64_t{first + h} * stream.stride + page;
 #pragma unroll
-    for (int h = 0; h < kMaxGroup; ++h) {
-      if (h < stream.group) {
-        const float of_head[4] = {logits[h].x, logits[h].y, logits[h].z, logits[h].w};
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          if (h == 0) {
-            const bool outlier = kKind == SummaryKind::kMean && isnan(of_head[i]);
-            score[i] = outlier ? __int_as_float(0x7f800000) : 0.0f;
+        for (int j = 0; j < 2; ++j) {
+          if (first + h < stream.group && page + j * kApart < stream.pages) {
+            logits[h][j] = __ldcg(reinterpret_cast<const float4*>(of_head + j * kApart));
           }
-          const float share = Weight(of_head[i], max_of[h]) * scale_of[h];
-          if (sum) {
-            score[i] += share > 0 ? share : 0.0f;
-          } else if (share > score[i]) {
-            score[i] = share;
+        }
+      }
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        if (first + h >= stream.group) break;
+        const float max = max_of[first + h], scale = scale_of[first + h];
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+          const float of_page[4] = {logits[h][j].x, logits[h][j].y, logits[h][j].z, logits[h][j].w};
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            if (first + h == 0) {
+              const bool outlier = kKind == SummaryKind::kMean && isnan(of_page[i]);
+              score[j][i] = outlier ? __int_as_float(0x7f800000) : 0.0f;
+            }
+            const float share = Weight(of_page[i], max) * scale;
+            if (sum) {
+              score[j][i] += share > 0 ? share : 0.0f;
+            } else if (share > score[j][i]) {
+              score[j][i] = share;
+            }
           }
         }
       }
     }
-    if (page + 4 <= stream.pages) {
-      *reinterpret_cast<float4*>(stream.scores + page) = {score[0], score[1], score[2], score[3]};
-    } else {
-#pragma unroll
-      for (int i = 0; i < 3; ++i) {
-        if (page + i < stream.pages) stream.scores[page + i] = score[i];
-      }
-    }
+    StoreScores(scores, page, stream.pages, score[0]);
+    if (page + kApart < stream.pages) StoreScores(scores, page + kApart, stream.pages, score[1]);
   }
+}
+
+// Numbers the steps of places first.. and says how many there are.
+template <typename QueriesShared>
+__device__ __forceinline__ int32_t NumberSteps(const ScoreSummariesParams& p, int32_t first,
+                                               Shared<QueriesShared>& shared) {
+  const KvGeometry& g = p.tables.geometry;
+  const int32_t places = min(p.decode.max_batch - first, Work::kItems);
+  return shared.work.Build(places, [&](int32_t i) {
+    const int32_t row = p.decode.rows[first + i];  // with the count of rows, not behind it
+    if (first + i >= NumRows(p.decode)) return 0;
+    const int32_t pages = p.decode.position[row] / g.page_tokens + 1 - p.unscored_last;
+    SPIN_DEVICE_CHECK(pages <= g.max_pages());
+    shared.row[i] = row;
+    shared.pages[i] = pages;
+    return CeilDiv(max(pages, 0), kStepPages) * g.num_kv_heads;
+  });
+}
+
+// The scores of a stream that is complete.
+template <SummaryKind kKind, typename QueriesShared>
+__device__ __forceinline__ void EndStream(const ScoreSummariesParams& p, const Scratch& scratch,
+                                          const Position& at, Shared<QueriesShared>& shared) {
+  const KvGeometry& g = p.tables.geometry;
+  const Stream stream(p, scratch, at);
+  MergeTiles(stream, shared.max_of, shared.scale_of);
+  __syncthreads();
+  float* scores = p.scores + (int64_t{at.place} * g.num_kv_heads + at.head) * g.max_pages();
+  WriteScores<kKind>(stream, scores, p.reduction == GroupReduction::kSum, shared.max_of,
+                     shared.scale_of);
 }
 
 // Floor: summaries read once (512 bytes a page of bounds at head dimension 128, 256 of a mean), and 1/32 or 1/16 of
 // that written and read again as logits, out of L2. A warp has 8 or 4 KiB of summaries in flight, a multiprocessor with
-// two CTAs 128 or 64 KiB: more than what the latency of HBM asks for, so that the end of one CTA and the start of the
-// next leave no gap.
+// two CTAs 128 or 64 KiB: more than what the latency of HBM asks for, so that a CTA that changes streams leaves no gap.
+// On top come the way to the first summary (rows, position, directory) and the end of the last stream, some 3 us each.
 template <typename T, int kDim, SummaryKind kKind>
 __global__ void __launch_bounds__(kThreads, 2)
-    ScoreKernel(const ScoreSummariesParams p, const Scratch scratch) {
-  __shared__ float max_of[kMaxGroup], scale_of[kMaxGroup];
+    ScoreKernel(const ScoreSummariesParams p, const Scratch scratch, int32_t first_place) {
+  __shared__ Shared<typename Queries<T, kDim, kKind>::Shared> shared;
   WaitForPredecessors();
-  const auto head = static_cast<int32_t>(blockIdx.y);
-  const auto place = static_cast<int32_t>(blockIdx.z);
-  if (place >= NumRows(p.decode)) return;
-  const Stream stream(p, scratch, place, head);
-  if (stream.pages <= 0) return;
-  const int32_t part = RoundUp(CeilDiv(stream.pages, static_cast<int32_t>(gridDim.x)), kStepPages);
-  const int32_t parts = CeilDiv(stream.pages, part);
-  const int32_t begin = static_cast<int32_t>(blockIdx.x) * part;
-  if (begin >= stream.pages) return;
-  ScorePart<T, kDim, kKind>(p, stream, head, begin, min(begin + part, stream.pages));
-  AllowSuccessors();
-  uint32_t* ticket = scratch.tickets + int64_t{place} * gridDim.y + head;
-  if (!LastToArrive(ticket, static_cast<uint32_t>(parts))) return;
-  MergeTiles(stream, max_of, scale_of);
-  __syncthreads();
-  WriteScores<kKind>(stream, p.reduction == GroupReduction::kSum, max_of, scale_of);
-}
-
-// CTAs a stream: enough to fill the machine four times over, so that streams of unequal length even out, but none
-// without a tile for each warp.
-int64_t Parts(const ScoreSummariesParams& p) {
-  const KvGeometry& g = p.tables.geometry;
-  const int64_t streams = int64_t{p.decode.max_batch} * g.num_kv_heads;
-  const int64_t wanted = CeilDiv<int64_t>(4 * 2 * Traits().num_sms, streams);
-  return std::min(wanted, CeilDiv<int64_t>(g.max_pages(), kStepPages));
+  const auto steps = static_cast<uint32_t>(NumberSteps(p, first_place, shared));
+  // Shares differ by one at most; a division of 64 bits is long.
+  const uint32_t share = steps / gridDim.x, rest = steps % gridDim.x;
+  auto begin = static_cast<int32_t>(blockIdx.x * share + min(blockIdx.x, rest));
+  const auto end = static_cast<int32_t>(begin + share + (blockIdx.x < rest ? 1 : 0));
+  while (begin < end) {  // a part of a stream after the other
+    const Position at(shared, first_place, begin);
+    const int32_t part = min(at.steps - at.step, end - begin);
+    ScorePart<T, kDim, kKind>(p, scratch, at, min((at.step + part) * kStepPages, at.pages), shared);
+    begin += part;
+    if (begin == end) AllowSuccessors();
+    const Position done(shared, first_place, begin - 1);  // rather than `at` kept in registers
+    uint32_t* ticket =
+        scratch.tickets + int64_t{done.place} * p.tables.geometry.num_kv_heads + done.head;
+    if (LastToArrive(ticket, static_cast<uint32_t>(part), static_cast<uint32_t>(done.steps))) {
+      EndStream<kKind>(p, scratch, done, shared);
+    }
+  }
 }
 
 template <SummaryKind kKind>
@@ -395,11 +369,15 @@ void ScoreSummaries(const ScoreSummariesParams& p, const Scratch& scratch, cudaS
   SPIN_CHECK_LE(2 * p.decode.max_batch * g.num_q_heads * tiles, kPartialFloats);
   SPIN_CHECK_LE(int64_t{p.decode.max_batch} * g.num_kv_heads, kTickets);
   if (p.decode.max_batch == 0) return;
-  const dim3 grid(static_cast<unsigned>(Parts(p)), static_cast<unsigned>(g.num_kv_heads),
-                  static_cast<unsigned>(p.decode.max_batch));
   const auto kernel =
       bounds ? KernelFor<SummaryKind::kBounds>(g) : KernelFor<SummaryKind::kMean>(g);
-  Launch(kernel, grid, dim3(kThreads), 0, stream, p, scratch);
+  for (int32_t first = 0; first < p.decode.max_batch; first += Work::kItems) {
+    const int64_t streams = int64_t{p.decode.max_batch - first} * g.num_kv_heads;
+    const int64_t blocks = std::min<int64_t>(2 * Traits().num_sms,  // one wave
+                                             streams * CeilDiv(g.max_pages(), kStepPages));
+    Launch(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream, p, scratch,
+           first);
+  }
 }
 
 }  // namespace spin::cuda

@@ -10,7 +10,8 @@ namespace {
 constexpr int kThreads = top_scores::kThreads;
 
 // Scores are read once, up to 8,192 of a stream, and stay in registers (longer streams are read again for each pass).
-// What is left is latency: three barriers a digit, two digits as a rule, and the compaction.
+// What is left is latency: the way to the first score, three barriers a digit, three digits as a rule (one of
+// them of the maxima, an atomic a thread), and the compaction.
 __global__ void __launch_bounds__(kThreads, 2) SelectKernel(const SelectTopKParams p) {
   __shared__ top_scores::Shared shared;
   shared.Clear();
@@ -18,9 +19,10 @@ __global__ void __launch_bounds__(kThreads, 2) SelectKernel(const SelectTopKPara
   AllowSuccessors();
   const KvGeometry& g = p.geometry;
   const auto place = static_cast<int32_t>(blockIdx.y);
+  const int32_t row = p.decode.rows[place];  // with the count of rows, not behind it
   if (place >= NumRows(p.decode)) return;
   const int64_t stream = int64_t{place} * g.num_kv_heads + blockIdx.x;
-  const int32_t last = p.decode.position[p.decode.rows[place]] / g.page_tokens;
+  const int32_t last = p.decode.position[row] / g.page_tokens;
   const PageBudget& budget = p.budget;
   const int32_t count = min(last + 1, budget.Total(last + 1));
   SPIN_DEVICE_CHECK(last < g.max_pages() && count <= p.max_selected);

@@ -1,6 +1,7 @@
-// The greatest k of a row of scores, exactly, by one CTA: radix selection over ordered keys that are held in registers,
-// then compaction in order of id. The ids are those of kernels/cpu/top_scores.h for the same scores. A key orders as
-// the score does; -0 equals +0, and NaN is below everything.
+// The greatest k of a row of scores, exactly, by one CTA. Scores become ordered keys, held in registers: a key orders
+// as the score does, -0 equals +0, and NaN is below everything. The k-th greatest of the threads' own maxima bounds the
+// answer from below and few keys reach it, so that the radix selection counts those few; then compaction in order of
+// id. The ids are those of kernels/cpu/top_scores.h for the same scores.
 #pragma once
 
 #include <climits>
@@ -24,7 +25,7 @@ struct Shared {
   __device__ void Clear() { histogram[threadIdx.x] = {}; }  // each thread, before all else
 
   int4 histogram[kThreads];
-  uint32_t reduced[2][kWarps];   // least and greatest key of each warp
+  uint32_t reduced[2][kWarps];   // least and greatest maximum of each warp's threads
   int32_t keys_of_warp[kWarps];  // in its bins
   int32_t digit, left, in_bin;   // where the cut is
   uint32_t
@@ -49,10 +50,13 @@ __device__ __forceinline__ T WarpScan(T value) {
   return value;
 }
 
+constexpr uint32_t kNoKey = 0;   // of what is no candidate: below all
+constexpr uint32_t kNanKey = 1;  // below the key of every number
+
 __device__ __forceinline__ uint32_t OrderedKey(float score) {
   uint32_t bits = __float_as_uint(score);
-  if (bits << 1 > 0xff000000u) return 0;  // NaN
-  if (bits << 1 == 0) bits = 0;           // -0
+  if (bits << 1 > 0xff000000u) return kNanKey;
+  if (bits << 1 == 0) bits = 0;  // -0
   return bits >> 31 != 0 ? ~bits : bits | 0x80000000u;
 }
 
@@ -62,12 +66,13 @@ struct Candidates {
   int32_t first, end;
 };
 
-// The ordered keys of the candidates, a chunk at a time. Within a chunk ids ascend by segment, thread, element.
+// The ordered keys of the candidates, a chunk at a time, kNoKey between them. Within a chunk ids ascend by segment,
+// thread, element.
 class Keys {
  public:
   __device__ explicit Keys(const Candidates& from) : from_(from) { Load(0); }
 
-  // Calls visit(id, key) for each of this thread's candidates.
+  // Calls visit(key) for each of this thread's candidates, and some times with kNoKey.
   template <typename Visit>
   __device__ __forceinline__ void ForEach(Visit visit) {
     for (int32_t chunk = 0; chunk < from_.end; chunk += kChunk) {
@@ -77,15 +82,15 @@ class Keys {
     }
   }
 
-  // Likewise for segment s of the chunk that is loaded.
+  // Likewise for segment s of the chunk that is loaded, in the order of ids from Id(chunk, s) on.
   template <typename Visit>
-  __device__ __forceinline__ void ForEachIn(int32_t chunk, int s, Visit visit) {
+  __device__ __forceinline__ void ForEachIn(int32_t chunk, int s, Visit visit) const {
     if (chunk + s * kSegment >= from_.end) return;
-    const int32_t id = Id(chunk, s);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (id + i >= from_.first && id + i < from_.end) visit(id + i, keys_[s][i]);
-    }
+    for (int i = 0; i < 4; ++i) visit(keys_[s][i]);
+  }
+  static __device__ __forceinline__ int32_t Id(int32_t chunk, int s) {
+    return chunk + s * kSegment + 4 * static_cast<int32_t>(threadIdx.x);
   }
 
   // Makes a chunk the loaded one. A single chunk always is.
@@ -94,10 +99,6 @@ class Keys {
   }
 
  private:
-  static __device__ int32_t Id(int32_t chunk, int s) {
-    return chunk + s * kSegment + 4 * static_cast<int32_t>(threadIdx.x);
-  }
-  // What a piece of 16 bytes holds past the candidates is never visited.
   __device__ __forceinline__ void Load(int32_t chunk) {
     float4 scores[kSegments];
 #pragma unroll
@@ -107,10 +108,12 @@ class Keys {
     }
 #pragma unroll
     for (int s = 0; s < kSegments; ++s) {
-      keys_[s][0] = OrderedKey(scores[s].x);
-      keys_[s][1] = OrderedKey(scores[s].y);
-      keys_[s][2] = OrderedKey(scores[s].z);
-      keys_[s][3] = OrderedKey(scores[s].w);
+      const float of_segment[4] = {scores[s].x, scores[s].y, scores[s].z, scores[s].w};
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int32_t id = Id(chunk, s) + i;
+        keys_[s][i] = id >= from_.first && id < from_.end ? OrderedKey(of_segment[i]) : kNoKey;
+      }
     }
   }
 
@@ -123,8 +126,8 @@ struct Cut {
   int32_t equal;  // and so many equal to it, lowest ids first
 };
 
-// Finds the bin that holds the k-th greatest of the histogram's keys: its digit, how many of it are among the k, how
-// many it has. Leaves the histogram empty.
+// Finds the bin that holds the k-th greatest of the keys that were counted: its digit, how many of it are among the k,
+// how many it has. Leaves the histogram empty.
 __device__ __forceinline__ void FindDigit(int32_t k, Shared& shared) {
   const int group = kThreads - 1 - static_cast<int>(threadIdx.x);  // thread 0 has the greatest bins
   const int4 of_group = shared.histogram[group];
@@ -150,43 +153,90 @@ __device__ __forceinline__ void FindDigit(int32_t k, Shared& shared) {
   __syncthreads();
 }
 
-// The cut that chooses k. Digits of 11 bits from the highest bit in which the keys differ: scores of one softmax spread
-// over many bins that way, and two digits mostly do. REQUIRES: 0 < k <= candidates, an empty histogram.
-__device__ __forceinline__ Cut FindCut(Keys& keys, int32_t k, Shared& shared) {
-  uint32_t least = UINT_MAX, greatest = 0;
-  keys.ForEach([&](int32_t, uint32_t key) {
-    least = min(least, key);
-    greatest = max(greatest, key);
-  });
-  least = __reduce_min_sync(kAllLanes, least);
-  greatest = __reduce_max_sync(kAllLanes, greatest);
+// The maxima of the threads' keys.
+struct Maxima {
+  uint32_t own;              // this thread's; kNoKey when it has no candidate
+  uint32_t least, greatest;  // of those that there are
+  int32_t count;
+};
+
+__device__ __forceinline__ Maxima FindMaxima(Keys& keys, Shared& shared) {
+  Maxima m = {};
+  keys.ForEach([&](uint32_t key) { m.own = max(m.own, key); });
+  const uint32_t least = __reduce_min_sync(kAllLanes, m.own != kNoKey ? m.own : UINT_MAX);
+  const uint32_t greatest = __reduce_max_sync(kAllLanes, m.own);
   if (Lane() == 0) {
     shared.reduced[0][Warp()] = least;
     shared.reduced[1][Warp()] = greatest;
   }
-  __syncthreads();
-  least = __reduce_min_sync(kAllLanes, shared.reduced[0][Lane() % kWarps]);
-  greatest = __reduce_max_sync(kAllLanes, shared.reduced[1][Lane() % kWarps]);
+  m.count = __syncthreads_count(m.own != kNoKey);
+  m.least = __reduce_min_sync(kAllLanes, shared.reduced[0][Lane() % kWarps]);
+  m.greatest = __reduce_max_sync(kAllLanes, shared.reduced[1][Lane() % kWarps]);
+  return m;
+}
 
-  int unknown = kWarp - __clz(static_cast<int>(least ^ greatest));  // low bits of the cut
-  uint32_t known_bits = unknown == 32 ? 0 : ~0u << unknown;
-  uint32_t prefix = greatest & known_bits;
-  while (unknown > 0) {
-    const int shift = max(unknown - kDigitBits, 0);
-    const uint32_t digits = (1u << (unknown - shift)) - 1;
-    keys.ForEach([&](int32_t, uint32_t key) {
-      if ((key & known_bits) != prefix) return;
-      atomicAdd(reinterpret_cast<int32_t*>(shared.histogram) + (key >> shift & digits), 1);
-    });
+// A range [least, greatest] of keys that is cut down digit by digit, from the highest bit in which they can differ:
+// scores of one softmax spread over many bins that way.
+class Range {
+ public:
+  __device__ Range(uint32_t least, uint32_t greatest) : least_(least), span_(greatest - least) {
+    unknown_ = kWarp - __clz(static_cast<int>(least ^ greatest));
+  }
+
+  __device__ bool single() const { return unknown_ == 0; }
+  __device__ uint32_t least() const { return least_; }
+
+  // Counts a key that is within at its digit.
+  __device__ __forceinline__ void Count(uint32_t key, Shared& shared) const {
+    if (key - least_ > span_) return;
+    const uint32_t digit = key >> shift() & ((1u << (unknown_ - shift())) - 1);
+    atomicAdd(reinterpret_cast<int32_t*>(shared.histogram) + digit, 1);
+  }
+  // Leaves the keys with this digit.
+  __device__ void Narrow(int32_t digit) {
+    const uint32_t greatest = least_ + span_;
+    const uint32_t known = unknown_ == 32 ? 0 : greatest >> unknown_ << unknown_;
+    const uint32_t first = known | static_cast<uint32_t>(digit) << shift();
+    const uint32_t last = first | ((1u << shift()) - 1);
+    least_ = max(least_, first);
+    span_ = min(greatest, last) - least_;
+    unknown_ = shift();
+  }
+
+ private:
+  __device__ int shift() const { return max(unknown_ - kDigitBits, 0); }
+
+  uint32_t least_, span_;
+  int unknown_;  // low bits in which the keys can differ
+};
+
+// A key that at least k candidates reach. REQUIRES: an empty histogram.
+__device__ __forceinline__ uint32_t LowerBound(const Maxima& maxima, int32_t k, Shared& shared) {
+  if (k > maxima.count) return kNanKey;
+  Range range(maxima.least, maxima.greatest);
+  if (!range.single()) {
+    range.Count(maxima.own, shared);
     __syncthreads();
     FindDigit(k, shared);
-    k = shared.left;
-    prefix |= static_cast<uint32_t>(shared.digit) << shift;
-    if (k == shared.in_bin) return {prefix, INT_MAX};  // all of the bin
-    unknown = shift;
-    known_bits = ~0u << shift;
+    range.Narrow(shared.digit);
   }
-  return {prefix, k};
+  return range.least();
+}
+
+// The cut that chooses k. Two digits of the keys above the bound mostly do. REQUIRES: 0 < k <= candidates, an empty
+// histogram.
+__device__ __forceinline__ Cut FindCut(Keys& keys, int32_t k, Shared& shared) {
+  const Maxima maxima = FindMaxima(keys, shared);
+  Range range(LowerBound(maxima, k, shared), maxima.greatest);
+  while (!range.single()) {
+    keys.ForEach([&](uint32_t key) { range.Count(key, shared); });
+    __syncthreads();
+    FindDigit(k, shared);
+    range.Narrow(shared.digit);
+    k = shared.left;
+    if (k == shared.in_bin) return {range.least(), INT_MAX};  // all that are left
+  }
+  return {range.least(), k};
 }
 
 // Calls visit(rank, id) for the chosen: behind those above the cut and the chosen equals before it.
@@ -200,7 +250,7 @@ __device__ __forceinline__ void ForEachChosen(const Candidates& from, Keys& keys
 #pragma unroll
     for (int s = 0; s < kSegments; ++s) {
       uint32_t own = 0;
-      keys.ForEachIn(chunk, s, [&](int32_t, uint32_t key) {
+      keys.ForEachIn(chunk, s, [&](uint32_t key) {
         own += key > cut.key ? 1u : key == cut.key ? 0x10000u : 0u;
       });
       const uint32_t upto = WarpScan(own);
@@ -219,11 +269,13 @@ __device__ __forceinline__ void ForEachChosen(const Candidates& from, Keys& keys
       if (index % 2 != 0) at += neighbour;
       int32_t above = above_before + static_cast<int32_t>(at & 0xffff);
       int32_t equal = equal_before + static_cast<int32_t>(at >> 16);
-      keys.ForEachIn(chunk, s, [&](int32_t id, uint32_t key) {
+      int32_t id = Keys::Id(chunk, s);
+      keys.ForEachIn(chunk, s, [&](uint32_t key) {
         const bool is_equal = key == cut.key;
         if (key > cut.key || (is_equal && equal < cut.equal)) {
           visit(above + min(equal, cut.equal), id);
         }
+        ++id;
         above += key > cut.key;
         equal += is_equal;
       });

@@ -29,6 +29,7 @@ struct Rule {
 
 constexpr Rule kQuest = {};
 constexpr Rule kShadowKv = {.kind = SummaryKind::kMean, .unscored_last = 5};
+constexpr Rule kMeanSum = {.kind = SummaryKind::kMean, .reduction = GroupReduction::kSum};
 
 // Random summaries behind a shuffled directory, and queries; NaN wherever no page is scored. Of means one in twenty
 // marks an outlier.
@@ -213,8 +214,7 @@ void CheckScores(ScoreWorld& world, int32_t bucket) {
 }
 
 Rule AnyRule() {
-  return GENERATE(kQuest, kShadowKv,
-                  Rule{.kind = SummaryKind::kMean, .reduction = GroupReduction::kSum});
+  return GENERATE(as<Rule>{}, kQuest, kShadowKv, kMeanSum);
 }
 
 TEST_CASE("scores are the softmax of the logits, greatest or sum of the group") {
@@ -244,6 +244,18 @@ TEST_CASE("scores of Qwen3-8B's heads over 32K tokens") {
   ScoreWorld world(ScoreGeometry(rule, DType::kBf16, 128, page_tokens, 8, 4, 2, 64), rule,
                    {32767, 32000}, 9);
   CheckScores(world, 2);
+}
+
+TEST_CASE("scores of hundreds of rows of uneven lengths") {
+  Random random(12);
+  std::vector<int32_t> last_tokens(300);
+  for (int32_t& last : last_tokens) {
+    last = static_cast<int32_t>(random.Below(random.Below(4) == 0 ? 4 * kExtentTokens : 300));
+  }
+  const Rule rule = GENERATE(kQuest, kShadowKv);
+  ScoreWorld world(ScoreGeometry(rule, DType::kBf16, 64, 8, 2, 2, 300, 4), rule, last_tokens, 12);
+  const int32_t bucket = GENERATE(300, 320);
+  CheckScores(world, bucket);
 }
 
 TEST_CASE("a row's scores are the same bits in every bucket") {
