@@ -14,7 +14,11 @@ import unittest
 import spind
 
 QUEST = {"sparse.algorithm": "quest", "sparse.budget_tokens": 256}
-SHADOWKV = {"sparse.algorithm": "shadowkv", "sparse.shadowkv.outlier_pages": 8}
+SHADOWKV = {"sparse.algorithm": "shadowkv", "sparse.shadowkv.outlier_pages": 8,
+            "sparse.shadowkv.min_budget_tokens": 256}
+# Gates of SmolLM2.
+SEER = {"sparse.algorithm": "seer", "sparse.budget_tokens": 256,
+        "sparse.seer.gates": os.path.join(spind.ROOT, "configs/gates/smollm2-135m-instruct.safetensors")}
 TIERED = {"memory.placement": "tiered"}
 RESIDENT = {"memory.placement": "resident"}
 EXACT = {"sparse.exact": "true"}
@@ -152,7 +156,7 @@ class RealModelTest(unittest.TestCase):
             (colour, thing) for colour in ("red", "green", "blue", "grey", "black") for thing in (
                 "coins", "keys", "pens", "nails", "cups", "books", "maps", "rings", "shells", "stones")))
         prompt = text * 2 + "\nThe red box holds"
-        for sparse in (QUEST, SHADOWKV):
+        for sparse in (QUEST, SHADOWKV, SEER):
             with self.subTest(sparse=sparse):
                 (resident,), counters = ask(spind.SMOLLM2, sparse | RESIDENT, prompt, pools=spind.POOLS, output=16)
                 self.assertEqual(counters["misses"], 0)
