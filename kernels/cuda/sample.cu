@@ -31,7 +31,7 @@ namespace {
 constexpr float kLeastMinP = 0x1p-126f;  // below, min_p excludes nothing that has weight
 constexpr float kMargin =
     1e-3f;  // of x / temperature: far wider than exp and its inverse can be wrong
-constexpr int32_t kListInShared = 3072;  // entries; longer lists are read from L2
+constexpr int32_t kListInShared = 4096;  // entries; longer lists are read from L2
 constexpr int32_t kMaxWarpKeys = kMaxChunks * kRowWarps;
 
 union ScanShared {
@@ -155,21 +155,19 @@ __global__ void __launch_bounds__(kRowThreads, 2)
   const auto slot = static_cast<int32_t>(blockIdx.y);
   const int32_t place = first_place + slot;
   if (place >= NumRows(p.decode)) return;
-  const auto chunk = static_cast<int32_t>(blockIdx.x);
-  const auto chunks = static_cast<int32_t>(gridDim.x);
-  const int32_t begin = chunk * kChunk;
-  const float* logits = p.logits + int64_t{place} * p.vocab;
-  float x[kElements];
-  LoadLogits(logits, p.vocab, begin, x);  // under way while the row's settings come
   const SampleRow row(p, place);
   const SamplingRow& s = row.settings;
   RowState& state = scratch.State(slot);
+  const auto chunk = static_cast<int32_t>(blockIdx.x);
+  const auto chunks = static_cast<int32_t>(gridDim.x);
+  const int32_t begin = chunk * kChunk;
   if (s.num_logprobs >= 0) {
     SPIN_DEVICE_CHECK(s.num_logprobs <= kMaxLogprobs);
-    RawStatistics(logits, p.vocab, begin, s.num_logprobs, shared.raw, state.part[chunk],
+    RawStatistics(row.logits, p.vocab, begin, s.num_logprobs, shared.raw, state.part[chunk],
                   state.top + chunk * s.num_logprobs);
-    LoadLogits(logits, p.vocab, begin, x);  // again, rather than kept in registers
   }
+  float x[kElements];
+  LoadLogits(row.logits, p.vocab, begin, x);
   Adjust(row, begin, shared.staged, x);
   const uint64_t of_warp = WarpMax64(BestOf(x, begin));
   if (threadIdx.x % kWarp == 0) {
@@ -187,11 +185,6 @@ __global__ void __launch_bounds__(kRowThreads, 2)
 }
 
 // ---- CountWeights ------------------------------------------------------------------------------------------------
-
-// Whether ScanRows left the row to draw from. Both loads go out together.
-__device__ __forceinline__ bool Draws(const SampleParams& p, int32_t place, const RowState& state) {
-  return (place < NumRows(p.decode)) & (state.drawing != 0);
-}
 
 // The buckets that some answer lies in. Cuts within a bucket are not known before its tokens are: until then a mass is
 // an interval [least, most], and so is what follows from it.
@@ -251,12 +244,13 @@ __global__ void __launch_bounds__(kRowThreads, 2)
   AllowSuccessors();
   const auto slot = static_cast<int32_t>(blockIdx.y);
   const int32_t place = first_place + slot;
+  if (place >= NumRows(p.decode)) return;
   RowState& state = scratch.State(slot);
-  if (!Draws(p, place, state)) return;
+  if (state.drawing == 0) return;
+  const SampleRow row(p, place);
   const int32_t begin = static_cast<int32_t>(blockIdx.x) * kChunk;
   float x[kElements];
-  LoadLogits(p.logits + int64_t{place} * p.vocab, p.vocab, begin, x);
-  const SampleRow row(p, place);
+  LoadLogits(row.logits, p.vocab, begin, x);
   Adjust(row, begin, shared.staged, x);
   for (int i = threadIdx.x; i < kTableSize; i += kRowThreads) {
     shared.bins.count[i] = 0;
@@ -333,10 +327,11 @@ __device__ int32_t Draw(const SampleRow& row, WeightTable& table, WeightSelect& 
   return select.LastToken(select.UpToMass(table.OfMass(target), target));
 }
 
-// Lists what the chunk `x` has of the needed buckets.
-__device__ __forceinline__ void ListChunk(const SampleRow& row, int32_t begin,
-                                          float (&x)[kElements], DrawShared& shared,
-                                          RowState& state, uint64_t* list) {
+// Lists what the chunk has of the needed buckets.
+__device__ void ListChunk(const SampleRow& row, int32_t begin, DrawShared& shared, RowState& state,
+                          uint64_t* list) {
+  float x[kElements];
+  LoadLogits(row.logits, row.vocab, begin, x);
   uint32_t* needed = shared.chunk.needed;
   if (threadIdx.x < kTableSize / 32) needed[threadIdx.x] = state.needed[threadIdx.x];
   Adjust(row, begin, shared.chunk.staged, x);
@@ -357,23 +352,6 @@ __device__ __forceinline__ void ListChunk(const SampleRow& row, int32_t begin,
   Append(listed, begin, &state.listed, list);
 }
 
-// The row's token from its table and list.
-__device__ __noinline__ void EndDraw(const SampleParams& p, int32_t place, const uint64_t* listed,
-                                     DrawShared& shared, const RowState& state) {
-  WeightList list = {listed, static_cast<int32_t>(__ldcg(&state.listed))};
-  if (list.size <= kListInShared) {
-    for (int32_t i = threadIdx.x; i < list.size; i += kRowThreads) {
-      shared.row.list[i] = __ldcg(reinterpret_cast<const unsigned long long*>(listed) + i);
-    }
-    list.entry = shared.row.list;
-  }
-  // Rows again, rather than kept in registers.
-  WeightTable table(state.table, shared.row.table);
-  WeightSelect select(list, shared.row.select);
-  const int32_t token = Draw(SampleRow(p, place), table, select);
-  if (threadIdx.x == 0) Finish(p, SampleRow(p, place), place, token, state);
-}
-
 __global__ void __launch_bounds__(kRowThreads, 2)
     DrawTokens(SampleParams p, SampleScratch scratch, int32_t first_place) {
   extern __shared__ __align__(16) char memory[];
@@ -382,17 +360,24 @@ __global__ void __launch_bounds__(kRowThreads, 2)
   AllowSuccessors();
   const auto slot = static_cast<int32_t>(blockIdx.y);
   const int32_t place = first_place + slot;
+  if (place >= NumRows(p.decode)) return;
   RowState& state = scratch.State(slot);
-  if (!Draws(p, place, state)) return;
-  const int32_t begin = static_cast<int32_t>(blockIdx.x) * kChunk;
-  {
-    const SampleRow row(p, place);
-    float x[kElements];
-    LoadLogits(row.logits, p.vocab, begin, x);
-    ListChunk(row, begin, x, shared, state, scratch.List(slot));
-  }
+  if (state.drawing == 0) return;
+  const SampleRow row(p, place);
+  uint64_t* listed = scratch.List(slot);
+  ListChunk(row, static_cast<int32_t>(blockIdx.x) * kChunk, shared, state, listed);
   if (!LastToArrive(scratch.tickets + slot, 1, gridDim.x)) return;
-  EndDraw(p, place, scratch.List(slot), shared, state);
+  WeightList list = {listed, static_cast<int32_t>(__ldcg(&state.listed))};
+  if (list.size <= kListInShared) {
+    for (int32_t i = threadIdx.x; i < list.size; i += kRowThreads) {
+      shared.row.list[i] = __ldcg(reinterpret_cast<const unsigned long long*>(listed) + i);
+    }
+    list.entry = shared.row.list;
+  }
+  WeightTable table(state.table, shared.row.table);
+  WeightSelect select(list, shared.row.select);
+  const int32_t token = Draw(row, table, select);
+  if (threadIdx.x == 0) Finish(p, row, place, token, state);
 }
 
 // ---- TokenLogprobs -----------------------------------------------------------------------------------------------

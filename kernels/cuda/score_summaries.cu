@@ -17,7 +17,7 @@
 namespace spin::cuda {
 namespace {
 
-constexpr int kWarps = kScoreWarps;
+constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * kWarp;
 constexpr int kTilePages = 16;                   // what a warp scores at once
 constexpr int kStepPages = kWarps * kTilePages;  // what a CTA scores at once
@@ -37,19 +37,22 @@ __device__ __forceinline__ float Weight(float logit, float max) {
 // The steps of up to kItems batch places, numbered through: place by place, head by head.
 using Work = FlatWork<kThreads, 1>;
 
-template <typename QueriesShared>
-struct Shared;
+// The steps of a few batch places.
+struct Steps {
+  Work work;
+  int32_t row[Work::kItems];    // of each place
+  int32_t pages[Work::kItems];  // that are scored
+};
 
 // A step's place among all.
 struct Position {
-  template <typename QueriesShared>
-  __device__ Position(const Shared<QueriesShared>& shared, int32_t first_place, int32_t index) {
-    const int32_t item = shared.work.Find(index);
+  __device__ Position(const Steps& steps_of, int32_t first_place, int32_t index) {
+    const int32_t item = steps_of.work.Find(index);
     place = first_place + item;
-    row = shared.row[item];
-    pages = shared.pages[item];
+    row = steps_of.row[item];
+    pages = steps_of.pages[item];
     steps = CeilDiv(pages, kStepPages);
-    const int32_t in_place = index - shared.work.First(item);
+    const int32_t in_place = index - steps_of.work.First(item);
     head = in_place / steps;
     step = in_place % steps;
   }
@@ -79,26 +82,23 @@ struct Stream {
   float2* tiles;        // [group][tile_stride]: maximum, sum of exponentials
 };
 
-template <typename QueriesShared>
 struct Shared {
-  Work work;
-  int32_t row[Work::kItems];    // of each place
-  int32_t pages[Work::kItems];  // that are scored
-  QueriesShared queries;
+  Steps steps;
   Stream stream;                                 // that is being scored
+  int32_t end;                                   // of its pages, for this CTA
   float max_of[kMaxGroup], scale_of[kMaxGroup];  // of each query head of a stream
 };
 
-// The summaries of one stream, kBytes each.
-template <int kBytes>
+// The summaries of one stream. A record may hold more than is scored, behind it.
 class Summaries {
  public:
   __device__ Summaries(const ScoreSummariesParams& p, const Position& at) : pages_(at.pages) {
     const KvGeometry& g = p.tables.geometry;
     directory_ = p.tables.summary_dir + g.DirIndex(at.row, p.layer, 0);
     shift_ = __ffs(g.extent_pages()) - 1;
-    extent_bytes_ = g.num_kv_heads * kBytes << shift_;
-    of_head_ = static_cast<const char*>(p.tables.summaries) + (int64_t{at.head} * kBytes << shift_);
+    bytes_ = static_cast<int32_t>(g.summary_bytes());
+    extent_bytes_ = static_cast<int32_t>(g.summary_extent_bytes());
+    of_head_ = static_cast<const char*>(p.tables.summaries) + (int64_t{at.head} * bytes_ << shift_);
   }
 
   // Extent of page `page`, kAbsent past the last one.
@@ -109,13 +109,14 @@ class Summaries {
   __device__ const char* At(int32_t page, int32_t extent) const {
     if (page >= pages_) return nullptr;
     SPIN_DEVICE_CHECK(extent >= 0);
-    return of_head_ + int64_t{extent} * extent_bytes_ + (page & ((1 << shift_) - 1)) * kBytes;
+    return of_head_ + int64_t{extent} * extent_bytes_ + (page & ((1 << shift_) - 1)) * bytes_;
   }
 
  private:
   const int32_t* directory_;  // extents
   int32_t pages_;
   int32_t shift_;         // pages of an extent, a power of two
+  int32_t bytes_;         // of a record
   int32_t extent_bytes_;  // of all heads
   const char* of_head_;   // of extent 0
 };
@@ -158,29 +159,29 @@ __device__ __forceinline__ void FinishTile(const Stream& stream, int32_t page, f
 // Scores the pages of a stream from step `at` on and before page `end`, a tile a warp. Both of a tile's halves of 8
 // pages lie in one extent.
 template <typename T, int kDim, SummaryKind kKind>
-__device__ __forceinline__ void ScorePart(
-    const ScoreSummariesParams& p, const Scratch& scratch, const Position& at, int32_t end,
-    Shared<typename Queries<T, kDim, kKind>::Shared>& shared) {
+__device__ __forceinline__ void ScorePart(const ScoreSummariesParams& p, const Scratch& scratch,
+                                          const Position& at, int32_t end, Shared& shared) {
   const KvGeometry& g = p.tables.geometry;
   if (threadIdx.x == 0) shared.stream = Stream(p, scratch, at);  // registers are for summaries
   const Stream& stream = shared.stream;
-  const float scale = rsqrtf(static_cast<float>(kDim));
-  const Summaries<SummaryBytes<T, kDim, kKind>()> summaries(p, at);
+  constexpr float scale = kDim == 64 ? 0.125f : 0.0883883476f;  // 1 / sqrt(d)
+  if (threadIdx.x == 0) shared.end = end;
+  const Summaries summaries(p, at);
   const int32_t in_tile = static_cast<int32_t>(threadIdx.x % kWarp / 4);
 
   int32_t page = at.step * kStepPages + static_cast<int32_t>(threadIdx.x / kWarp) * kTilePages;
   int32_t low_extent = summaries.Extent(page), high_extent = summaries.Extent(page + 8);
   const T* q =
       static_cast<const T*>(p.qkv) + at.place * QkvWidth(g) + int64_t{at.head} * g.group() * kDim;
-  const Queries<T, kDim, kKind> queries(q, g.group(), shared.queries);
+  const Queries<T, kDim, kKind> queries(q, g.group());
   __syncthreads();
-  for (; page < end; page += kStepPages) {
+  for (; page < shared.end; page += kStepPages) {
     const char* low = summaries.At(page + in_tile, low_extent);
     const char* high = summaries.At(page + 8 + in_tile, high_extent);
-    low_extent = summaries.Extent(page + kStepPages);
-    high_extent = summaries.Extent(page + kStepPages + 8);
     float c[4];
     queries.Score(low, high, c);
+    low_extent = summaries.Extent(page + kStepPages);
+    high_extent = summaries.Extent(page + kStepPages + 8);
     FinishTile(stream, page, scale, c);
   }
 }
@@ -287,26 +288,25 @@ __device__ __forceinline__ void WriteScores(const Stream& stream, float* scores,
 }
 
 // Numbers the steps of places first.. and says how many there are.
-template <typename QueriesShared>
 __device__ __forceinline__ int32_t NumberSteps(const ScoreSummariesParams& p, int32_t first,
-                                               Shared<QueriesShared>& shared) {
+                                               Shared& shared) {
   const KvGeometry& g = p.tables.geometry;
   const int32_t places = min(p.decode.max_batch - first, Work::kItems);
-  return shared.work.Build(places, [&](int32_t i) {
+  return shared.steps.work.Build(places, [&](int32_t i) {
     const int32_t row = p.decode.rows[first + i];  // with the count of rows, not behind it
     if (first + i >= NumRows(p.decode)) return 0;
     const int32_t pages = p.decode.position[row] / g.page_tokens + 1 - p.unscored_last;
     SPIN_DEVICE_CHECK(pages <= g.max_pages());
-    shared.row[i] = row;
-    shared.pages[i] = pages;
+    shared.steps.row[i] = row;
+    shared.steps.pages[i] = pages;
     return CeilDiv(max(pages, 0), kStepPages) * g.num_kv_heads;
   });
 }
 
 // The scores of a stream that is complete.
-template <SummaryKind kKind, typename QueriesShared>
+template <SummaryKind kKind>
 __device__ __forceinline__ void EndStream(const ScoreSummariesParams& p, const Scratch& scratch,
-                                          const Position& at, Shared<QueriesShared>& shared) {
+                                          const Position& at, Shared& shared) {
   const KvGeometry& g = p.tables.geometry;
   const Stream stream(p, scratch, at);
   MergeTiles(stream, shared.max_of, shared.scale_of);
@@ -323,7 +323,7 @@ __device__ __forceinline__ void EndStream(const ScoreSummariesParams& p, const S
 template <typename T, int kDim, SummaryKind kKind>
 __global__ void __launch_bounds__(kThreads, 2)
     ScoreKernel(const ScoreSummariesParams p, const Scratch scratch, int32_t first_place) {
-  __shared__ Shared<typename Queries<T, kDim, kKind>::Shared> shared;
+  __shared__ Shared shared;
   WaitForPredecessors();
   const auto steps = static_cast<uint32_t>(NumberSteps(p, first_place, shared));
   // Shares differ by one at most; a division of 64 bits is long.
@@ -331,12 +331,13 @@ __global__ void __launch_bounds__(kThreads, 2)
   auto begin = static_cast<int32_t>(blockIdx.x * share + min(blockIdx.x, rest));
   const auto end = static_cast<int32_t>(begin + share + (blockIdx.x < rest ? 1 : 0));
   while (begin < end) {  // a part of a stream after the other
-    const Position at(shared, first_place, begin);
+    const Position at(shared.steps, first_place, begin);
     const int32_t part = min(at.steps - at.step, end - begin);
     ScorePart<T, kDim, kKind>(p, scratch, at, min((at.step + part) * kStepPages, at.pages), shared);
     begin += part;
     if (begin == end) AllowSuccessors();
-    const Position done(shared, first_place, begin - 1);  // rather than `at` kept in registers
+    const Position done(shared.steps, first_place,
+                        begin - 1);  // rather than `at` kept in registers
     uint32_t* ticket =
         scratch.tickets + int64_t{done.place} * p.tables.geometry.num_kv_heads + done.head;
     if (LastToArrive(ticket, static_cast<uint32_t>(part), static_cast<uint32_t>(done.steps))) {

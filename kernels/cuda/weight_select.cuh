@@ -21,7 +21,7 @@ struct WeightList {
   // Calls visit(bits, id, valid) in all threads of a warp together, `valid` for entries.
   template <typename Visit>
   __device__ __forceinline__ void ForEach(Visit visit) const {
-#pragma unroll 2
+#pragma unroll 4
     for (int32_t first = 0; first < size; first += kRowThreads) {
       const int32_t i = first + static_cast<int32_t>(threadIdx.x);
       const uint64_t e = i < size ? entry[i] : 0;

@@ -143,7 +143,6 @@ class WeightTable {
  public:
   struct Shared {
     uint64_t entry[kTableSize + kTableSize / kPerThread];  // a gap a thread: no bank conflicts
-    Tally own[kRowThreads];                                // of each thread's buckets
     Tally warps[kRowWarps];
     Place found;
   };
@@ -154,10 +153,8 @@ class WeightTable {
       shared_.entry[At(i)] = __ldcg(reinterpret_cast<const unsigned long long*>(table) + i);
     }
     __syncthreads();
-    Tally own;
-    for (int i = 0; i < kPerThread; ++i) own = own + Entry(first() + i);
-    shared_.own[threadIdx.x] = own;
-    const Scan scan = ScanTallies(own, shared_.warps);
+    for (int i = 0; i < kPerThread; ++i) own_ = own_ + Entry(first() + i);
+    const Scan scan = ScanTallies(own_, shared_.warps);
     before_ = scan.before;
     total_ = scan.total;
   }
@@ -167,12 +164,12 @@ class WeightTable {
 
   // Where the k-th heaviest token is. REQUIRES: 0 < k <= count().
   __device__ Place OfRank(uint32_t k) {
-    return Find(before_.count < k && k <= before_.count + own().count,
+    return Find(before_.count < k && k <= before_.count + own_.count,
                 [k](const Place& p) { return k <= p.before.count + p.own.count; });
   }
   // Where the mass reaches `target`. REQUIRES: 0 < target <= mass().
   __device__ Place OfMass(uint64_t target) {
-    return Find(before_.sum < target && target <= before_.sum + own().sum,
+    return Find(before_.sum < target && target <= before_.sum + own_.sum,
                 [target](const Place& p) { return target <= p.before.sum + p.own.sum; });
   }
   __device__ Place OfBucket(int32_t bucket) {
@@ -183,7 +180,6 @@ class WeightTable {
  private:
   __device__ static int At(int bucket) { return bucket + bucket / kPerThread; }
   __device__ int32_t first() const { return static_cast<int32_t>(threadIdx.x) * kPerThread; }
-  __device__ Tally own() const { return shared_.own[threadIdx.x]; }
   __device__ Tally Entry(int32_t bucket) const { return Unpack(bucket, shared_.entry[At(bucket)]); }
 
   // The first of the thread's buckets that is `it`, published by the one thread that has it (`mine`).
@@ -203,7 +199,7 @@ class WeightTable {
   }
 
   Shared& shared_;
-  Tally before_, total_;
+  Tally own_, before_, total_;
 };
 
 }  // namespace spin::cuda
