@@ -17,7 +17,7 @@
 namespace spin::cuda {
 namespace {
 
-constexpr int kWarps = 8;
+constexpr int kWarps = kScoreWarps;
 constexpr int kThreads = kWarps * kWarp;
 constexpr int kTilePages = 16;                   // what a warp scores at once
 constexpr int kStepPages = kWarps * kTilePages;  // what a CTA scores at once
@@ -82,8 +82,10 @@ struct Stream {
   float2* tiles;        // [group][tile_stride]: maximum, sum of exponentials
 };
 
+template <typename QueriesShared>
 struct Shared {
   Steps steps;
+  QueriesShared queries;
   Stream stream;                                 // that is being scored
   int32_t end;                                   // of its pages, for this CTA
   float max_of[kMaxGroup], scale_of[kMaxGroup];  // of each query head of a stream
@@ -159,8 +161,9 @@ __device__ __forceinline__ void FinishTile(const Stream& stream, int32_t page, f
 // Scores the pages of a stream from step `at` on and before page `end`, a tile a warp. Both of a tile's halves of 8
 // pages lie in one extent.
 template <typename T, int kDim, SummaryKind kKind>
-__device__ __forceinline__ void ScorePart(const ScoreSummariesParams& p, const Scratch& scratch,
-                                          const Position& at, int32_t end, Shared& shared) {
+__device__ __forceinline__ void ScorePart(
+    const ScoreSummariesParams& p, const Scratch& scratch, const Position& at, int32_t end,
+    Shared<typename Queries<T, kDim, kKind>::Shared>& shared) {
   const KvGeometry& g = p.tables.geometry;
   if (threadIdx.x == 0) shared.stream = Stream(p, scratch, at);  // registers are for summaries
   const Stream& stream = shared.stream;
@@ -173,7 +176,7 @@ __device__ __forceinline__ void ScorePart(const ScoreSummariesParams& p, const S
   int32_t low_extent = summaries.Extent(page), high_extent = summaries.Extent(page + 8);
   const T* q =
       static_cast<const T*>(p.qkv) + at.place * QkvWidth(g) + int64_t{at.head} * g.group() * kDim;
-  const Queries<T, kDim, kKind> queries(q, g.group());
+  const Queries<T, kDim, kKind> queries(q, g.group(), shared.queries);
   __syncthreads();
   for (; page < shared.end; page += kStepPages) {
     const char* low = summaries.At(page + in_tile, low_extent);
@@ -289,24 +292,24 @@ __device__ __forceinline__ void WriteScores(const Stream& stream, float* scores,
 
 // Numbers the steps of places first.. and says how many there are.
 __device__ __forceinline__ int32_t NumberSteps(const ScoreSummariesParams& p, int32_t first,
-                                               Shared& shared) {
+                                               Steps& steps) {
   const KvGeometry& g = p.tables.geometry;
   const int32_t places = min(p.decode.max_batch - first, Work::kItems);
-  return shared.steps.work.Build(places, [&](int32_t i) {
+  return steps.work.Build(places, [&](int32_t i) {
     const int32_t row = p.decode.rows[first + i];  // with the count of rows, not behind it
     if (first + i >= NumRows(p.decode)) return 0;
     const int32_t pages = p.decode.position[row] / g.page_tokens + 1 - p.unscored_last;
     SPIN_DEVICE_CHECK(pages <= g.max_pages());
-    shared.steps.row[i] = row;
-    shared.steps.pages[i] = pages;
+    steps.row[i] = row;
+    steps.pages[i] = pages;
     return CeilDiv(max(pages, 0), kStepPages) * g.num_kv_heads;
   });
 }
 
 // The scores of a stream that is complete.
-template <SummaryKind kKind>
+template <SummaryKind kKind, typename QueriesShared>
 __device__ __forceinline__ void EndStream(const ScoreSummariesParams& p, const Scratch& scratch,
-                                          const Position& at, Shared& shared) {
+                                          const Position& at, Shared<QueriesShared>& shared) {
   const KvGeometry& g = p.tables.geometry;
   const Stream stream(p, scratch, at);
   MergeTiles(stream, shared.max_of, shared.scale_of);
@@ -323,9 +326,9 @@ __device__ __forceinline__ void EndStream(const ScoreSummariesParams& p, const S
 template <typename T, int kDim, SummaryKind kKind>
 __global__ void __launch_bounds__(kThreads, 2)
     ScoreKernel(const ScoreSummariesParams p, const Scratch scratch, int32_t first_place) {
-  __shared__ Shared shared;
+  __shared__ Shared<typename Queries<T, kDim, kKind>::Shared> shared;
   WaitForPredecessors();
-  const auto steps = static_cast<uint32_t>(NumberSteps(p, first_place, shared));
+  const auto steps = static_cast<uint32_t>(NumberSteps(p, first_place, shared.steps));
   // Shares differ by one at most; a division of 64 bits is long.
   const uint32_t share = steps / gridDim.x, rest = steps % gridDim.x;
   auto begin = static_cast<int32_t>(blockIdx.x * share + min(blockIdx.x, rest));

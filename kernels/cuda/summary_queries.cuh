@@ -10,6 +10,8 @@
 
 namespace spin::cuda {
 
+constexpr int kScoreWarps = 8;  // of a thread block
+
 // The queries of a group, ready to score tiles of 16 summaries. Score leaves in lane l = 4 g + t the unscaled logits
 //   c[0], c[1]: summary g     of query heads 2 t, 2 t + 1
 //   c[2], c[3]: summary g + 8 likewise
@@ -24,42 +26,47 @@ class Queries;
 template <int kDim, SummaryKind kKind>
 class Queries<Bf16, kDim, kKind> {
  public:
-  __device__ Queries(const Bf16* q, int32_t heads) {
-    const int head = static_cast<int>(threadIdx.x) % kWarp / 4;
-    const uint4* pieces = reinterpret_cast<const uint4*>(q + head * kDim) + threadIdx.x % 4;
-#pragma unroll
-    for (int i = 0; i < kDim / 32; ++i) {
-      const uint4 piece = head < heads ? pieces[4 * i] : uint4{};
-      if constexpr (kKind == SummaryKind::kBounds) {
-        const uint4 negative = {Negative(piece.x), Negative(piece.y), Negative(piece.z),
-                                Negative(piece.w)};
-        query_[i] = {piece.x ^ negative.x, piece.y ^ negative.y, piece.z ^ negative.z,
-                     piece.w ^ negative.w};
-        query_[i + kDim / 32] = negative;
-      } else {
-        query_[i] = piece;
-      }
+  // The lanes' fragments, the same in every warp: registers are for summaries.
+  struct Shared {
+    uint4 query[(kKind == SummaryKind::kBounds ? 2 : 1) * kDim / 32][kWarp];
+  };
+
+  // All threads, which meet before the first Score.
+  __device__ Queries(const Bf16* q, int32_t heads, Shared& shared) : shared_(shared) {
+    static_assert(kDim / 32 <= kScoreWarps);
+    const int lane = static_cast<int>(threadIdx.x % kWarp), head = lane / 4;
+    const int i = static_cast<int>(threadIdx.x / kWarp);
+    if (i >= kDim / 32) return;
+    const uint4* pieces = reinterpret_cast<const uint4*>(q + head * kDim) + lane % 4;
+    const uint4 piece = head < heads ? pieces[4 * i] : uint4{};
+    if constexpr (kKind == SummaryKind::kBounds) {
+      const uint4 negative = {Negative(piece.x), Negative(piece.y), Negative(piece.z),
+                              Negative(piece.w)};
+      shared_.query[i][lane] = {piece.x ^ negative.x, piece.y ^ negative.y, piece.z ^ negative.z,
+                                piece.w ^ negative.w};
+      shared_.query[i + kDim / 32][lane] = negative;
+    } else {
+      shared_.query[i][lane] = piece;
     }
   }
 
   __device__ void Score(const char* low, const char* high, float (&c)[4]) const {
-    const int offset = 16 * static_cast<int>(threadIdx.x % 4);
-    float sums[2][4] = {};  // two chains, half as long
+    const int lane = static_cast<int>(threadIdx.x % kWarp), offset = 16 * (lane % 4);
+    uint4 a[2][kPieces];  // all of the tile, in flight together
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {  // as many in flight as there are registers for
-      constexpr int kHalf = kPieces / 2;
-      uint4 a[2][kHalf];
+    for (int i = 0; i < kPieces; ++i) {
+      a[0][i] = low != nullptr ? LoadStreaming(low + offset + 64 * i) : uint4{};
+      a[1][i] = high != nullptr ? LoadStreaming(high + offset + 64 * i) : uint4{};
+    }
+    float first[4] = {}, second[4] = {};  // two chains, half as long
 #pragma unroll
-      for (int i = 0; i < kHalf; ++i) {
-        const int at = offset + 64 * (half * kHalf + i);
-        a[0][i] = low != nullptr ? LoadStreaming(low + at) : uint4{};
-        a[1][i] = high != nullptr ? LoadStreaming(high + at) : uint4{};
-      }
-#pragma unroll
-      for (int i = 0; i < kHalf; ++i) Add(sums[half], a[0][i], a[1][i], query_[half * kHalf + i]);
+    for (int i = 0; i < kPieces / 2; ++i) {
+      const int j = i + kPieces / 2;
+      Add(first, a[0][i], a[1][i], shared_.query[i][lane]);
+      Add(second, a[0][j], a[1][j], shared_.query[j][lane]);
     }
 #pragma unroll
-    for (int i = 0; i < 4; ++i) c[i] = sums[0][i] + sums[1][i];
+    for (int i = 0; i < 4; ++i) c[i] = first[i] + second[i];
   }
 
  private:
@@ -75,14 +82,16 @@ class Queries<Bf16, kDim, kKind> {
     Multiply(c, low.z, high.z, low.w, high.w, q.z, q.w);
   }
 
-  uint4 query_[kPieces];
+  Shared& shared_;
 };
 
 // Float32: the same lanes hold the same logits, each summed by its lane alone.
 template <int kDim, SummaryKind kKind>
 class Queries<float, kDim, kKind> {
  public:
-  __device__ Queries(const float* q, int32_t heads) {
+  struct Shared {};
+
+  __device__ Queries(const float* q, int32_t heads, Shared&) {
     const int head = 2 * static_cast<int>(threadIdx.x % 4);
     even_ = q + (head < heads ? head : 0) * kDim;
     odd_ = q + (head + 1 < heads ? head + 1 : 0) * kDim;

@@ -61,7 +61,7 @@ bool ParseOne(const std::string& arg, Options& options) {
   if (is("--context=")) return ParseNumber(value, 1, options.context);
   if (is("--steps=")) return ParseNumber(value, 8, options.steps);
   if (is("--warmup=")) return ParseNumber(value, 1, options.warmup);
-  if (is("--batches=")) return ParseList(value, options.batches) && !options.batches.empty();
+  if (is("--batches=")) return ParseList(value, options.batches);
   if (is("--prefill=")) return ParseList(value, options.prefill);
   if (is("--selection=")) {
     options.selections = absl::StrSplit(value, ',', absl::SkipEmpty());
