@@ -55,6 +55,7 @@ struct Workspace {
   int32_t* ready_tokens = nullptr;  // [max_batch][Hkv]
   float* partial = nullptr;         // [max_batch][Hq][d + 2]: attention to what is ready
   int32_t max_list = 0;
+  RetrieveCounters* counters = nullptr;  // [max_rows], since start; zero at first
 
   // Row state; see DecodeRows and SampleParams.
   int32_t* num_rows = nullptr;      // [1]

@@ -288,6 +288,11 @@ constexpr ConfigKey kOtherKeys[] = {
      "On a GPU: how many a product counts on; fewer than all leaves room for pages that arrive "
      "beside it; 0: all.",
      [](Config& c, const std::string& t) { return ParseInt(t, 0, 1024, c.backend.gemm_sms); }},
+    {"observability.stage_sample_period", "1024", "steps, or 0",
+     "Of so many decode steps one is timed stage by stage (spin:stage_seconds_total); 0: none.",
+     [](Config& c, const std::string& t) {
+       return ParseInt(t, 0, kInt32Max, c.stage_sample_period);
+     }},
     {"log.level", "info", "debug, info, warning, error", "The least level that is written.",
      [](Config& c, const std::string& t) {
        SPIN_ASSIGN_OR_RETURN(c.log_level, ParseLogLevel(t));

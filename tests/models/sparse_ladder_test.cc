@@ -80,11 +80,9 @@ TEST_CASE("Forced Tiered equals Resident while pages are evicted and fetched at 
   INFO("eviction " << static_cast<int>(options.eviction));
   ModelRunner tiered(options);
   CHECK(Difference(Run(tiered, Prompts(), kSteps), expected) == "");
-  const RetrieveCounters& counters = tiered.executor().retrieve_counters();
-  const KvGeometry& geometry = tiered.geometry();
+  const RetrieveCounters counters = tiered.executor().retrieve_counters();
   CHECK(counters.misses > 0);
   CHECK(counters.evictions > 0);
-  CHECK(counters.bytes == counters.misses * static_cast<uint64_t>(geometry.page_bytes()));
 }
 
 // Pages that one prompt's decode steps select in all, a fresh tail left out.
@@ -113,7 +111,7 @@ TEST_CASE("Hits and misses together are the selected pages, under every eviction
                               128 / geometry.page_tokens);
   }
   selected *= static_cast<uint64_t>(geometry.num_layers) * geometry.num_kv_heads;
-  const RetrieveCounters& counters = runner.executor().retrieve_counters();
+  const RetrieveCounters counters = runner.executor().retrieve_counters();
   CHECK(counters.hits + counters.misses == selected);
 }
 

@@ -71,7 +71,8 @@ ModelRunner::ModelRunner(const ModelRunnerOptions& options) : max_spills_(option
                                             .max_model_len = options.max_model_len,
                                             .tile_tokens = options.tile_tokens,
                                             .eviction = options.eviction,
-                                            .overlap = options.overlap},
+                                            .overlap = options.overlap,
+                                            .stage_sample_period = options.stage_sample_period},
                                            config, std::move(weights), std::move(algorithm), device,
                                            *backend_.ops, *store_));
   memory_ = std::make_unique<KvCacheManager>(cache);
@@ -150,7 +151,9 @@ std::vector<RowId> ModelRunner::Admit(const std::vector<int32_t>& prompt, int64_
 PassResult ModelRunner::Finish() {
   executor_->Submit();
   memory_->CheckInvariants();
-  return executor_->Collect();
+  const PassResult result = executor_->Collect();
+  counters_.assign(result.counters.begin(), result.counters.end());
+  return result;
 }
 
 std::vector<std::vector<SampledToken>> ModelRunner::Prefill(std::vector<PrefillItem> items) {

@@ -33,6 +33,7 @@ struct ModelRunnerOptions {
   int32_t tile_tokens = 64;
   Eviction eviction = Eviction::kBucketed;
   RetrieveOverlap overlap = RetrieveOverlap::kNever;
+  int32_t stage_sample_period = 0;
   bool inline_streams = false;
   int threads = 2;
   int32_t max_spills = 0;          // extents of one piece of background copies; 0: the executor's
@@ -67,6 +68,8 @@ class ModelRunner {
   // What precedes a launch: demotions whose copies have passed, table changes, the next copies.
   void Commit();
   void Release(RowId row);
+  // What Lookup has counted of the row, whoever held it, up to the last pass.
+  const RetrieveCounters& counters(RowId row) const { return counters_[row.value]; }
 
   SamplingRow& sampling() { return sampling_; }  // of rows that start from now on; greedy at first
   KvCacheManager& memory() { return *memory_; }
@@ -89,6 +92,7 @@ class ModelRunner {
   std::unique_ptr<ModelExecutor> executor_;
   std::unique_ptr<KvCacheManager> memory_;
   std::vector<SampledToken> first_tokens_;
+  std::vector<RetrieveCounters> counters_;
   std::vector<Buffer> snapshot_;
 };
 
