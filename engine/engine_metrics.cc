@@ -46,6 +46,19 @@ Gauge& SequencesGauge(MetricsRegistry& registry, const char* placement) {
                            {{"placement", placement}});
 }
 
+Gauge& TokensGauge(MetricsRegistry& registry, const char* placement) {
+  return registry.AddGauge("spin:sequence_tokens",
+                           "Tokens in the cache of prefilled sequences, by placement",
+                           {{"placement", placement}});
+}
+
+Gauge& SlotsGauge(MetricsRegistry& registry, const char* use) {
+  return registry.AddGauge("spin:tiered_slots",
+                           "Page slots granted to Tiered sequences, over all layers and KV heads: "
+                           "what one step may select, and the buffer beside it",
+                           {{"use", use}});
+}
+
 Gauge& FreeExtentsGauge(MetricsRegistry& registry, const char* pool) {
   return registry.AddGauge("spin:free_extents",
                            "Extents (512 tokens of one layer) that nobody holds, by pool",
@@ -65,6 +78,11 @@ EngineMetrics::EngineMetrics(MetricsRegistry* registry)
       resident_(SequencesGauge(registry_, "resident")),
       tiered_(SequencesGauge(registry_, "tiered")),
       suspended_(SequencesGauge(registry_, "suspended")),
+      resident_tokens_(TokensGauge(registry_, "resident")),
+      tiered_tokens_(TokensGauge(registry_, "tiered")),
+      suspended_tokens_(TokensGauge(registry_, "suspended")),
+      mandatory_slots_(SlotsGauge(registry_, "mandatory")),
+      buffering_slots_(SlotsGauge(registry_, "buffering")),
       free_slots_(FreeExtentsGauge(registry_, "slots")),
       free_host_(FreeExtentsGauge(registry_, "host")),
       free_summaries_(FreeExtentsGauge(registry_, "summaries")),
@@ -75,6 +93,12 @@ EngineMetrics::EngineMetrics(MetricsRegistry* registry)
                                         "Times that a sequence gave its room to another")),
       demotions_(
           registry_.AddCounter("spin:demotions_total", "Sequences moved from Resident to Tiered")),
+      attention_bytes_(registry_.AddCounter(
+          "spin:attention_bytes_total",
+          "Bytes of keys and values that decode steps attended to, computed from lengths")),
+      select_bytes_(registry_.AddCounter(
+          "spin:select_bytes_total",
+          "Bytes of page summaries that decode steps scored, computed from lengths")),
       prefix_queries_(registry_.AddCounter("spin:prefix_cache_queries_total",
                                            "Prompt tokens looked up in the prefix cache")),
       prefix_hits_(registry_.AddCounter("spin:prefix_cache_hits_total",
@@ -141,6 +165,11 @@ void EngineMetrics::OnPass(int64_t prompt_tokens, int64_t generated_tokens) {
   if (tokens > 0) iteration_tokens_.Observe(static_cast<double>(tokens));
 }
 
+void EngineMetrics::OnStep(const StepReads& reads) {
+  attention_bytes_.Add(static_cast<uint64_t>(reads.attention_bytes));
+  select_bytes_.Add(static_cast<uint64_t>(reads.summary_bytes));
+}
+
 Counter& EngineMetrics::FinishedCounter(FinishReason reason) {
   switch (reason) {
     case FinishReason::kStop:
@@ -173,6 +202,11 @@ void EngineMetrics::Publish(const EngineCounts& counts, int64_t preemptions) {
   resident_.Set(counts.kv.resident_rows);
   tiered_.Set(counts.kv.tiered_rows);
   suspended_.Set(counts.kv.suspended_rows);
+  resident_tokens_.Set(static_cast<double>(counts.kv.resident_tokens));
+  tiered_tokens_.Set(static_cast<double>(counts.kv.tiered_tokens));
+  suspended_tokens_.Set(static_cast<double>(counts.kv.suspended_tokens));
+  mandatory_slots_.Set(static_cast<double>(counts.kv.tiered_slots.mandatory));
+  buffering_slots_.Set(static_cast<double>(counts.kv.tiered_slots.buffering));
   free_slots_.Set(counts.kv.slot_extents_total - counts.kv.slot_extents);
   free_host_.Set(counts.kv.host_extents_total - counts.kv.host_extents);
   free_summaries_.Set(counts.kv.summary_extents_total - counts.kv.summary_extents);

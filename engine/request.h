@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/ids.h"
+#include "engine/request_summary.h"
 #include "engine/sampling_params.h"
 #include "kernels/params.h"
 
@@ -39,6 +40,7 @@ struct RequestOutput {
   bool finished = false;  // every sequence has finished; nothing follows
   absl::Status error;     // not OK: the request failed, finished is true
   int32_t cached_prompt_tokens = 0;
+  std::optional<RequestSummary> summary;  // with the last output, when asked and nothing failed
 };
 
 // Receives the output of one request.
@@ -55,7 +57,8 @@ struct Request {
   std::string external_id;  // what the client and the log see ("cmpl-…")
   std::vector<int32_t> prompt;
   SamplingParams sampling;
-  int32_t priority = 0;  // lower runs first
+  int32_t priority = 0;        // lower runs first
+  bool wants_summary = false;  // RequestOutput::summary
   std::shared_ptr<OutputSink> sink;
 };
 

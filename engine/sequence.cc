@@ -58,6 +58,27 @@ bool LiveRequest::unreferenced() const {
                      [](const Sequence& s) { return s.row == kNoRow && s.in_flight == 0; });
 }
 
+RequestSummary LiveRequest::Summary(int64_t now_ns, int32_t num_layers, int64_t page_bytes) const {
+  RequestSummary summary;
+  // Where only the prompt is scored no token comes: the prefill lasts until the end.
+  const int64_t prefilled_ns = first_token_ns == 0 ? now_ns : first_token_ns;
+  summary.queue_ns = admitted_ns - arrival_ns;
+  summary.prefill_ns = prefilled_ns - admitted_ns;
+  summary.decode_ns = now_ns - prefilled_ns;
+  for (const Sequence& sequence : sequences) {
+    const SequenceTally& tally = sequence.tally;
+    summary.placement = std::max(summary.placement, tally.placement);
+    summary.demotions += tally.demotions;
+    summary.context_tokens = std::max(
+        summary.context_tokens, prompt_tokens() + static_cast<int64_t>(sequence.generated.size()));
+    summary.steps += tally.steps;
+    summary.attended_tokens += static_cast<double>(tally.attended_tokens) / num_layers;
+    summary.retrieved += tally.retrieved;
+  }
+  summary.fetched_bytes = static_cast<int64_t>(summary.retrieved.misses) * page_bytes;
+  return summary;
+}
+
 SequenceDelta& LiveRequest::DeltaOf(int32_t index) {
   has_pending = true;
   for (SequenceDelta& delta : pending.deltas) {

@@ -55,6 +55,7 @@ struct Sequence {
   std::vector<int32_t> generated;
   StopChecker stop;
   int64_t last_token_ns = 0;
+  SequenceTally tally;  // kept where the request wants a summary
 };
 
 struct LiveRequest {
@@ -69,6 +70,8 @@ struct LiveRequest {
   bool finished() const { return unfinished == 0; }
   // No row is held and no pass in flight names a sequence.
   bool unreferenced() const;
+  // What it was, now that it has ended. `page_bytes` of a page of one KV head.
+  RequestSummary Summary(int64_t now_ns, int32_t num_layers, int64_t page_bytes) const;
   // The delta of `index` in the output that is being collected.
   SequenceDelta& DeltaOf(int32_t index);
 

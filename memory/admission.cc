@@ -29,6 +29,13 @@ PoolCounts& PoolCounts::operator-=(const PoolCounts& other) {
   return *this;
 }
 
+StepReads& StepReads::operator+=(const StepReads& other) {
+  attended_tokens += other.attended_tokens;
+  attention_bytes += other.attention_bytes;
+  summary_bytes += other.summary_bytes;
+  return *this;
+}
+
 Footprint::Footprint(const KvGeometry& geometry, std::span<const LayerDemand> layers,
                      double min_buffer_ratio)
     : geometry_(geometry),
@@ -40,6 +47,9 @@ Footprint::Footprint(const KvGeometry& geometry, std::span<const LayerDemand> la
     SPIN_CHECK(layer.whole_context || layer.fixed_pages + layer.selectable_pages > 0);
     SPIN_CHECK(layer.fixed_pages >= 0 && layer.selectable_pages >= 0 && layer.context_divisor >= 0);
     tiering_saves_ = tiering_saves_ || !layer.whole_context;
+    auto group = std::ranges::find(groups_, layer, &LayerGroup::demand);
+    if (group == groups_.end()) group = groups_.insert(group, {.demand = layer, .num_layers = 0});
+    ++group->num_layers;
   }
 }
 
@@ -57,12 +67,43 @@ int32_t Footprint::Pages(int64_t tokens) const {
 
 int32_t Footprint::NumSlots(int32_t layer, int64_t tokens) const {
   SPIN_CHECK(layer >= 0 && layer < geometry_.num_layers);
-  const LayerDemand& demand = layers_[static_cast<size_t>(layer)];
-  const int32_t pages = Pages(tokens);
+  return NumSlots(layers_[static_cast<size_t>(layer)], Pages(tokens));
+}
+
+int32_t Footprint::NumSlots(const LayerDemand& demand, int32_t pages) const {
   if (demand.whole_context) return pages;
   const double budget =
       demand.fixed_pages + std::ceil(demand.Selectable(pages) * (1 + min_buffer_ratio_));
   return budget >= pages ? pages : static_cast<int32_t>(budget);
+}
+
+SlotCounts Footprint::Slots(int64_t tokens) const {
+  const int32_t pages = Pages(tokens);
+  SlotCounts counts;
+  for (const LayerGroup& group : groups_) {
+    const int64_t streams = group.num_layers * geometry_.num_kv_heads;
+    const int32_t mandatory = group.demand.Mandatory(pages);
+    counts.mandatory += streams * mandatory;
+    counts.buffering += streams * (NumSlots(group.demand, pages) - mandatory);
+  }
+  return counts;
+}
+
+StepReads Footprint::Reads(int64_t tokens) const {
+  SPIN_CHECK_GE(tokens, 1);
+  const int32_t pages = Pages(tokens);
+  const int64_t missing = int64_t{pages} * geometry_.page_tokens - tokens;  // of the tail page
+  StepReads reads;
+  for (const LayerGroup& group : groups_) {
+    const int64_t selected = group.demand.Mandatory(pages);
+    reads.attended_tokens += group.num_layers * (selected * geometry_.page_tokens - missing);
+    if (group.demand.whole_context) continue;
+    reads.summary_bytes +=
+        group.num_layers * pages * geometry_.num_kv_heads * geometry_.summary_bytes();
+  }
+  reads.attention_bytes = reads.attended_tokens * geometry_.num_kv_heads * geometry_.page_bytes() /
+                          geometry_.page_tokens;
+  return reads;
 }
 
 int32_t Footprint::TieredSlotExtents(int32_t layer, int64_t tokens) const {

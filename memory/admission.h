@@ -23,6 +23,13 @@ struct LayerDemand {
     return PageBudget{.selectable = selectable_pages, .context_divisor = context_divisor}
         .Selectable(pages);
   }
+  // Pages that one step selects, at most, in a stream of so many.
+  constexpr int32_t Mandatory(int32_t pages) const {
+    if (whole_context) return pages;
+    const int32_t budget = fixed_pages + Selectable(pages);
+    return budget < pages ? budget : pages;
+  }
+  friend bool operator==(const LayerDemand&, const LayerDemand&) = default;
 };
 
 // Extents of each pool (free, held or needed).
@@ -39,6 +46,23 @@ struct PoolCounts {
   friend PoolCounts operator+(PoolCounts a, const PoolCounts& b) { return a += b; }
   friend PoolCounts operator-(PoolCounts a, const PoolCounts& b) { return a -= b; }
   friend bool operator==(const PoolCounts&, const PoolCounts&) = default;
+};
+
+// What one decode step reads of a sequence, over all layers: computed from its length, not counted. Where Index marks
+// outliers or leaves pages unscored, the algorithm's bound.
+struct StepReads {
+  int64_t attended_tokens = 0;  // by each KV head, summed over the layers
+  int64_t attention_bytes = 0;  // keys and values of them, of all KV heads
+  int64_t summary_bytes = 0;    // summaries that Select scores
+
+  StepReads& operator+=(const StepReads& other);
+};
+
+// Page slots of a Tiered row, over all layers and KV heads: what one step may select of its reservation, and the buffer
+// beside it.
+struct SlotCounts {
+  int64_t mandatory = 0;
+  int64_t buffering = 0;
 };
 
 // What a reservation of so many tokens takes, in either placement.
@@ -61,6 +85,11 @@ class Footprint {
   int32_t TieredSlotExtents(int32_t layer, int64_t tokens) const;
   int64_t TieredSlotExtents(int64_t tokens) const;
 
+  // A Tiered row's slots by their use.
+  SlotCounts Slots(int64_t tokens) const;
+  // Of a step of a sequence of `tokens`, the new one among them. REQUIRES: tokens >= 1.
+  StepReads Reads(int64_t tokens) const;
+
   // `num_sequences` sequences of one prompt that reserve `reserve_tokens` each; the full extents of
   // the prompt exist once but for meta segments and Tiered slots, which every sequence has for
   // itself.
@@ -71,8 +100,15 @@ class Footprint {
   bool tiering_saves() const { return tiering_saves_; }
 
  private:
+  struct LayerGroup {
+    LayerDemand demand;
+    int64_t num_layers = 0;
+  };
+  int32_t NumSlots(const LayerDemand& demand, int32_t pages) const;
+
   KvGeometry geometry_;
   std::vector<LayerDemand> layers_;
+  std::vector<LayerGroup> groups_;  // layers of equal demand: a few at most
   double min_buffer_ratio_;
   bool tiering_saves_ = false;
 };

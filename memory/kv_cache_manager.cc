@@ -235,6 +235,14 @@ Placement KvCacheManager::placement(RowId row) const {
   return impl_->Live(row).placement;
 }
 
+StepReads KvCacheManager::ReadsOf(int64_t length) const {
+  return impl_->footprint.Reads(length);
+}
+
+const KvGeometry& KvCacheManager::geometry() const {
+  return impl_->footprint.geometry();
+}
+
 bool KvCacheManager::Grow(RowId id, int64_t reserve_tokens) {
   Impl& impl = *impl_;
   Row& row = impl.Live(id);
@@ -317,10 +325,19 @@ KvUsage KvCacheManager::usage() const {
   usage.demotions = impl_->room.demotions();
   for (int32_t r = 0; r < table.num_rows(); ++r) {
     const Row& row = table.row(r);
+    if (row.state == RowState::kFree) continue;
     if (row.state == RowState::kSuspended) {
       ++usage.suspended_rows;
-    } else if (row.state != RowState::kFree) {
-      ++(row.placement == Placement::kTiered ? usage.tiered_rows : usage.resident_rows);
+      usage.suspended_tokens += row.length;
+    } else if (row.placement == Placement::kTiered) {
+      ++usage.tiered_rows;
+      usage.tiered_tokens += row.length;
+      const SlotCounts slots = impl_->footprint.Slots(row.reserved_tokens);
+      usage.tiered_slots.mandatory += slots.mandatory;
+      usage.tiered_slots.buffering += slots.buffering;
+    } else {
+      ++usage.resident_rows;
+      usage.resident_tokens += row.length;
     }
   }
   return usage;

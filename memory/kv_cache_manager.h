@@ -48,6 +48,8 @@ struct KvUsage {
   int32_t summary_extents = 0, summary_extents_total = 0;
   int32_t meta_segments = 0, meta_segments_total = 0;
   int32_t resident_rows = 0, tiered_rows = 0, suspended_rows = 0;
+  int64_t resident_tokens = 0, tiered_tokens = 0, suspended_tokens = 0;  // prefilled or generated
+  SlotCounts tiered_slots;  // granted to Tiered rows that are not suspended
   int64_t demotions = 0;
   double fraction = 0;
 };
@@ -84,6 +86,11 @@ class KvCacheManager {
   int64_t reserved_tokens(RowId row) const;
   int64_t length(RowId row) const;
   Placement placement(RowId row) const;
+
+  // What a decode step reads of a sequence of `length` tokens, the new one among them. Any thread.
+  StepReads ReadsOf(int64_t length) const;
+  // Any thread.
+  const KvGeometry& geometry() const;
 
   // Raises the reservation to `reserve_tokens`. False: no room now, and nothing changed, but that
   // demotions may have begun, of this row too.

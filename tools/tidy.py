@@ -52,6 +52,7 @@ TESTED_THROUGH = {
     "kernels/cpu/select_topk": "tests/kernels/quest_test.cc",
     # One executor, from the folder to the log-probabilities.
     "models/decoder_layer": "tests/models/golden_test.cc",
+    "models/executor_shape": "tests/models/golden_test.cc",
     "models/model_folder": "tests/models/golden_test.cc",
     "models/pipeline/": "tests/models/golden_test.cc",
     "models/prefill_run": "tests/models/golden_test.cc",

@@ -208,6 +208,8 @@ absl::StatusOr<CommonRequest> ParseCommonRequest(const Json& body, const ModelIn
     return BadParam("prompt_logprobs", "'prompt_logprobs' is not available with 'stream'.");
   }
   SPIN_RETURN_IF_ERROR(ReadBool(body, "return_token_ids", request.return_token_ids));
+  SPIN_RETURN_IF_ERROR(ReadBool(body, "spin_usage", request.spin_usage));
+  if (request.spin_usage && request.stream) request.include_usage = true;
   std::optional<int32_t> priority;
   SPIN_RETURN_IF_ERROR(
       ReadInt32(body, "priority", std::numeric_limits<int32_t>::min(), kMaxInt32, priority));

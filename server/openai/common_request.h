@@ -20,6 +20,7 @@ struct CommonRequest {
   bool include_usage = false;           // stream_options
   bool continuous_usage_stats = false;  // stream_options: usage on every chunk
   bool return_token_ids = false;
+  bool spin_usage = false;  // usage.spin in the answer; in a stream it implies include_usage
   std::optional<int32_t>
       truncate_prompt_tokens;  // keep the last so many; -1: what the context holds
 };

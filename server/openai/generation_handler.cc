@@ -62,6 +62,7 @@ void AddPrompt(const CommonRequest& common, std::vector<int32_t> tokens, Prepare
   request.sampling = common.sampling;
   if (prepared.plan.one_sequence) request.sampling.n = 1;
   request.priority = common.priority;
+  request.wants_summary = common.spin_usage;
   prepared.requests.push_back(std::move(request));
 }
 

@@ -72,6 +72,19 @@ class GrpcTest(unittest.TestCase):
         self.assertLessEqual({SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"},
                              set(self.client.database.get_services()))
 
+    def test_what_a_call_cost_is_in_its_last_message(self):
+        messages = list(self.client.generate(text=PROMPT, sampling={"n": 2, "temperature": 1, "ignore_eos": True},
+                                             spin_usage=True))
+        last = messages[-1].usage.spin
+        self.assertEqual(last.placement, "resident")
+        self.assertEqual(last.context_tokens, 5 + 8)
+        self.assertEqual(last.attended_tokens, 5 + 4)  # seven steps, of 6 to 12 tokens
+        self.assertFalse(last.HasField("hit_ratio"))
+        self.assertGreater(last.decode_ms, 0)
+        self.assertFalse(any(message.usage.HasField("spin") for message in messages[:-1]))
+        silent = list(self.client.generate(text=PROMPT))
+        self.assertFalse(silent[-1].usage.HasField("spin"))
+
     def test_health_is_serving(self):
         self.assertEqual(self.client.health(), health_pb2.HealthCheckResponse.SERVING)
         self.assertEqual(self.client.health(SERVICE), health_pb2.HealthCheckResponse.SERVING)

@@ -323,6 +323,9 @@ TEST_CASE("metrics count what happened, under both names") {
   has("vllm:request_generation_tokens_sum 8");
   has("vllm:num_requests_running 0");
   has("vllm:gpu_cache_usage_perc 0");
+  has("spin:sequence_tokens{placement=\"resident\"} 0");
+  has("spin:tiered_slots{use=\"mandatory\"} 0");
+  has("spin:select_bytes_total 0");  // dense
   CHECK(text.find("# TYPE vllm:time_per_output_token_seconds histogram\n") != std::string::npos);
 }
 

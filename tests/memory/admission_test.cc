@@ -29,6 +29,29 @@ TEST_CASE("a sparse layer gets its mandatory slots and the buffer, never more th
   CHECK(footprint.tiering_saves());
 }
 
+TEST_CASE("slots by their use, and what a step reads, over all layers and heads") {
+  const LayerDemand layers[] = {kWhole, kSparse};
+  const Footprint footprint(kGeometry, layers, 2.25);
+  // 1000 tokens are 63 pages; two heads. The whole layer has no buffer: all of its pages are mandatory.
+  CHECK(footprint.Slots(1000).mandatory == 2 * (63 + 12));
+  CHECK(footprint.Slots(1000).buffering == 2 * (35 - 12));
+  CHECK(footprint.Slots(100).mandatory == 2 * (7 + 7));
+  CHECK(footprint.Slots(100).buffering == 0);
+  for (const int64_t tokens : {1, 16, 17, 192, 193, 1000}) {
+    INFO(tokens);
+    int64_t slots = 0;
+    for (int32_t layer = 0; layer < 2; ++layer) slots += 2 * footprint.NumSlots(layer, tokens);
+    CHECK(footprint.Slots(tokens).mandatory + footprint.Slots(tokens).buffering == slots);
+  }
+  // The tail page holds 8 of 16 tokens. A token of a head is 2 * 64 bf16; a summary 128 of them.
+  const StepReads reads = footprint.Reads(1000);
+  CHECK(reads.attended_tokens == 1000 + (12 * 16 - 8));
+  CHECK(reads.attention_bytes == reads.attended_tokens * 2 * 2 * 64 * 2);
+  CHECK(reads.summary_bytes == 63 * 2 * 128 * 2);
+  CHECK(footprint.Reads(192).attended_tokens == 2 * 192);
+  CHECK(footprint.Reads(193).attended_tokens == 193 + 11 * 16 + 1);
+}
+
 TEST_CASE("an enormous buffer ratio is all pages, not an overflow") {
   const LayerDemand layers[] = {kSparse, kSparse};
   CHECK(Footprint(kGeometry, layers, 1e300).NumSlots(0, 8192) == 512);

@@ -98,6 +98,27 @@ TEST_CASE("what fits in free HBM is Resident, what does not is Tiered") {
   CHECK(m.usage().demotions == 0);
 }
 
+TEST_CASE("usage tells tokens by placement, and granted slots by their use") {
+  KvCacheManager m(Options({.slot_extents = 10}));
+  const RowId a = Start(m, 1000, 2000);
+  const RowId b = Start(m, 900, 2000);
+  REQUIRE(m.placement(b) == Placement::kTiered);
+  const RowId rows[] = {a, b};
+  m.Advance(rows);
+  KvUsage usage = m.usage();
+  CHECK(usage.resident_tokens == 1001);
+  CHECK(usage.tiered_tokens == 901);
+  CHECK(usage.suspended_tokens == 0);
+  CHECK(usage.tiered_slots.mandatory == kLayers * 5);
+  CHECK(usage.tiered_slots.buffering == kLayers * 3);
+  m.Suspend(b);
+  usage = m.usage();
+  CHECK(usage.tiered_tokens == 0);
+  CHECK(usage.suspended_tokens == 901);
+  CHECK(usage.tiered_slots.mandatory == 0);
+  CHECK(m.ReadsOf(900).attended_tokens == kLayers * (4 * 64 + 4));  // 5 pages, 4 tokens in the tail
+}
+
 TEST_CASE("when HBM is full the Resident row that frees most becomes Tiered") {
   KvCacheManager m(Options({.slot_extents = 16}));
   const RowId small = Start(m, 600, 1500);   // 3 extents a layer
