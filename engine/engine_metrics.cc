@@ -41,17 +41,6 @@ Counter& FinishedCounterOf(MetricsRegistry& registry, const char* reason) {
                              {{"finished_reason", reason}});
 }
 
-Gauge& SequencesGauge(MetricsRegistry& registry, const char* placement) {
-  return registry.AddGauge("spin:sequences", "Sequences that hold memory, by placement",
-                           {{"placement", placement}});
-}
-
-Gauge& TokensGauge(MetricsRegistry& registry, const char* placement) {
-  return registry.AddGauge("spin:sequence_tokens",
-                           "Tokens in the cache of prefilled sequences, by placement",
-                           {{"placement", placement}});
-}
-
 Gauge& SlotsGauge(MetricsRegistry& registry, const char* use) {
   return registry.AddGauge("spin:tiered_slots",
                            "Page slots granted to Tiered sequences, over all layers and KV heads: "
@@ -67,6 +56,12 @@ Gauge& FreeExtentsGauge(MetricsRegistry& registry, const char* pool) {
 
 }  // namespace
 
+EngineMetrics::PlacementGauges::PlacementGauges(MetricsRegistry& registry, const char* name,
+                                                const char* help)
+    : resident(registry.AddGauge(name, help, {{"placement", "resident"}})),
+      tiered(registry.AddGauge(name, help, {{"placement", "tiered"}})),
+      suspended(registry.AddGauge(name, help, {{"placement", "suspended"}})) {}
+
 EngineMetrics::EngineMetrics(MetricsRegistry* registry)
     : registry_(registry != nullptr ? *registry : unexported_),
       running_(registry_.AddGauge("spin:num_requests_running",
@@ -75,12 +70,9 @@ EngineMetrics::EngineMetrics(MetricsRegistry* registry)
       kv_usage_(registry_.AddGauge("spin:kv_cache_usage_perc",
                                    "Share of the admissible KV capacity in use (0 to 1), of the "
                                    "tightest pool")),
-      resident_(SequencesGauge(registry_, "resident")),
-      tiered_(SequencesGauge(registry_, "tiered")),
-      suspended_(SequencesGauge(registry_, "suspended")),
-      resident_tokens_(TokensGauge(registry_, "resident")),
-      tiered_tokens_(TokensGauge(registry_, "tiered")),
-      suspended_tokens_(TokensGauge(registry_, "suspended")),
+      sequences_(registry_, "spin:sequences", "Sequences that hold memory, by placement"),
+      sequence_tokens_(registry_, "spin:sequence_tokens",
+                       "Tokens in the cache of prefilled sequences, by placement"),
       mandatory_slots_(SlotsGauge(registry_, "mandatory")),
       buffering_slots_(SlotsGauge(registry_, "buffering")),
       free_slots_(FreeExtentsGauge(registry_, "slots")),
@@ -199,12 +191,12 @@ void EngineMetrics::Publish(const EngineCounts& counts, int64_t preemptions) {
   running_.Set(counts.running);
   waiting_.Set(counts.waiting);
   kv_usage_.Set(counts.kv.fraction);
-  resident_.Set(counts.kv.resident_rows);
-  tiered_.Set(counts.kv.tiered_rows);
-  suspended_.Set(counts.kv.suspended_rows);
-  resident_tokens_.Set(static_cast<double>(counts.kv.resident_tokens));
-  tiered_tokens_.Set(static_cast<double>(counts.kv.tiered_tokens));
-  suspended_tokens_.Set(static_cast<double>(counts.kv.suspended_tokens));
+  sequences_.resident.Set(counts.kv.resident_rows);
+  sequences_.tiered.Set(counts.kv.tiered_rows);
+  sequences_.suspended.Set(counts.kv.suspended_rows);
+  sequence_tokens_.resident.Set(static_cast<double>(counts.kv.resident_tokens));
+  sequence_tokens_.tiered.Set(static_cast<double>(counts.kv.tiered_tokens));
+  sequence_tokens_.suspended.Set(static_cast<double>(counts.kv.suspended_tokens));
   mandatory_slots_.Set(static_cast<double>(counts.kv.tiered_slots.mandatory));
   buffering_slots_.Set(static_cast<double>(counts.kv.tiered_slots.buffering));
   free_slots_.Set(counts.kv.slot_extents_total - counts.kv.slot_extents);

@@ -43,13 +43,18 @@ class EngineMetrics {
   EngineCounts counts() const;
 
  private:
+  // One family, a series a placement.
+  struct PlacementGauges {
+    PlacementGauges(MetricsRegistry& registry, const char* name, const char* help);
+    Gauge &resident, &tiered, &suspended;
+  };
+
   Counter& FinishedCounter(FinishReason reason);
 
   MetricsRegistry unexported_;
   MetricsRegistry& registry_;
   Gauge &running_, &waiting_, &kv_usage_;
-  Gauge &resident_, &tiered_, &suspended_;
-  Gauge &resident_tokens_, &tiered_tokens_, &suspended_tokens_;
+  PlacementGauges sequences_, sequence_tokens_;
   Gauge &mandatory_slots_, &buffering_slots_;
   Gauge &free_slots_, &free_host_, &free_summaries_, &free_meta_;
   Counter &prompt_tokens_, &generation_tokens_, &preemptions_, &demotions_;
