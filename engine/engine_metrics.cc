@@ -54,6 +54,23 @@ Gauge& FreeExtentsGauge(MetricsRegistry& registry, const char* pool) {
                            {{"pool", pool}});
 }
 
+// What is also known by vLLM's names.
+void AddVllmNames(MetricsRegistry& registry) {
+  for (const std::string name :
+       {"num_requests_running", "num_requests_waiting", "kv_cache_usage_perc",
+        "prompt_tokens_total", "generation_tokens_total", "num_preemptions_total",
+        "request_success_total", "time_to_first_token_seconds", "inter_token_latency_seconds",
+        "e2e_request_latency_seconds", "request_queue_time_seconds", "request_prefill_time_seconds",
+        "request_decode_time_seconds", "request_prompt_tokens", "request_generation_tokens",
+        "iteration_tokens_total", "prefix_cache_queries_total", "prefix_cache_hits_total"}) {
+    registry.AddAlias("vllm:" + name, "spin:" + name);
+  }
+  registry.AddAlias("vllm:gpu_cache_usage_perc", "spin:kv_cache_usage_perc");
+  registry.AddAlias("vllm:gpu_prefix_cache_queries_total", "spin:prefix_cache_queries_total");
+  registry.AddAlias("vllm:gpu_prefix_cache_hits_total", "spin:prefix_cache_hits_total");
+  registry.AddAlias("vllm:time_per_output_token_seconds", "spin:inter_token_latency_seconds");
+}
+
 }  // namespace
 
 EngineMetrics::PlacementGauges::PlacementGauges(MetricsRegistry& registry, const char* name,
@@ -122,19 +139,7 @@ EngineMetrics::EngineMetrics(MetricsRegistry* registry)
                                                "Tokens of a pass: prompts finished and tokens "
                                                "generated",
                                                IterationTokenBounds())) {
-  for (const std::string name :
-       {"num_requests_running", "num_requests_waiting", "kv_cache_usage_perc",
-        "prompt_tokens_total", "generation_tokens_total", "num_preemptions_total",
-        "request_success_total", "time_to_first_token_seconds", "inter_token_latency_seconds",
-        "e2e_request_latency_seconds", "request_queue_time_seconds", "request_prefill_time_seconds",
-        "request_decode_time_seconds", "request_prompt_tokens", "request_generation_tokens",
-        "iteration_tokens_total", "prefix_cache_queries_total", "prefix_cache_hits_total"}) {
-    registry_.AddAlias("vllm:" + name, "spin:" + name);
-  }
-  registry_.AddAlias("vllm:gpu_cache_usage_perc", "spin:kv_cache_usage_perc");
-  registry_.AddAlias("vllm:gpu_prefix_cache_queries_total", "spin:prefix_cache_queries_total");
-  registry_.AddAlias("vllm:gpu_prefix_cache_hits_total", "spin:prefix_cache_hits_total");
-  registry_.AddAlias("vllm:time_per_output_token_seconds", "spin:inter_token_latency_seconds");
+  AddVllmNames(registry_);
 }
 
 void EngineMetrics::OnAdmitted(int64_t queue_ns) {
