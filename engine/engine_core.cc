@@ -48,9 +48,9 @@ bool EngineCore::DrainInputs() {
   inbox_->TakeAll(inputs_);
   for (Submission& submission : inputs_.submissions) {
     const RequestId id = submission.request.id;
-    auto request = std::make_unique<LiveRequest>(std::move(submission.request),
-                                                 submission.max_tokens, submission.arrival_ns,
-                                                 tokenizer_, options_.eos_token_ids, options_.seed);
+    auto request = std::make_unique<LiveRequest>(std::move(submission.request), submission.resolved,
+                                                 submission.arrival_ns, tokenizer_,
+                                                 options_.eos_token_ids, options_.seed);
     scheduler_.Enqueue(request.get());
     const bool is_new = requests_.emplace(id, std::move(request)).second;
     SPIN_CHECK(is_new);
@@ -127,6 +127,7 @@ void EngineCore::BeginPrefill() {
                       static_cast<int32_t>(live.prompt_tokens()), options_.eos_token_ids,
                       sampling_row_);
       executor_->StartRow(sequence->row, sampling_row_, live.request.prompt, sequence->generated);
+      if (live.budget_pages > 0) executor_->SetBudget(sequence->row, live.budget_pages);
       item.rows.push_back(sequence->row);
     }
     items.push_back(std::move(item));
@@ -173,7 +174,9 @@ void EngineCore::LaunchDecode(PassRecord& pass) {
   executor_->EnqueueDecode(batch_->decode_rows);
   memory_->Advance(batch_->decode_rows);
   StepReads reads;
-  for (const RowId row : batch_->decode_rows) reads += memory_->ReadsOf(memory_->length(row));
+  for (const Sequence* sequence : batch_->decode) {
+    reads += memory_->ReadsOf(memory_->length(sequence->row), sequence->request->budget_pages);
+  }
   metrics_->OnStep(reads);
   for (Sequence* sequence : batch_->decode) {
     pass.entries.push_back({.sequence = sequence, .row = sequence->row});
@@ -234,7 +237,7 @@ void EngineCore::Tally(const PassEntry& entry, const PassResult& result) const {
   if (entry.prefilled) return sequence.tally.OnPrefill(placement, row);
   const int64_t length =
       sequence.request->prompt_tokens() + static_cast<int64_t>(sequence.generated.size());
-  sequence.tally.OnStep(placement, row, memory_->ReadsOf(length));
+  sequence.tally.OnStep(placement, row, memory_->ReadsOf(length, sequence.request->budget_pages));
 }
 
 void EngineCore::TakePromptLogprobs(const PassRecord& pass, const PassResult& result) {

@@ -38,11 +38,12 @@ void Sequence::MoveTo(SequenceState next) {
   }
 }
 
-LiveRequest::LiveRequest(Request request_in, int32_t max_tokens_in, int64_t arrival,
+LiveRequest::LiveRequest(Request request_in, const ResolvedRequest& resolved, int64_t arrival,
                          const Tokenizer* tokenizer, std::span<const int32_t> eos_token_ids,
                          uint64_t engine_seed)
     : request(std::move(request_in)),
-      max_tokens(max_tokens_in),
+      max_tokens(resolved.max_tokens),
+      budget_pages(resolved.budget_pages),
       arrival_ns(arrival),
       seed(RequestSeed(request.sampling, request.id, engine_seed)),
       unfinished(request.sampling.n) {

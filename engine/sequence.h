@@ -59,7 +59,7 @@ struct Sequence {
 };
 
 struct LiveRequest {
-  LiveRequest(Request request_in, int32_t max_tokens_in, int64_t arrival,
+  LiveRequest(Request request_in, const ResolvedRequest& resolved, int64_t arrival,
               const Tokenizer* tokenizer, std::span<const int32_t> eos_token_ids,
               uint64_t engine_seed);
   LiveRequest(const LiveRequest&) = delete;
@@ -76,7 +76,8 @@ struct LiveRequest {
   SequenceDelta& DeltaOf(int32_t index);
 
   const Request request;
-  const int32_t max_tokens;  // resolved; prompt + max_tokens <= max_model_len
+  const int32_t max_tokens;    // resolved; prompt + max_tokens <= max_model_len
+  const int32_t budget_pages;  // of its rows; 0: the server's
   const int64_t arrival_ns;
   const uint64_t seed;
   std::vector<Sequence> sequences;  // [n], fixed

@@ -65,37 +65,39 @@ int32_t Footprint::Pages(int64_t tokens) const {
   return static_cast<int32_t>(pages);
 }
 
-int32_t Footprint::NumSlots(int32_t layer, int64_t tokens) const {
+int32_t Footprint::NumSlots(int32_t layer, int64_t tokens, int32_t budget_pages) const {
   SPIN_CHECK(layer >= 0 && layer < geometry_.num_layers);
-  return NumSlots(layers_[static_cast<size_t>(layer)], Pages(tokens));
+  return NumSlots(layers_[static_cast<size_t>(layer)], Pages(tokens), budget_pages);
 }
 
-int32_t Footprint::NumSlots(const LayerDemand& demand, int32_t pages) const {
+int32_t Footprint::NumSlots(const LayerDemand& demand, int32_t pages, int32_t budget_pages) const {
   if (demand.whole_context) return pages;
-  const double budget =
-      demand.fixed_pages + std::ceil(demand.Selectable(pages) * (1 + min_buffer_ratio_));
+  SPIN_CHECK(budget_pages == 0 || budget_pages > demand.fixed_pages);
+  const int32_t selectable =
+      budget_pages > 0 ? budget_pages - demand.fixed_pages : demand.Selectable(pages);
+  const double budget = demand.fixed_pages + std::ceil(selectable * (1 + min_buffer_ratio_));
   return budget >= pages ? pages : static_cast<int32_t>(budget);
 }
 
-SlotCounts Footprint::Slots(int64_t tokens) const {
+SlotCounts Footprint::Slots(int64_t tokens, int32_t budget_pages) const {
   const int32_t pages = Pages(tokens);
   SlotCounts counts;
   for (const LayerGroup& group : groups_) {
     const int64_t streams = group.num_layers * geometry_.num_kv_heads;
-    const int32_t mandatory = group.demand.Mandatory(pages);
+    const int32_t mandatory = group.demand.Mandatory(pages, budget_pages);
     counts.mandatory += streams * mandatory;
-    counts.buffering += streams * (NumSlots(group.demand, pages) - mandatory);
+    counts.buffering += streams * (NumSlots(group.demand, pages, budget_pages) - mandatory);
   }
   return counts;
 }
 
-StepReads Footprint::Reads(int64_t tokens) const {
+StepReads Footprint::Reads(int64_t tokens, int32_t budget_pages) const {
   SPIN_CHECK_GE(tokens, 1);
   const int32_t pages = Pages(tokens);
   const int64_t missing = int64_t{pages} * geometry_.page_tokens - tokens;  // of the tail page
   StepReads reads;
   for (const LayerGroup& group : groups_) {
-    const int64_t selected = group.demand.Mandatory(pages);
+    const int64_t selected = group.demand.Mandatory(pages, budget_pages);
     reads.attended_tokens += group.num_layers * (selected * geometry_.page_tokens - missing);
     if (group.demand.whole_context) continue;
     reads.summary_bytes +=
@@ -106,16 +108,33 @@ StepReads Footprint::Reads(int64_t tokens) const {
   return reads;
 }
 
-int32_t Footprint::TieredSlotExtents(int32_t layer, int64_t tokens) const {
-  const int32_t extents = CeilDiv(NumSlots(layer, tokens), geometry_.extent_pages());
+int32_t Footprint::min_budget_pages() const {
+  int32_t pages = 0;
+  for (const LayerGroup& group : groups_) {
+    if (!group.demand.whole_context) pages = std::max(pages, group.demand.fixed_pages + 1);
+  }
+  return pages;
+}
+
+int32_t Footprint::max_mandatory_pages() const {
+  int32_t pages = 0;
+  for (const LayerGroup& group : groups_) {
+    if (group.demand.whole_context) continue;
+    pages = std::max(pages, group.demand.Mandatory(geometry_.max_pages()));
+  }
+  return pages;
+}
+
+int32_t Footprint::TieredSlotExtents(int32_t layer, int64_t tokens, int32_t budget_pages) const {
+  const int32_t extents = CeilDiv(NumSlots(layer, tokens, budget_pages), geometry_.extent_pages());
   SPIN_CHECK_LE(extents, Extents(tokens));
   return extents;
 }
 
-int64_t Footprint::TieredSlotExtents(int64_t tokens) const {
+int64_t Footprint::AllTieredSlotExtents(int64_t tokens, int32_t budget_pages) const {
   int64_t sum = 0;
   for (int32_t layer = 0; layer < geometry_.num_layers; ++layer) {
-    sum += TieredSlotExtents(layer, tokens);
+    sum += TieredSlotExtents(layer, tokens, budget_pages);
   }
   return sum;
 }
@@ -132,11 +151,11 @@ PoolCounts Footprint::Resident(int64_t prompt_tokens, int64_t reserve_tokens,
   return counts;
 }
 
-PoolCounts Footprint::Tiered(int64_t prompt_tokens, int64_t reserve_tokens,
-                             int32_t num_sequences) const {
+PoolCounts Footprint::Tiered(int64_t prompt_tokens, int64_t reserve_tokens, int32_t num_sequences,
+                             int32_t budget_pages) const {
   PoolCounts counts = Resident(prompt_tokens, reserve_tokens, num_sequences);
   counts.host = counts.slots;
-  counts.slots = num_sequences * TieredSlotExtents(reserve_tokens);
+  counts.slots = num_sequences * AllTieredSlotExtents(reserve_tokens, budget_pages);
   counts.meta = int64_t{num_sequences} * geometry_.num_layers * Extents(reserve_tokens);
   return counts;
 }

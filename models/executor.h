@@ -76,6 +76,10 @@ class Executor {
   virtual void StartRow(RowId row, const SamplingRow& sampling, std::span<const int32_t> prompt,
                         std::span<const int32_t> generated) = 0;
 
+  // Behind StartRow, which leaves a row the server's budget: each stream of the row selects `pages` in a step, in all.
+  // REQUIRES: more than the fixed ones, at most what the executor was made for.
+  virtual void SetBudget(RowId row, int32_t pages) = 0;
+
   // Makes `items` the active prefill batch; at most once a pass. REQUIRES: none active; tokens within limits; rows
   // admitted.
   virtual void BeginPrefill(std::vector<PrefillItem> items) = 0;

@@ -11,15 +11,15 @@ namespace spin {
 namespace {
 
 // The most pages that one stream lists, and that one Select returns, in a step.
-std::pair<int32_t, int32_t> ListLimits(const SparseAlgorithm& algorithm,
-                                       const KvGeometry& geometry) {
+std::pair<int32_t, int32_t> ListLimits(const SparseAlgorithm& algorithm, const KvGeometry& geometry,
+                                       int32_t max_budget_pages) {
   int32_t list = 0;
   int32_t selected = 1;
   for (int32_t layer = 0; layer < geometry.num_layers; ++layer) {
     const LayerDemand demand = algorithm.Demand(layer);
-    const int32_t pages = std::min(demand.fixed_pages + demand.Selectable(geometry.max_pages()),
-                                   geometry.max_pages());
-    list = std::max(list, demand.whole_context ? geometry.max_pages() : pages);
+    const int32_t pages = std::max(demand.Mandatory(geometry.max_pages()),
+                                   std::min(max_budget_pages, geometry.max_pages()));
+    list = std::max(list, pages);
     if (!demand.whole_context) selected = std::max(selected, pages);
   }
   return {list, selected};
@@ -39,7 +39,7 @@ int32_t MaxPrefillTokens(const ModelExecutorOptions& options) {
 
 WorkspaceShape ShapeOf(const ModelExecutorOptions& options, const SparseAlgorithm& algorithm,
                        const KvGeometry& geometry) {
-  const auto [max_list, max_selected] = ListLimits(algorithm, geometry);
+  const auto [max_list, max_selected] = ListLimits(algorithm, geometry, options.max_budget_pages);
   // Every sequence of a batch begins at a page of its own.
   const int32_t staging_pages =
       CeilDiv(MaxPrefillTokens(options), geometry.page_tokens) + geometry.max_rows;

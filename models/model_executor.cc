@@ -310,6 +310,7 @@ void ModelExecutor::StartRow(RowId row, const SamplingRow& sampling,
   *pinned = sampling;
   impl_->device().Copy(impl_->workspace.sampling + row.value, pinned, sizeof(SamplingRow),
                        *impl_->compute);
+  impl_->device().Fill(impl_->workspace.row_pages + row.value, 0, sizeof(int32_t), *impl_->compute);
   const bool penalties = sampling.presence_penalty != 0 || sampling.frequency_penalty != 0 ||
                          sampling.repetition_penalty != 1;
   if (!penalties) return;
@@ -317,6 +318,14 @@ void ModelExecutor::StartRow(RowId row, const SamplingRow& sampling,
   ApplyTables({&clear, 1});
   impl_->MarkTokens(row, prompt, false);
   impl_->MarkTokens(row, generated, true);
+}
+
+void ModelExecutor::SetBudget(RowId row, int32_t pages) {
+  SPIN_CHECK(pages >= 1 && pages <= impl_->workspace.select.max_selected);
+  int32_t* pinned = impl_->TakePinned<int32_t>(1);
+  *pinned = pages;
+  impl_->device().Copy(impl_->workspace.row_pages + row.value, pinned, sizeof(int32_t),
+                       *impl_->compute);
 }
 
 void ModelExecutor::BeginPrefill(std::vector<PrefillItem> items) {

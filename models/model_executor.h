@@ -30,6 +30,8 @@ struct ModelExecutorOptions {
   int32_t tile_tokens = 512;  // tokens of a prefill tile
   Eviction eviction = Eviction::kBucketed;
   RetrieveOverlap overlap = RetrieveOverlap::kNever;
+  // The most pages that a row's own budget may have; less than the algorithm's own: that.
+  int32_t max_budget_pages = 0;
   // Of so many decode steps one is timed stage by stage, and with that every prefill batch; 0: none.
   int32_t stage_sample_period = 0;
 };
@@ -54,6 +56,7 @@ class ModelExecutor final : public Executor {
   void AwaitSpill() override;
   void StartRow(RowId row, const SamplingRow& sampling, std::span<const int32_t> prompt,
                 std::span<const int32_t> generated) override;
+  void SetBudget(RowId row, int32_t pages) override;
   void BeginPrefill(std::vector<PrefillItem> items) override;
   bool prefill_active() const override;
   void CancelPrefill() override;

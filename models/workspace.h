@@ -64,6 +64,7 @@ struct Workspace {
   int32_t* token = nullptr;         // [max_rows]
   int32_t* position = nullptr;      // [max_rows]
   SamplingRow* sampling = nullptr;  // [max_rows]
+  int32_t* row_pages = nullptr;     // [max_rows] a row's own budget, see SelectTopKParams
   uint32_t* history = nullptr;      // [max_rows][V]
 
   int64_t bytes = 0;

@@ -210,6 +210,18 @@ constexpr ConfigKey kSparseKeys[] = {
        if (status.ok()) c.sparse.budget_tokens = value;
        return status;
      }},
+    {"sparse.max_budget_tokens", "auto", "tokens or auto",
+     "The most that a request may ask for in its own `sparse` member; scratch is sized by it. "
+     "auto: "
+     "what the server's budget comes to.",
+     [](Config& c, const std::string& t) {
+       c.sparse.max_budget_tokens.reset();
+       if (t == "auto") return absl::OkStatus();
+       int32_t value = 0;
+       const absl::Status status = ParseInt(t, 16, kInt32Max, value);
+       if (status.ok()) c.sparse.max_budget_tokens = value;
+       return status;
+     }},
     {"sparse.exact", "false", "true, false",
      "Select every partition: the algorithm must then equal dense.",
      [](Config& c, const std::string& t) { return ParseBool(t, c.sparse.exact); }},

@@ -123,6 +123,22 @@ absl::Status CheckLengths(const ServerConfig& config, const ModelConfig& model) 
   return absl::OkStatus();
 }
 
+// The most pages that a request's own budget may have; 0: as many as the algorithm selects by itself.
+absl::StatusOr<int32_t> MaxBudgetPages(const SparseOptions& sparse, const KvGeometry& geometry,
+                                       const SparseAlgorithm& algorithm) {
+  if (!sparse.max_budget_tokens.has_value()) return 0;
+  int32_t own = 0;
+  for (int32_t layer = 0; layer < geometry.num_layers; ++layer) {
+    const LayerDemand demand = algorithm.Demand(layer);
+    if (!demand.whole_context) own = std::max(own, demand.Mandatory(geometry.max_pages()));
+  }
+  const int32_t pages = *sparse.max_budget_tokens / geometry.page_tokens;
+  if (pages >= own) return std::min(pages, geometry.max_pages());
+  return InvalidArgument(
+      "sparse.max_budget_tokens: %d is less than the %d that a step selects by itself",
+      *sparse.max_budget_tokens, own * geometry.page_tokens);
+}
+
 }  // namespace
 
 std::string ModelPlan::ToText() const {
@@ -156,6 +172,8 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
       MakeGeometry(model, *plan.algorithm, config.dtype,
                    config.engine.max_num_seqs * kRowsPerSequence, plan.max_model_len);
   const DeviceInfo& info = plan.backend.device->info();
+  SPIN_ASSIGN_OR_RETURN(const int32_t max_budget_pages,
+                        MaxBudgetPages(config.sparse, geometry, *plan.algorithm));
   plan.executor = {.max_batch = config.engine.max_num_seqs,
                    .max_prefill_tokens = config.engine.max_batched_tokens,
                    .max_model_len = plan.max_model_len,
@@ -163,6 +181,7 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
                                                                  : info.prefill_tile_tokens,
                    .eviction = config.eviction,
                    .overlap = config.overlap,
+                   .max_budget_pages = max_budget_pages,
                    .stage_sample_period = config.stage_sample_period};
   plan.weight_bytes = WeightBytes(model, config.dtype) + plan.algorithm->WeightBytes(config.dtype);
   plan.executor_bytes =
@@ -174,6 +193,7 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
   plan.cache.placement = config.placement;
   plan.cache.min_buffer_ratio = config.min_buffer_ratio;
   plan.cache.max_model_len = plan.max_model_len;
+  plan.cache.max_budget_pages = max_budget_pages;
   for (int32_t layer = 0; layer < model.num_layers; ++layer) {
     plan.cache.layers.push_back(plan.algorithm->Demand(layer));
   }

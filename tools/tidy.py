@@ -67,6 +67,7 @@ TESTED_THROUGH = {
     "server/main": "tests/e2e/",
     "server/model_stack": "tests/e2e/",
     "server/openai/": "tests/server/openai_handler_test.cc",
+    "server/sparse_request": "tests/server/common_request_test.cc",
     "server/warm_up": "tests/e2e/",
 }
 # Larger files without any test of their own, and why.

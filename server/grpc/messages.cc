@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "server/sparse_request.h"
+
 namespace spin {
 namespace {
 
@@ -48,6 +50,10 @@ absl::StatusOr<Request> ToRequest(const ServingContext& context,
   request.priority = message.priority();
   request.wants_summary = message.spin_usage();
   request.sampling = ToSampling(context.model.defaults, message.sampling());
+  const v1::SparseOptions& sparse = message.sparse();
+  if (sparse.has_budget_tokens()) request.sparse.budget_tokens = sparse.budget_tokens();
+  request.sparse.exact = sparse.exact();
+  SPIN_RETURN_IF_ERROR(CheckSparse(sparse.algorithm(), context.model, request.sparse));
   switch (message.prompt_case()) {
     case v1::GenerateRequest::kText:
       if (context.tokenizer == nullptr) {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "engine/request.h"
 #include "engine/sampling_params.h"
 #include "server/openai/json_body.h"
 #include "server/serving_context.h"
@@ -15,6 +16,7 @@ struct CommonRequest {
   std::string model;  // as asked; empty: the one that is served
   SamplingParams
       sampling;  // max_tokens as asked (absent: absent); logprobs are the caller's business
+  SparseRequest sparse;
   int32_t priority = 0;
   bool stream = false;
   bool include_usage = false;           // stream_options

@@ -85,6 +85,17 @@ class GrpcTest(unittest.TestCase):
         silent = list(self.client.generate(text=PROMPT))
         self.assertFalse(silent[-1].usage.HasField("spin"))
 
+    def test_a_budget_of_its_own_is_refused_by_a_dense_server(self):
+        details = self.refused(grpc.StatusCode.INVALID_ARGUMENT, text=PROMPT, sparse={"budget_tokens": 256})
+        self.assertEqual(details, "sparse: this server attends to the whole context: there is no budget_tokens to "
+                         "choose")
+        details = self.refused(grpc.StatusCode.INVALID_ARGUMENT, text=PROMPT, sparse={"algorithm": "quest"})
+        self.assertEqual(details, "sparse: algorithm 'quest' needs another layout of the cache than this server's "
+                         "'dense'; a request may ask for that or for 'dense'")
+        exact = list(self.client.generate(text=PROMPT, sparse={"exact": True}))
+        plain = list(self.client.generate(text=PROMPT))
+        self.assertEqual([message.text for message in exact], [message.text for message in plain])
+
     def test_health_is_serving(self):
         self.assertEqual(self.client.health(), health_pb2.HealthCheckResponse.SERVING)
         self.assertEqual(self.client.health(SERVICE), health_pb2.HealthCheckResponse.SERVING)

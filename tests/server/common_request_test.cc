@@ -151,6 +151,34 @@ TEST_CASE("sampling fields arrive where the engine reads them") {
   CHECK(Parse(R"(,"seed":18446744073709551615)")->common.sampling.seed == UINT64_MAX);
 }
 
+TEST_CASE("a request says how much it attends to, in the server's own algorithm") {
+  ModelInfo quest = Model();
+  quest.algorithm = "quest";
+  const auto sparse = [&](const std::string& member) {
+    return Parse(",\"sparse\":" + member, quest);
+  };
+  CHECK_FALSE(Parse("", quest)->common.sparse.given());
+  CHECK_FALSE(sparse("null")->common.sparse.given());
+  CHECK_FALSE(sparse(R"({"algorithm":"quest"})")->common.sparse.given());
+  CHECK(sparse(R"({"budget_tokens":512})")->common.sparse.budget_tokens == 512);
+  CHECK(sparse(R"({"exact":true})")->common.sparse.exact);
+  CHECK(sparse(R"({"algorithm":"dense"})")->common.sparse.exact);
+  for (const char* bad : {"1", "[]", R"({"exact":1})", R"({"budget_tokens":0})",
+                          R"({"budget_tokens":"512"})", R"({"algorithm":3})"}) {
+    INFO(bad);
+    CHECK(absl::IsInvalidArgument(sparse(bad).status()));
+  }
+  const ApiError both = ToApiError(sparse(R"({"exact":true,"budget_tokens":64})").status());
+  CHECK(both.param == "sparse");
+  CHECK(both.message == "sparse: exact attention has no budget_tokens; give one of the two");
+  const ApiError other = ToApiError(sparse(R"({"algorithm":"shadowkv"})").status());
+  CHECK(other.http_status == 400);
+  CHECK(other.param == "sparse");
+  CHECK(other.message ==
+        "sparse: algorithm 'shadowkv' needs another layout of the cache than this server's "
+        "'quest'; a request may ask for that or for 'dense'");
+}
+
 TEST_CASE("the model's own defaults hold where the client is silent") {
   ModelInfo model = Model();
   model.defaults = {

@@ -148,11 +148,13 @@ TEST_CASE("what a call cost is in its last message, when asked") {
   v1::GenerateRequest request = TextRequest("Hi");
   request.mutable_sampling()->set_n(2);
   request.set_spin_usage(true);
+  request.mutable_sparse()->set_budget_tokens(512);
   grpc::ClientContext context;
   TestServer::Limit(context);
   const auto reader = test.stub->Generate(&context, request);
   REQUIRE(test.backend().WaitForRequests(1));
   CHECK(test.backend().request(0).wants_summary);
+  CHECK(test.backend().request(0).sparse.budget_tokens == 512);
   REQUIRE(test.backend().Send(0, "a", FinishReason::kStop));
   RequestOutput output;
   output.deltas.push_back(testing::DeltaOf("b", FinishReason::kStop, 1));

@@ -129,10 +129,18 @@ void FakeExecutor::StartRow(RowId id, const SamplingRow& sampling, std::span<con
   SPIN_CHECK_EQ(row.ready_pass, -1);
   SPIN_CHECK_EQ(static_cast<int64_t>(prompt.size()), int64_t{sampling.prompt_tokens});
   row.started = true;
+  row.budget = 0;
   row.sampling = sampling;
   row.started_with = FakeHistory(prompt);
   for (const int32_t token : generated) row.started_with = FakeAppend(row.started_with, token);
   row.started_tokens = static_cast<int64_t>(prompt.size() + generated.size());
+}
+
+void FakeExecutor::SetBudget(RowId id, int32_t pages) {
+  Row& row = At(id);
+  SPIN_CHECK(row.started && row.ready_pass == -1);
+  SPIN_CHECK_GE(pages, 1);
+  row.budget = pages;
 }
 
 void FakeExecutor::BeginPrefill(std::vector<PrefillItem> items) {

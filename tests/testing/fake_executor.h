@@ -64,6 +64,7 @@ class FakeExecutor final : public Executor {
   void AwaitSpill() override;
   void StartRow(RowId row, const SamplingRow& sampling, std::span<const int32_t> prompt,
                 std::span<const int32_t> generated) override;
+  void SetBudget(RowId row, int32_t pages) override;
   void BeginPrefill(std::vector<PrefillItem> items) override;
   bool prefill_active() const override { return !items_.empty(); }
   void CancelPrefill() override;
@@ -83,6 +84,7 @@ class FakeExecutor final : public Executor {
   // The longest that a decode step had to wait for copies: kSpillExtent commands and AwaitSpill since the step before.
   int64_t longest_spill_wait_ns() const { return longest_spill_wait_ns_; }
   int64_t held_rows() const;
+  int32_t budget(RowId row) const { return rows_.at(static_cast<std::size_t>(row.value)).budget; }
   RetrieveCounters total_counts() const;  // of all rows
   // The most tiles that a pass with a decode step, or any pass, had.
   int64_t most_tiles_beside_decode() const { return most_tiles_beside_decode_; }
@@ -91,6 +93,7 @@ class FakeExecutor final : public Executor {
   struct Row {
     bool held = false;  // by the table commands
     bool started = false;
+    int32_t budget = 0;       // pages of its own
     int64_t ready_pass = -1;  // the pass in which its prefill ended
     SamplingRow sampling;
     uint64_t history = 0;  // of the tokens in the cache

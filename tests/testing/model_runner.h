@@ -33,6 +33,7 @@ struct ModelRunnerOptions {
   int32_t tile_tokens = 64;
   Eviction eviction = Eviction::kBucketed;
   RetrieveOverlap overlap = RetrieveOverlap::kNever;
+  int32_t max_budget_pages = 0;
   int32_t stage_sample_period = 0;
   bool inline_streams = false;
   int threads = 2;
@@ -59,9 +60,10 @@ class ModelRunner {
       const std::vector<std::vector<int32_t>>& prompts, int32_t steps,
       bool one_prefill_each = false);
 
-  // Prefills one prompt and leaves its `num_sequences` rows admitted, for looking at the cache.
+  // Prefills one prompt and leaves its `num_sequences` rows admitted, for looking at the cache. `budget_pages` of their
+  // own, or 0.
   std::vector<RowId> Start(const std::vector<int32_t>& prompt, int64_t reserve_tokens,
-                           int32_t num_sequences = 1);
+                           int32_t num_sequences = 1, int32_t budget_pages = 0);
   // What the prefill sampled.
   const SampledToken& first_token(RowId row) const { return first_tokens_[row.value]; }
   std::vector<SampledToken> Step(const std::vector<RowId>& rows);
@@ -80,7 +82,7 @@ class ModelRunner {
 
  private:
   std::vector<RowId> Admit(const std::vector<int32_t>& prompt, int64_t reserve_tokens,
-                           int32_t num_sequences);
+                           int32_t num_sequences, int32_t budget_pages = 0);
   std::vector<std::vector<SampledToken>> Prefill(std::vector<PrefillItem> items);
   PassResult Finish();
   void PoisonFreePages();
