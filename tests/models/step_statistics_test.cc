@@ -96,7 +96,7 @@ TEST_CASE("a timed step is in order where others overlap") {
   options.stage_sample_period = 1;
   ModelRunner in_order(options);
   const Generations expected = in_order.GenerateSampled(Prompts(), 12);
-  options.overlap = RetrieveOverlap::kAlways;
+  options.overlap = GENERATE(RetrieveOverlap::kReadyFirst, RetrieveOverlap::kRowGroups);
   ModelRunner overlapped(options);
   CHECK(Difference(overlapped.GenerateSampled(Prompts(), 12), expected) == "");
   CHECK(overlapped.executor().decode_times().runs == 11);
