@@ -55,12 +55,12 @@ Engine::~Engine() {
 absl::Status Engine::Submit(Request request) {
   SPIN_CHECK(request.sink != nullptr);
   const Dependencies& d = impl_->dependencies;
-  SPIN_ASSIGN_OR_RETURN(const int32_t max_tokens,
+  SPIN_ASSIGN_OR_RETURN(const ResolvedRequest resolved,
                         CheckRequest(request, impl_->options, d.executor->limits(), *d.memory,
                                      d.tokenizer != nullptr));
   const int64_t now_ns = d.clock->NowNs();
   SPIN_RETURN_IF_ERROR(impl_->inbox.Submit(
-      {.request = std::move(request), .max_tokens = max_tokens, .arrival_ns = now_ns}));
+      {.request = std::move(request), .resolved = resolved, .arrival_ns = now_ns}));
   impl_->loop.Wake();
   return absl::OkStatus();
 }

@@ -48,9 +48,9 @@ bool EngineCore::DrainInputs() {
   inbox_->TakeAll(inputs_);
   for (Submission& submission : inputs_.submissions) {
     const RequestId id = submission.request.id;
-    auto request = std::make_unique<LiveRequest>(std::move(submission.request),
-                                                 submission.max_tokens, submission.arrival_ns,
-                                                 tokenizer_, options_.eos_token_ids, options_.seed);
+    auto request = std::make_unique<LiveRequest>(std::move(submission.request), submission.resolved,
+                                                 submission.arrival_ns, tokenizer_,
+                                                 options_.eos_token_ids, options_.seed);
     scheduler_.Enqueue(request.get());
     const bool is_new = requests_.emplace(id, std::move(request)).second;
     SPIN_CHECK(is_new);
@@ -127,6 +127,7 @@ void EngineCore::BeginPrefill() {
                       static_cast<int32_t>(live.prompt_tokens()), options_.eos_token_ids,
                       sampling_row_);
       executor_->StartRow(sequence->row, sampling_row_, live.request.prompt, sequence->generated);
+      if (live.budget_pages > 0) executor_->SetBudget(sequence->row, live.budget_pages);
       item.rows.push_back(sequence->row);
     }
     items.push_back(std::move(item));
@@ -159,8 +160,10 @@ void EngineCore::LaunchPrefill(PassRecord& pass) {
     pass.prefilled.push_back(&live);
     if (live.first_token_ns == 0) pass.prompt_tokens += live.prompt_tokens();
     for (Sequence* sequence : unit.sequences) {
-      pass.entries.push_back(
-          {.sequence = sequence, .row = sequence->row, .sampled = !live.scores_only()});
+      pass.entries.push_back({.sequence = sequence,
+                              .row = sequence->row,
+                              .sampled = !live.scores_only(),
+                              .prefilled = true});
       ++sequence->in_flight;
     }
   }
@@ -170,8 +173,13 @@ void EngineCore::LaunchPrefill(PassRecord& pass) {
 void EngineCore::LaunchDecode(PassRecord& pass) {
   executor_->EnqueueDecode(batch_->decode_rows);
   memory_->Advance(batch_->decode_rows);
+  StepReads reads;
+  for (const Sequence* sequence : batch_->decode) {
+    reads += memory_->ReadsOf(memory_->length(sequence->row), sequence->request->budget_pages);
+  }
+  metrics_->OnStep(reads);
   for (Sequence* sequence : batch_->decode) {
-    pass.entries.push_back({.sequence = sequence, .row = sequence->row, .sampled = true});
+    pass.entries.push_back({.sequence = sequence, .row = sequence->row});
     ++sequence->in_flight;
   }
 }
@@ -203,6 +211,7 @@ void EngineCore::TakeResult(const PassRecord& pass, const PassResult& result, in
     --sequence.in_flight;
     SPIN_CHECK_GE(sequence.in_flight, 0);
     const bool alive = sequence.state != SequenceState::kFinished;
+    if (alive && sequence.request->request.wants_summary) Tally(entry, result);
     if (!entry.sampled) {
       if (alive) FinishWithLength(sequence);
       continue;
@@ -216,6 +225,19 @@ void EngineCore::TakeResult(const PassRecord& pass, const PassResult& result, in
   }
   SPIN_CHECK_EQ(next, result.tokens.size());
   metrics_->OnPass(pass.prompt_tokens, generated);
+}
+
+// Before the token is taken: with its last one the row is given back.
+void EngineCore::Tally(const PassEntry& entry, const PassResult& result) const {
+  Sequence& sequence = *entry.sequence;
+  const RetrieveCounters& row = result.counters[static_cast<std::size_t>(entry.row.value)];
+  // Preempted since: it is where it was when last seen.
+  const Placement placement =
+      sequence.row == entry.row ? memory_->placement(entry.row) : sequence.tally.placement;
+  if (entry.prefilled) return sequence.tally.OnPrefill(placement, row);
+  const int64_t length =
+      sequence.request->prompt_tokens() + static_cast<int64_t>(sequence.generated.size());
+  sequence.tally.OnStep(placement, row, memory_->ReadsOf(length, sequence.request->budget_pages));
 }
 
 void EngineCore::TakePromptLogprobs(const PassRecord& pass, const PassResult& result) {
@@ -263,6 +285,10 @@ void EngineCore::Emit() {
     live->has_pending = false;
     RequestOutput output = std::exchange(live->pending, RequestOutput{});
     output.finished = live->finished();
+    if (output.finished && live->request.wants_summary) {
+      const KvGeometry& geometry = memory_->geometry();
+      output.summary = live->Summary(clock_->NowNs(), geometry.num_layers, geometry.page_bytes());
+    }
     const bool listening = live->request.sink->OnOutput(std::move(output));
     if (live->finished()) {
       End(*live, live->reached_length ? FinishReason::kLength : FinishReason::kStop);

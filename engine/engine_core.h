@@ -56,7 +56,8 @@ class EngineCore {
   struct PassEntry {
     Sequence* sequence = nullptr;
     RowId row;
-    bool sampled = true;  // false: prompt log-probabilities only
+    bool sampled = true;     // false: prompt log-probabilities only
+    bool prefilled = false;  // its prefill ends in this pass; else it decodes
   };
   // What a pass in flight will bring.
   struct PassRecord {
@@ -81,6 +82,7 @@ class EngineCore {
   void LaunchPrefill(PassRecord& pass);
   void LaunchDecode(PassRecord& pass);
   void TakeResult(const PassRecord& pass, const PassResult& result, int64_t now_ns);
+  void Tally(const PassEntry& entry, const PassResult& result) const;
   void TakePromptLogprobs(const PassRecord& pass, const PassResult& result);
   void TakeToken(Sequence& sequence, const SampledToken& token, int64_t now_ns);
   void MeasureTiles(const PassRecord& pass, const PassResult& result);

@@ -41,9 +41,11 @@ Counter& FinishedCounterOf(MetricsRegistry& registry, const char* reason) {
                              {{"finished_reason", reason}});
 }
 
-Gauge& SequencesGauge(MetricsRegistry& registry, const char* placement) {
-  return registry.AddGauge("spin:sequences", "Sequences that hold memory, by placement",
-                           {{"placement", placement}});
+Gauge& SlotsGauge(MetricsRegistry& registry, const char* use) {
+  return registry.AddGauge("spin:tiered_slots",
+                           "Page slots granted to Tiered sequences, over all layers and KV heads: "
+                           "what one step may select, and the buffer beside it",
+                           {{"use", use}});
 }
 
 Gauge& FreeExtentsGauge(MetricsRegistry& registry, const char* pool) {
@@ -52,7 +54,30 @@ Gauge& FreeExtentsGauge(MetricsRegistry& registry, const char* pool) {
                            {{"pool", pool}});
 }
 
+// What is also known by vLLM's names.
+void AddVllmNames(MetricsRegistry& registry) {
+  for (const std::string name :
+       {"num_requests_running", "num_requests_waiting", "kv_cache_usage_perc",
+        "prompt_tokens_total", "generation_tokens_total", "num_preemptions_total",
+        "request_success_total", "time_to_first_token_seconds", "inter_token_latency_seconds",
+        "e2e_request_latency_seconds", "request_queue_time_seconds", "request_prefill_time_seconds",
+        "request_decode_time_seconds", "request_prompt_tokens", "request_generation_tokens",
+        "iteration_tokens_total", "prefix_cache_queries_total", "prefix_cache_hits_total"}) {
+    registry.AddAlias("vllm:" + name, "spin:" + name);
+  }
+  registry.AddAlias("vllm:gpu_cache_usage_perc", "spin:kv_cache_usage_perc");
+  registry.AddAlias("vllm:gpu_prefix_cache_queries_total", "spin:prefix_cache_queries_total");
+  registry.AddAlias("vllm:gpu_prefix_cache_hits_total", "spin:prefix_cache_hits_total");
+  registry.AddAlias("vllm:time_per_output_token_seconds", "spin:inter_token_latency_seconds");
+}
+
 }  // namespace
+
+EngineMetrics::PlacementGauges::PlacementGauges(MetricsRegistry& registry, const char* name,
+                                                const char* help)
+    : resident(registry.AddGauge(name, help, {{"placement", "resident"}})),
+      tiered(registry.AddGauge(name, help, {{"placement", "tiered"}})),
+      suspended(registry.AddGauge(name, help, {{"placement", "suspended"}})) {}
 
 EngineMetrics::EngineMetrics(MetricsRegistry* registry)
     : registry_(registry != nullptr ? *registry : unexported_),
@@ -62,9 +87,11 @@ EngineMetrics::EngineMetrics(MetricsRegistry* registry)
       kv_usage_(registry_.AddGauge("spin:kv_cache_usage_perc",
                                    "Share of the admissible KV capacity in use (0 to 1), of the "
                                    "tightest pool")),
-      resident_(SequencesGauge(registry_, "resident")),
-      tiered_(SequencesGauge(registry_, "tiered")),
-      suspended_(SequencesGauge(registry_, "suspended")),
+      sequences_(registry_, "spin:sequences", "Sequences that hold memory, by placement"),
+      sequence_tokens_(registry_, "spin:sequence_tokens",
+                       "Tokens in the cache of prefilled sequences, by placement"),
+      mandatory_slots_(SlotsGauge(registry_, "mandatory")),
+      buffering_slots_(SlotsGauge(registry_, "buffering")),
       free_slots_(FreeExtentsGauge(registry_, "slots")),
       free_host_(FreeExtentsGauge(registry_, "host")),
       free_summaries_(FreeExtentsGauge(registry_, "summaries")),
@@ -75,6 +102,12 @@ EngineMetrics::EngineMetrics(MetricsRegistry* registry)
                                         "Times that a sequence gave its room to another")),
       demotions_(
           registry_.AddCounter("spin:demotions_total", "Sequences moved from Resident to Tiered")),
+      attention_bytes_(registry_.AddCounter(
+          "spin:attention_bytes_total",
+          "Bytes of keys and values that decode steps attended to, computed from lengths")),
+      select_bytes_(registry_.AddCounter(
+          "spin:select_bytes_total",
+          "Bytes of page summaries that decode steps scored, computed from lengths")),
       prefix_queries_(registry_.AddCounter("spin:prefix_cache_queries_total",
                                            "Prompt tokens looked up in the prefix cache")),
       prefix_hits_(registry_.AddCounter("spin:prefix_cache_hits_total",
@@ -106,19 +139,7 @@ EngineMetrics::EngineMetrics(MetricsRegistry* registry)
                                                "Tokens of a pass: prompts finished and tokens "
                                                "generated",
                                                IterationTokenBounds())) {
-  for (const std::string name :
-       {"num_requests_running", "num_requests_waiting", "kv_cache_usage_perc",
-        "prompt_tokens_total", "generation_tokens_total", "num_preemptions_total",
-        "request_success_total", "time_to_first_token_seconds", "inter_token_latency_seconds",
-        "e2e_request_latency_seconds", "request_queue_time_seconds", "request_prefill_time_seconds",
-        "request_decode_time_seconds", "request_prompt_tokens", "request_generation_tokens",
-        "iteration_tokens_total", "prefix_cache_queries_total", "prefix_cache_hits_total"}) {
-    registry_.AddAlias("vllm:" + name, "spin:" + name);
-  }
-  registry_.AddAlias("vllm:gpu_cache_usage_perc", "spin:kv_cache_usage_perc");
-  registry_.AddAlias("vllm:gpu_prefix_cache_queries_total", "spin:prefix_cache_queries_total");
-  registry_.AddAlias("vllm:gpu_prefix_cache_hits_total", "spin:prefix_cache_hits_total");
-  registry_.AddAlias("vllm:time_per_output_token_seconds", "spin:inter_token_latency_seconds");
+  AddVllmNames(registry_);
 }
 
 void EngineMetrics::OnAdmitted(int64_t queue_ns) {
@@ -139,6 +160,11 @@ void EngineMetrics::OnPass(int64_t prompt_tokens, int64_t generated_tokens) {
   generation_tokens_.Add(static_cast<uint64_t>(generated_tokens));
   const int64_t tokens = prompt_tokens + generated_tokens;
   if (tokens > 0) iteration_tokens_.Observe(static_cast<double>(tokens));
+}
+
+void EngineMetrics::OnStep(const StepReads& reads) {
+  attention_bytes_.Add(static_cast<uint64_t>(reads.attention_bytes));
+  select_bytes_.Add(static_cast<uint64_t>(reads.summary_bytes));
 }
 
 Counter& EngineMetrics::FinishedCounter(FinishReason reason) {
@@ -170,9 +196,14 @@ void EngineMetrics::Publish(const EngineCounts& counts, int64_t preemptions) {
   running_.Set(counts.running);
   waiting_.Set(counts.waiting);
   kv_usage_.Set(counts.kv.fraction);
-  resident_.Set(counts.kv.resident_rows);
-  tiered_.Set(counts.kv.tiered_rows);
-  suspended_.Set(counts.kv.suspended_rows);
+  sequences_.resident.Set(counts.kv.resident_rows);
+  sequences_.tiered.Set(counts.kv.tiered_rows);
+  sequences_.suspended.Set(counts.kv.suspended_rows);
+  sequence_tokens_.resident.Set(static_cast<double>(counts.kv.resident_tokens));
+  sequence_tokens_.tiered.Set(static_cast<double>(counts.kv.tiered_tokens));
+  sequence_tokens_.suspended.Set(static_cast<double>(counts.kv.suspended_tokens));
+  mandatory_slots_.Set(static_cast<double>(counts.kv.tiered_slots.mandatory));
+  buffering_slots_.Set(static_cast<double>(counts.kv.tiered_slots.buffering));
   free_slots_.Set(counts.kv.slot_extents_total - counts.kv.slot_extents);
   free_host_.Set(counts.kv.host_extents_total - counts.kv.host_extents);
   free_summaries_.Set(counts.kv.summary_extents_total - counts.kv.summary_extents);

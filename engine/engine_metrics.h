@@ -32,6 +32,8 @@ class EngineMetrics {
   void OnFirstToken(int64_t since_arrival_ns, int64_t since_admission_ns);
   void OnInterTokenLatency(int64_t ns);
   void OnPass(int64_t prompt_tokens, int64_t generated_tokens);
+  // A decode step was launched that reads so much.
+  void OnStep(const StepReads& reads);
   // `decode_ns` since the first token; -1 when there was none.
   void OnFinished(FinishReason reason, int64_t since_arrival_ns, int64_t decode_ns,
                   int64_t prompt_tokens, int64_t generated_tokens);
@@ -41,14 +43,22 @@ class EngineMetrics {
   EngineCounts counts() const;
 
  private:
+  // One family, a series a placement.
+  struct PlacementGauges {
+    PlacementGauges(MetricsRegistry& registry, const char* name, const char* help);
+    Gauge &resident, &tiered, &suspended;
+  };
+
   Counter& FinishedCounter(FinishReason reason);
 
   MetricsRegistry unexported_;
   MetricsRegistry& registry_;
   Gauge &running_, &waiting_, &kv_usage_;
-  Gauge &resident_, &tiered_, &suspended_;
+  PlacementGauges sequences_, sequence_tokens_;
+  Gauge &mandatory_slots_, &buffering_slots_;
   Gauge &free_slots_, &free_host_, &free_summaries_, &free_meta_;
   Counter &prompt_tokens_, &generation_tokens_, &preemptions_, &demotions_;
+  Counter &attention_bytes_, &select_bytes_;
   // Routers refuse a server without these two; they stay 0 while every prompt is prefilled whole.
   Counter &prefix_queries_, &prefix_hits_;
   Counter &stopped_, &length_, &aborted_, &failed_;

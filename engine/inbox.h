@@ -20,7 +20,7 @@ namespace spin {
 
 struct Submission {
   Request request;
-  int32_t max_tokens = 0;  // resolved
+  ResolvedRequest resolved;
   int64_t arrival_ns = 0;
 };
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/ids.h"
+#include "engine/request_summary.h"
 #include "engine/sampling_params.h"
 #include "kernels/params.h"
 
@@ -39,6 +40,7 @@ struct RequestOutput {
   bool finished = false;  // every sequence has finished; nothing follows
   absl::Status error;     // not OK: the request failed, finished is true
   int32_t cached_prompt_tokens = 0;
+  std::optional<RequestSummary> summary;  // with the last output, when asked and nothing failed
 };
 
 // Receives the output of one request.
@@ -50,13 +52,29 @@ class OutputSink {
   virtual bool OnOutput(RequestOutput output) = 0;
 };
 
+// How much of its context a request's decode steps attend to, where it says so itself. At most one of the two.
+struct SparseRequest {
+  std::optional<int32_t> budget_tokens;  // by a KV head in a step, as sparse.budget_tokens
+  bool exact = false;                    // to everything
+
+  bool given() const { return exact || budget_tokens.has_value(); }
+};
+
 struct Request {
   RequestId id;
   std::string external_id;  // what the client and the log see ("cmpl-…")
   std::vector<int32_t> prompt;
   SamplingParams sampling;
-  int32_t priority = 0;  // lower runs first
+  SparseRequest sparse;
+  int32_t priority = 0;        // lower runs first
+  bool wants_summary = false;  // RequestOutput::summary
   std::shared_ptr<OutputSink> sink;
+};
+
+// What a request's own wishes come to on this server.
+struct ResolvedRequest {
+  int32_t max_tokens = 0;    // the client's, or what the context leaves
+  int32_t budget_pages = 0;  // as KvCacheManager::BudgetPages
 };
 
 }  // namespace spin

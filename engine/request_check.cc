@@ -36,9 +36,9 @@ int32_t MaxModelLen(const EngineOptions& options, const ExecutorLimits& limits) 
   return std::min(options.max_model_len, limits.max_model_len);
 }
 
-absl::StatusOr<int32_t> CheckRequest(const Request& request, const EngineOptions& options,
-                                     const ExecutorLimits& limits, const KvCacheManager& memory,
-                                     bool has_tokenizer) {
+absl::StatusOr<ResolvedRequest> CheckRequest(const Request& request, const EngineOptions& options,
+                                             const ExecutorLimits& limits,
+                                             const KvCacheManager& memory, bool has_tokenizer) {
   const SamplingParams& sampling = request.sampling;
   SPIN_RETURN_IF_ERROR(sampling.Validate(limits.vocab_size));
   SPIN_RETURN_IF_ERROR(CheckPrompt(request, limits.vocab_size));
@@ -65,9 +65,14 @@ absl::StatusOr<int32_t> CheckRequest(const Request& request, const EngineOptions
   const std::optional<int64_t> client_limit =
       sampling.max_tokens.has_value() ? std::optional<int64_t>(completion) : std::nullopt;
   const int64_t reserve = std::min(context, memory.ReservationTokens(prompt, client_limit));
-  const absl::Status fits = memory.CheckFits(prompt, reserve, sampling.n);
+  ResolvedRequest resolved;
+  resolved.max_tokens = static_cast<int32_t>(sampling.max_tokens.value_or(context - prompt));
+  SPIN_ASSIGN_OR_RETURN(resolved.budget_pages,
+                        memory.BudgetPages(request.sparse.budget_tokens, request.sparse.exact,
+                                           prompt + resolved.max_tokens));
+  const absl::Status fits = memory.CheckFits(prompt, reserve, sampling.n, resolved.budget_pages);
   if (!fits.ok()) return FailedPrecondition("%s", MessageOf(fits));
-  return static_cast<int32_t>(sampling.max_tokens.value_or(context - prompt));
+  return resolved;
 }
 
 }  // namespace spin

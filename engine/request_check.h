@@ -14,10 +14,9 @@ namespace spin {
 // The longest sequence: the model's and the configuration's limit, whichever is less.
 int32_t MaxModelLen(const EngineOptions& options, const ExecutorLimits& limits);
 
-// The request's max_tokens, or what the context leaves where the client gave none. Any thread: it
-// reads only what never changes. Errors as Engine::Submit says.
-absl::StatusOr<int32_t> CheckRequest(const Request& request, const EngineOptions& options,
-                                     const ExecutorLimits& limits, const KvCacheManager& memory,
-                                     bool has_tokenizer);
+// What the request's own wishes come to. Any thread: it reads only what never changes. Errors as Engine::Submit says.
+absl::StatusOr<ResolvedRequest> CheckRequest(const Request& request, const EngineOptions& options,
+                                             const ExecutorLimits& limits,
+                                             const KvCacheManager& memory, bool has_tokenizer);
 
 }  // namespace spin

@@ -137,12 +137,13 @@ std::optional<std::vector<RowId>> Scheduler::AdmitRows(const Waiting& waiting, i
   const bool client_limit = request.request.sampling.max_tokens.has_value();
   const int64_t reserve =
       client_limit ? most : std::min(most, memory_->ReservationTokens(tokens, std::nullopt));
-  auto rows = memory_->Admit(tokens, reserve, n);
-  while (!rows.has_value() && PreemptFor(waiting)) rows = memory_->Admit(tokens, reserve, n);
+  auto rows = memory_->Admit(tokens, reserve, n, request.budget_pages);
+  while (!rows.has_value() && PreemptFor(waiting))
+    rows = memory_->Admit(tokens, reserve, n, request.budget_pages);
   // Alone, a preempted sequence takes what there is.
   if (!rows.has_value() && waiting.sequence != nullptr && num_running() == 0 &&
       suspended_.empty() && !memory_->room_is_coming()) {
-    rows = memory_->Admit(tokens, std::min(most, tokens + 1), n);
+    rows = memory_->Admit(tokens, std::min(most, tokens + 1), n, request.budget_pages);
   }
   return rows;
 }

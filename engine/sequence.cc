@@ -38,11 +38,12 @@ void Sequence::MoveTo(SequenceState next) {
   }
 }
 
-LiveRequest::LiveRequest(Request request_in, int32_t max_tokens_in, int64_t arrival,
+LiveRequest::LiveRequest(Request request_in, const ResolvedRequest& resolved, int64_t arrival,
                          const Tokenizer* tokenizer, std::span<const int32_t> eos_token_ids,
                          uint64_t engine_seed)
     : request(std::move(request_in)),
-      max_tokens(max_tokens_in),
+      max_tokens(resolved.max_tokens),
+      budget_pages(resolved.budget_pages),
       arrival_ns(arrival),
       seed(RequestSeed(request.sampling, request.id, engine_seed)),
       unfinished(request.sampling.n) {
@@ -56,6 +57,27 @@ LiveRequest::LiveRequest(Request request_in, int32_t max_tokens_in, int64_t arri
 bool LiveRequest::unreferenced() const {
   return std::all_of(sequences.begin(), sequences.end(),
                      [](const Sequence& s) { return s.row == kNoRow && s.in_flight == 0; });
+}
+
+RequestSummary LiveRequest::Summary(int64_t now_ns, int32_t num_layers, int64_t page_bytes) const {
+  RequestSummary summary;
+  // Where only the prompt is scored no token comes: the prefill lasts until the end.
+  const int64_t prefilled_ns = first_token_ns == 0 ? now_ns : first_token_ns;
+  summary.queue_ns = admitted_ns - arrival_ns;
+  summary.prefill_ns = prefilled_ns - admitted_ns;
+  summary.decode_ns = now_ns - prefilled_ns;
+  for (const Sequence& sequence : sequences) {
+    const SequenceTally& tally = sequence.tally;
+    summary.placement = std::max(summary.placement, tally.placement);
+    summary.demotions += tally.demotions;
+    summary.context_tokens = std::max(
+        summary.context_tokens, prompt_tokens() + static_cast<int64_t>(sequence.generated.size()));
+    summary.steps += tally.steps;
+    summary.attended_tokens += static_cast<double>(tally.attended_tokens) / num_layers;
+    summary.retrieved += tally.retrieved;
+  }
+  summary.fetched_bytes = static_cast<int64_t>(summary.retrieved.misses) * page_bytes;
+  return summary;
 }
 
 SequenceDelta& LiveRequest::DeltaOf(int32_t index) {

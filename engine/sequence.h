@@ -55,10 +55,11 @@ struct Sequence {
   std::vector<int32_t> generated;
   StopChecker stop;
   int64_t last_token_ns = 0;
+  SequenceTally tally;  // kept where the request wants a summary
 };
 
 struct LiveRequest {
-  LiveRequest(Request request_in, int32_t max_tokens_in, int64_t arrival,
+  LiveRequest(Request request_in, const ResolvedRequest& resolved, int64_t arrival,
               const Tokenizer* tokenizer, std::span<const int32_t> eos_token_ids,
               uint64_t engine_seed);
   LiveRequest(const LiveRequest&) = delete;
@@ -69,11 +70,14 @@ struct LiveRequest {
   bool finished() const { return unfinished == 0; }
   // No row is held and no pass in flight names a sequence.
   bool unreferenced() const;
+  // What it was, now that it has ended. `page_bytes` of a page of one KV head.
+  RequestSummary Summary(int64_t now_ns, int32_t num_layers, int64_t page_bytes) const;
   // The delta of `index` in the output that is being collected.
   SequenceDelta& DeltaOf(int32_t index);
 
   const Request request;
-  const int32_t max_tokens;  // resolved; prompt + max_tokens <= max_model_len
+  const int32_t max_tokens;    // resolved; prompt + max_tokens <= max_model_len
+  const int32_t budget_pages;  // of its rows; 0: the server's
   const int64_t arrival_ns;
   const uint64_t seed;
   std::vector<Sequence> sequences;  // [n], fixed

@@ -14,12 +14,23 @@ namespace spin {
 // all but the tail, so that every step fetches what it selects. The last two are controls for measurement.
 enum class Eviction : int32_t { kBucketed = 0, kLastStep = 1, kNone = 2 };
 
-// Counters of the Retrieve stage, added to by kernels.
+// What Lookup counts of one row: pages a KV head, over all layers and steps. Each miss is one page that the gather
+// fetches from the host.
 struct RetrieveCounters {
   uint64_t hits = 0;
-  uint64_t misses = 0;  // pages fetched from the host
+  uint64_t misses = 0;
   uint64_t evictions = 0;
-  uint64_t bytes = 0;  // moved from the host
+
+  RetrieveCounters& operator+=(const RetrieveCounters& other) {
+    hits += other.hits;
+    misses += other.misses;
+    evictions += other.evictions;
+    return *this;
+  }
+  friend RetrieveCounters operator-(RetrieveCounters a, const RetrieveCounters& b) {
+    return {a.hits - b.hits, a.misses - b.misses, a.evictions - b.evictions};
+  }
+  friend bool operator==(const RetrieveCounters&, const RetrieveCounters&) = default;
 };
 
 // Residency of the selected partitions of each stream, victims for the misses, new ages, the list of slots to attend
@@ -43,7 +54,7 @@ struct LookupParams {
   // [max_batch][Hkv], or null. Otherwise the pages of a list that need no copy come first (hits, a fresh tail), then
   // the others, each in ids' order; the former hold ready_tokens tokens.
   int32_t* ready_tokens = nullptr;
-  RetrieveCounters* counters = nullptr;
+  RetrieveCounters* counters = nullptr;  // [max_rows], added to; never cleared by a kernel
 };
 
 // Writes k and v of the new token into the slot of its page, and (Tiered) through to the host page.
@@ -54,7 +65,7 @@ struct AppendKvParams {
   KvTables tables;
 };
 
-// Fetches the missing pages: slots[copy_dst] = host_pages[copy_src]. Counts bytes.
+// Fetches the missing pages: slots[copy_dst] = host_pages[copy_src].
 struct GatherPagesParams {
   DecodeRows decode;
   KvTables tables;
@@ -62,7 +73,6 @@ struct GatherPagesParams {
   const int32_t* copy_dst = nullptr;
   const int32_t* copy_len = nullptr;
   int32_t max_list = 0;
-  RetrieveCounters* counters = nullptr;
 };
 
 // ---- Attention ---------------------------------------------------------------------------------------------------

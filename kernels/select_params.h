@@ -141,12 +141,15 @@ struct PageBudget {
 
 // The critical partitions of each stream: the first `fixed_first` and the last `fixed_last` pages always, then the best
 // scores until budget.Total(pages) are chosen; ties go to the lower id. Ids come out ascending. With pages <= Total:
-// all.
+// all. A row may have a total of its own.
 struct SelectTopKParams {
   DecodeRows decode;
   const float* scores = nullptr;  // [max_batch][Hkv][max_pages]
   KvGeometry geometry;
   PageBudget budget;
+  // [max_rows] or null: pages in all that each stream of the row gets instead of budget.Total, more than
+  // budget.fixed(); 0: budget.Total.
+  const int32_t* row_pages = nullptr;
   int32_t* ids = nullptr;    // [max_batch][Hkv][max_selected]
   int32_t* count = nullptr;  // [max_batch][Hkv]
   int32_t max_selected = 0;

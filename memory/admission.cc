@@ -29,6 +29,13 @@ PoolCounts& PoolCounts::operator-=(const PoolCounts& other) {
   return *this;
 }
 
+StepReads& StepReads::operator+=(const StepReads& other) {
+  attended_tokens += other.attended_tokens;
+  attention_bytes += other.attention_bytes;
+  summary_bytes += other.summary_bytes;
+  return *this;
+}
+
 Footprint::Footprint(const KvGeometry& geometry, std::span<const LayerDemand> layers,
                      double min_buffer_ratio)
     : geometry_(geometry),
@@ -40,6 +47,9 @@ Footprint::Footprint(const KvGeometry& geometry, std::span<const LayerDemand> la
     SPIN_CHECK(layer.whole_context || layer.fixed_pages + layer.selectable_pages > 0);
     SPIN_CHECK(layer.fixed_pages >= 0 && layer.selectable_pages >= 0 && layer.context_divisor >= 0);
     tiering_saves_ = tiering_saves_ || !layer.whole_context;
+    auto group = std::ranges::find(groups_, layer, &LayerGroup::demand);
+    if (group == groups_.end()) group = groups_.insert(group, {.demand = layer, .num_layers = 0});
+    ++group->num_layers;
   }
 }
 
@@ -55,26 +65,76 @@ int32_t Footprint::Pages(int64_t tokens) const {
   return static_cast<int32_t>(pages);
 }
 
-int32_t Footprint::NumSlots(int32_t layer, int64_t tokens) const {
+int32_t Footprint::NumSlots(int32_t layer, int64_t tokens, int32_t budget_pages) const {
   SPIN_CHECK(layer >= 0 && layer < geometry_.num_layers);
-  const LayerDemand& demand = layers_[static_cast<size_t>(layer)];
-  const int32_t pages = Pages(tokens);
+  return NumSlots(layers_[static_cast<size_t>(layer)], Pages(tokens), budget_pages);
+}
+
+int32_t Footprint::NumSlots(const LayerDemand& demand, int32_t pages, int32_t budget_pages) const {
   if (demand.whole_context) return pages;
-  const double budget =
-      demand.fixed_pages + std::ceil(demand.Selectable(pages) * (1 + min_buffer_ratio_));
+  SPIN_CHECK(budget_pages == 0 || budget_pages > demand.fixed_pages);
+  const int32_t selectable =
+      budget_pages > 0 ? budget_pages - demand.fixed_pages : demand.Selectable(pages);
+  const double budget = demand.fixed_pages + std::ceil(selectable * (1 + min_buffer_ratio_));
   return budget >= pages ? pages : static_cast<int32_t>(budget);
 }
 
-int32_t Footprint::TieredSlotExtents(int32_t layer, int64_t tokens) const {
-  const int32_t extents = CeilDiv(NumSlots(layer, tokens), geometry_.extent_pages());
+SlotCounts Footprint::Slots(int64_t tokens, int32_t budget_pages) const {
+  const int32_t pages = Pages(tokens);
+  SlotCounts counts;
+  for (const LayerGroup& group : groups_) {
+    const int64_t streams = group.num_layers * geometry_.num_kv_heads;
+    const int32_t mandatory = group.demand.Mandatory(pages, budget_pages);
+    counts.mandatory += streams * mandatory;
+    counts.buffering += streams * (NumSlots(group.demand, pages, budget_pages) - mandatory);
+  }
+  return counts;
+}
+
+StepReads Footprint::Reads(int64_t tokens, int32_t budget_pages) const {
+  SPIN_CHECK_GE(tokens, 1);
+  const int32_t pages = Pages(tokens);
+  const int64_t missing = int64_t{pages} * geometry_.page_tokens - tokens;  // of the tail page
+  StepReads reads;
+  for (const LayerGroup& group : groups_) {
+    const int64_t selected = group.demand.Mandatory(pages, budget_pages);
+    reads.attended_tokens += group.num_layers * (selected * geometry_.page_tokens - missing);
+    if (group.demand.whole_context) continue;
+    reads.summary_bytes +=
+        group.num_layers * pages * geometry_.num_kv_heads * geometry_.summary_bytes();
+  }
+  reads.attention_bytes = reads.attended_tokens * geometry_.num_kv_heads * geometry_.page_bytes() /
+                          geometry_.page_tokens;
+  return reads;
+}
+
+int32_t Footprint::min_budget_pages() const {
+  int32_t pages = 0;
+  for (const LayerGroup& group : groups_) {
+    if (!group.demand.whole_context) pages = std::max(pages, group.demand.fixed_pages + 1);
+  }
+  return pages;
+}
+
+int32_t Footprint::max_mandatory_pages() const {
+  int32_t pages = 0;
+  for (const LayerGroup& group : groups_) {
+    if (group.demand.whole_context) continue;
+    pages = std::max(pages, group.demand.Mandatory(geometry_.max_pages()));
+  }
+  return pages;
+}
+
+int32_t Footprint::TieredSlotExtents(int32_t layer, int64_t tokens, int32_t budget_pages) const {
+  const int32_t extents = CeilDiv(NumSlots(layer, tokens, budget_pages), geometry_.extent_pages());
   SPIN_CHECK_LE(extents, Extents(tokens));
   return extents;
 }
 
-int64_t Footprint::TieredSlotExtents(int64_t tokens) const {
+int64_t Footprint::AllTieredSlotExtents(int64_t tokens, int32_t budget_pages) const {
   int64_t sum = 0;
   for (int32_t layer = 0; layer < geometry_.num_layers; ++layer) {
-    sum += TieredSlotExtents(layer, tokens);
+    sum += TieredSlotExtents(layer, tokens, budget_pages);
   }
   return sum;
 }
@@ -91,11 +151,11 @@ PoolCounts Footprint::Resident(int64_t prompt_tokens, int64_t reserve_tokens,
   return counts;
 }
 
-PoolCounts Footprint::Tiered(int64_t prompt_tokens, int64_t reserve_tokens,
-                             int32_t num_sequences) const {
+PoolCounts Footprint::Tiered(int64_t prompt_tokens, int64_t reserve_tokens, int32_t num_sequences,
+                             int32_t budget_pages) const {
   PoolCounts counts = Resident(prompt_tokens, reserve_tokens, num_sequences);
   counts.host = counts.slots;
-  counts.slots = num_sequences * TieredSlotExtents(reserve_tokens);
+  counts.slots = num_sequences * AllTieredSlotExtents(reserve_tokens, budget_pages);
   counts.meta = int64_t{num_sequences} * geometry_.num_layers * Extents(reserve_tokens);
   return counts;
 }

@@ -23,6 +23,13 @@ struct LayerDemand {
     return PageBudget{.selectable = selectable_pages, .context_divisor = context_divisor}
         .Selectable(pages);
   }
+  // Pages that one step selects, at most, in a stream of so many. `budget_pages`: of a row with a budget of its own.
+  constexpr int32_t Mandatory(int32_t pages, int32_t budget_pages = 0) const {
+    if (whole_context) return pages;
+    const int32_t budget = budget_pages > 0 ? budget_pages : fixed_pages + Selectable(pages);
+    return budget < pages ? budget : pages;
+  }
+  friend bool operator==(const LayerDemand&, const LayerDemand&) = default;
 };
 
 // Extents of each pool (free, held or needed).
@@ -41,7 +48,26 @@ struct PoolCounts {
   friend bool operator==(const PoolCounts&, const PoolCounts&) = default;
 };
 
-// What a reservation of so many tokens takes, in either placement.
+// What one decode step reads of a sequence, over all layers: computed from its length, not counted. Where Index marks
+// outliers or leaves pages unscored, the algorithm's bound.
+struct StepReads {
+  int64_t attended_tokens = 0;  // by each KV head, summed over the layers
+  int64_t attention_bytes = 0;  // keys and values of them, of all KV heads
+  int64_t summary_bytes = 0;    // summaries that Select scores
+
+  StepReads& operator+=(const StepReads& other);
+};
+
+// Page slots of a Tiered row, over all layers and KV heads: what one step may select of its reservation, and the buffer
+// beside it.
+struct SlotCounts {
+  int64_t mandatory = 0;
+  int64_t buffering = 0;
+};
+
+// What a reservation of so many tokens takes, in either placement. `budget_pages`: all that a stream of the row
+// selects in a step, where the request has a budget of its own; 0: as the algorithm declares. Layers that need the
+// whole context heed neither.
 class Footprint {
  public:
   // REQUIRES: one demand a layer, min_buffer_ratio >= 0.
@@ -55,24 +81,42 @@ class Footprint {
   int32_t Pages(int64_t tokens) const;
 
   // Slots that a stream of a Tiered row gets: all pages for whole_context, else
-  // min(pages, fixed + ceil(selectable * (1 + min_buffer_ratio))), selectable as for the whole reservation.
-  int32_t NumSlots(int32_t layer, int64_t tokens) const;
+  // min(pages, fixed + ceil(selectable * (1 + min_buffer_ratio))), selectable as for the whole reservation, or what
+  // budget_pages leaves beside the fixed ones.
+  int32_t NumSlots(int32_t layer, int64_t tokens, int32_t budget_pages = 0) const;
   // Slot extents of a Tiered row: of one layer, of all.
-  int32_t TieredSlotExtents(int32_t layer, int64_t tokens) const;
-  int64_t TieredSlotExtents(int64_t tokens) const;
+  int32_t TieredSlotExtents(int32_t layer, int64_t tokens, int32_t budget_pages = 0) const;
+  int64_t AllTieredSlotExtents(int64_t tokens, int32_t budget_pages = 0) const;
+  // A Tiered row's slots by their use.
+  SlotCounts Slots(int64_t tokens, int32_t budget_pages = 0) const;
+  // Of a step of a sequence of `tokens`, the new one among them. REQUIRES: tokens >= 1.
+  StepReads Reads(int64_t tokens, int32_t budget_pages = 0) const;
+
+  // The least budget of its own that a row may have, and what the algorithm selects at most; 0 where every layer needs
+  // the whole context.
+  int32_t min_budget_pages() const;
+  int32_t max_mandatory_pages() const;
 
   // `num_sequences` sequences of one prompt that reserve `reserve_tokens` each; the full extents of
   // the prompt exist once but for meta segments and Tiered slots, which every sequence has for
   // itself.
   PoolCounts Resident(int64_t prompt_tokens, int64_t reserve_tokens, int32_t num_sequences) const;
-  PoolCounts Tiered(int64_t prompt_tokens, int64_t reserve_tokens, int32_t num_sequences) const;
+  PoolCounts Tiered(int64_t prompt_tokens, int64_t reserve_tokens, int32_t num_sequences,
+                    int32_t budget_pages = 0) const;
 
   // Some layer needs fewer slots than pages: the Tiered placement can save HBM.
   bool tiering_saves() const { return tiering_saves_; }
 
  private:
+  struct LayerGroup {
+    LayerDemand demand;
+    int64_t num_layers = 0;
+  };
+  int32_t NumSlots(const LayerDemand& demand, int32_t pages, int32_t budget_pages) const;
+
   KvGeometry geometry_;
   std::vector<LayerDemand> layers_;
+  std::vector<LayerGroup> groups_;  // layers of equal demand: a few at most
   double min_buffer_ratio_;
   bool tiering_saves_ = false;
 };

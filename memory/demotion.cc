@@ -55,13 +55,14 @@ void KeepCache(RowTable& table, const Footprint& footprint, int32_t r) {
   table.SetPlacement(r, Placement::kTiered);
   for (int32_t layer = 0; layer < table.geometry().num_layers; ++layer) {
     SPIN_CHECK_EQ(table.num_mapped(PoolKind::kSlot, r, layer), reserved);
-    const int32_t wanted = footprint.TieredSlotExtents(layer, row.reserved_tokens);
+    const int32_t wanted =
+        footprint.TieredSlotExtents(layer, row.reserved_tokens, row.budget_pages);
     int32_t own = 0;  // first extent that no other row refers to
     while (own < reserved && table.IsShared(PoolKind::kSlot, r, layer, own)) ++own;
     const int32_t begin = std::max(holding - wanted, own);
     const int32_t kept = std::min(wanted, reserved - begin);
     table.KeepSlots(r, layer, begin, kept);
-    table.SetNumSlots(r, layer, footprint.NumSlots(layer, row.reserved_tokens));
+    table.SetNumSlots(r, layer, footprint.NumSlots(layer, row.reserved_tokens, row.budget_pages));
     const int32_t first_page = begin * table.geometry().extent_pages();
     if (first_page >= pages) continue;  // what is kept is empty
     // Cold extents follow behind the kept ones; none of them is bound, because the kept reach to
@@ -94,8 +95,10 @@ void FinishDemotion(RowTable& table, const Footprint& footprint, std::span<const
   }
   for (const int32_t r : rows) KeepCache(table, footprint, r);
   for (const int32_t r : rows) {
+    const Row& row = table.row(r);
     for (int32_t layer = 0; layer < table.geometry().num_layers; ++layer) {
-      const int32_t wanted = footprint.TieredSlotExtents(layer, table.row(r).reserved_tokens);
+      const int32_t wanted =
+          footprint.TieredSlotExtents(layer, row.reserved_tokens, row.budget_pages);
       while (table.num_mapped(PoolKind::kSlot, r, layer) < wanted) {
         table.Grant(PoolKind::kSlot, r, layer);
       }

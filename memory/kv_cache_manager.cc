@@ -34,6 +34,10 @@ struct KvCacheManager::Impl {
   // `first_row`.
   void GrantRow(int32_t r, int32_t shared, int32_t first_row);
   void GrantSlots(int32_t r);
+  int32_t max_budget_pages() const {
+    const int32_t configured = std::min(options.max_budget_pages, footprint.geometry().max_pages());
+    return std::max(configured, footprint.max_mandatory_pages());
+  }
 
   KvCacheOptions options;
   Footprint footprint;
@@ -45,7 +49,7 @@ struct KvCacheManager::Impl {
 PoolCounts KvCacheManager::Impl::GrowthNeed(const Row& row, int64_t tokens) const {
   const bool tiered = row.placement == Placement::kTiered;
   const auto held = [&](int64_t reserved) {
-    PoolCounts counts = footprint.Tiered(0, reserved, 1);
+    PoolCounts counts = footprint.Tiered(0, reserved, 1, row.budget_pages);
     if (!tiered) counts.slots = footprint.Resident(0, reserved, 1).slots;
     if (!tiered && row.demotion == 0) counts.host = counts.meta = 0;
     return counts;
@@ -55,12 +59,13 @@ PoolCounts KvCacheManager::Impl::GrowthNeed(const Row& row, int64_t tokens) cons
 
 void KvCacheManager::Impl::GrantSlots(int32_t r) {
   const int64_t tokens = table.row(r).reserved_tokens;
+  const int32_t budget = table.row(r).budget_pages;
   for (int32_t layer = 0; layer < table.geometry().num_layers; ++layer) {
-    const int32_t wanted = footprint.TieredSlotExtents(layer, tokens);
+    const int32_t wanted = footprint.TieredSlotExtents(layer, tokens, budget);
     while (table.num_mapped(PoolKind::kSlot, r, layer) < wanted) {
       table.Grant(PoolKind::kSlot, r, layer);
     }
-    table.SetNumSlots(r, layer, footprint.NumSlots(layer, tokens));
+    table.SetNumSlots(r, layer, footprint.NumSlots(layer, tokens, budget));
   }
 }
 
@@ -108,8 +113,37 @@ int64_t KvCacheManager::ReservationTokens(int64_t prompt_tokens,
   return prompt_tokens + output;
 }
 
+absl::StatusOr<int32_t> KvCacheManager::BudgetPages(std::optional<int32_t> budget_tokens,
+                                                    bool exact, int64_t most_tokens) const {
+  if (!budget_tokens.has_value() && !exact) return 0;
+  const Footprint& footprint = impl_->footprint;
+  const int32_t page_tokens = footprint.geometry().page_tokens;
+  const int32_t least = footprint.min_budget_pages();
+  const int32_t most = impl_->max_budget_pages();
+  if (exact) {
+    const int32_t pages = footprint.Pages(most_tokens);
+    if (least == 0) return 0;
+    if (pages <= most) return std::max(pages, least);
+    return InvalidArgument(
+        "sparse: exact needs a budget for all %d tokens of prompt and output; this server's goes "
+        "to %d (sparse.max_budget_tokens)",
+        most_tokens, most * page_tokens);
+  }
+  if (least == 0) {
+    return InvalidArgument(
+        "sparse: this server attends to the whole context: there is no budget_tokens to choose");
+  }
+  const int32_t pages = *budget_tokens / page_tokens;
+  if (pages < least || pages > most) {
+    return InvalidArgument(
+        "sparse: budget_tokens must be between %d and %d (sparse.max_budget_tokens), not %d",
+        least * page_tokens, most * page_tokens, *budget_tokens);
+  }
+  return pages;
+}
+
 absl::Status KvCacheManager::CheckFits(int64_t prompt_tokens, int64_t reserve_tokens,
-                                       int32_t num_sequences) const {
+                                       int32_t num_sequences, int32_t budget_pages) const {
   const Impl& impl = *impl_;
   const MemoryPlan& plan = impl.options.plan;
   if (prompt_tokens > reserve_tokens || reserve_tokens > impl.options.max_model_len) {
@@ -126,7 +160,8 @@ absl::Status KvCacheManager::CheckFits(int64_t prompt_tokens, int64_t reserve_to
                             .summaries = plan.num_summary_extents,
                             .meta = plan.num_meta_segments};
   const PoolCounts resident = impl.footprint.Resident(prompt_tokens, reserve_tokens, num_sequences);
-  const PoolCounts tiered = impl.footprint.Tiered(prompt_tokens, reserve_tokens, num_sequences);
+  const PoolCounts tiered =
+      impl.footprint.Tiered(prompt_tokens, reserve_tokens, num_sequences, budget_pages);
   if (impl.may_stay && total.Covers(resident)) return absl::OkStatus();
   if (impl.may_tier && total.Covers(tiered)) return absl::OkStatus();
   if (!impl.may_stay && plan.num_host_extents == 0) {
@@ -155,15 +190,17 @@ absl::Status KvCacheManager::CheckFits(int64_t prompt_tokens, int64_t reserve_to
 
 std::optional<std::vector<RowId>> KvCacheManager::Admit(int64_t prompt_tokens,
                                                         int64_t reserve_tokens,
-                                                        int32_t num_sequences) {
+                                                        int32_t num_sequences,
+                                                        int32_t budget_pages) {
   Impl& impl = *impl_;
   SPIN_CHECK(prompt_tokens >= 1 && prompt_tokens <= reserve_tokens);
   SPIN_CHECK_LE(reserve_tokens, int64_t{impl.options.max_model_len});
   SPIN_CHECK_GE(num_sequences, 1);
+  SPIN_CHECK_LE(budget_pages, impl.max_budget_pages());
   if (num_sequences > impl.table.num_free_rows()) return std::nullopt;
-  const Placement placement =
-      impl.room.Place(impl.footprint.Resident(prompt_tokens, reserve_tokens, num_sequences),
-                      impl.footprint.Tiered(prompt_tokens, reserve_tokens, num_sequences));
+  const Placement placement = impl.room.Place(
+      impl.footprint.Resident(prompt_tokens, reserve_tokens, num_sequences),
+      impl.footprint.Tiered(prompt_tokens, reserve_tokens, num_sequences, budget_pages));
   if (placement == Placement::kNone) return std::nullopt;
 
   std::vector<RowId> rows;
@@ -176,6 +213,7 @@ std::optional<std::vector<RowId>> KvCacheManager::Admit(int64_t prompt_tokens,
     if (id != rows.front()) row.state = RowState::kForked;
     row.prompt_tokens = prompt_tokens;
     row.reserved_tokens = reserve_tokens;
+    row.budget_pages = budget_pages;
     impl.table.SetPlacement(id.value, placement);
     impl.GrantRow(id.value, id == rows.front() ? 0 : shared, rows.front().value);
   }
@@ -235,6 +273,14 @@ Placement KvCacheManager::placement(RowId row) const {
   return impl_->Live(row).placement;
 }
 
+StepReads KvCacheManager::ReadsOf(int64_t length, int32_t budget_pages) const {
+  return impl_->footprint.Reads(length, budget_pages);
+}
+
+const KvGeometry& KvCacheManager::geometry() const {
+  return impl_->footprint.geometry();
+}
+
 bool KvCacheManager::Grow(RowId id, int64_t reserve_tokens) {
   Impl& impl = *impl_;
   Row& row = impl.Live(id);
@@ -271,7 +317,7 @@ bool KvCacheManager::Resume(RowId id) {
   Row& row = impl.Live(id);
   SPIN_CHECK(row.state == RowState::kSuspended);
   PoolCounts need;
-  need.slots = impl.footprint.TieredSlotExtents(row.reserved_tokens);
+  need.slots = impl.footprint.AllTieredSlotExtents(row.reserved_tokens, row.budget_pages);
   impl.room.Make(need);
   if (!impl.room.Has(need)) return false;
   row.state = RowState::kReady;
@@ -317,10 +363,19 @@ KvUsage KvCacheManager::usage() const {
   usage.demotions = impl_->room.demotions();
   for (int32_t r = 0; r < table.num_rows(); ++r) {
     const Row& row = table.row(r);
+    if (row.state == RowState::kFree) continue;
     if (row.state == RowState::kSuspended) {
       ++usage.suspended_rows;
-    } else if (row.state != RowState::kFree) {
-      ++(row.placement == Placement::kTiered ? usage.tiered_rows : usage.resident_rows);
+      usage.suspended_tokens += row.length;
+    } else if (row.placement == Placement::kTiered) {
+      ++usage.tiered_rows;
+      usage.tiered_tokens += row.length;
+      const SlotCounts slots = impl_->footprint.Slots(row.reserved_tokens, row.budget_pages);
+      usage.tiered_slots.mandatory += slots.mandatory;
+      usage.tiered_slots.buffering += slots.buffering;
+    } else {
+      ++usage.resident_rows;
+      usage.resident_tokens += row.length;
     }
   }
   return usage;

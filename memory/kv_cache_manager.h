@@ -38,6 +38,8 @@ struct KvCacheOptions {
   int32_t max_model_len = 0;    // tokens of one sequence
   int32_t reserve_step_tokens = 2048;  // growth step of sequences without max_tokens
   std::vector<LayerDemand> layers;     // [num_layers]
+  // The most pages that a request's own budget may have; less than the algorithm's own: that.
+  int32_t max_budget_pages = 0;
 };
 
 // Used and total extents of each pool, and the fraction of admissible capacity in use (of the
@@ -48,6 +50,8 @@ struct KvUsage {
   int32_t summary_extents = 0, summary_extents_total = 0;
   int32_t meta_segments = 0, meta_segments_total = 0;
   int32_t resident_rows = 0, tiered_rows = 0, suspended_rows = 0;
+  int64_t resident_tokens = 0, tiered_tokens = 0, suspended_tokens = 0;  // prefilled or generated
+  SlotCounts tiered_slots;  // granted to Tiered rows that are not suspended
   int64_t demotions = 0;
   double fraction = 0;
 };
@@ -61,17 +65,23 @@ class KvCacheManager {
   // prompt + reserve_step_tokens; never more than max_model_len.
   int64_t ReservationTokens(int64_t prompt_tokens, std::optional<int64_t> max_tokens) const;
 
+  // The budget of a request that asks for one: pages in all that a stream of its rows selects in a step; 0: the
+  // algorithm's. With `exact`, enough for all of its `most_tokens`. InvalidArgument, beginning with "sparse: ", with
+  // the limit that it misses. Any thread.
+  absl::StatusOr<int32_t> BudgetPages(std::optional<int32_t> budget_tokens, bool exact,
+                                      int64_t most_tokens) const;
+
   // Could it run if it were alone? ResourceExhausted with what is short and which key to raise,
   // when never.
-  absl::Status CheckFits(int64_t prompt_tokens, int64_t reserve_tokens,
-                         int32_t num_sequences) const;
+  absl::Status CheckFits(int64_t prompt_tokens, int64_t reserve_tokens, int32_t num_sequences,
+                         int32_t budget_pages = 0) const;
 
   // Room for `num_sequences` sequences of one prompt (n > 1: full extents of the prompt are shared
-  // by reference counts), up to `reserve_tokens` each; all or nothing. The first row is the one that
-  // is prefilled; the others become usable at FinishPrefill. nullopt: no room now, and nothing
-  // changed, but that demotions of other rows may have begun.
+  // by reference counts), up to `reserve_tokens` each; all or nothing. `budget_pages` as BudgetPages
+  // gives it. The first row is the one that is prefilled; the others become usable at FinishPrefill.
+  // nullopt: no room now, and nothing changed, but that demotions of other rows may have begun.
   std::optional<std::vector<RowId>> Admit(int64_t prompt_tokens, int64_t reserve_tokens,
-                                          int32_t num_sequences);
+                                          int32_t num_sequences, int32_t budget_pages = 0);
 
   // The prefill of rows[0] has been enqueued to its end: copies what forked rows must own, and
   // makes the rows demotable.
@@ -84,6 +94,11 @@ class KvCacheManager {
   int64_t reserved_tokens(RowId row) const;
   int64_t length(RowId row) const;
   Placement placement(RowId row) const;
+
+  // What a decode step reads of a sequence of `length` tokens, the new one among them. Any thread.
+  StepReads ReadsOf(int64_t length, int32_t budget_pages = 0) const;
+  // Any thread.
+  const KvGeometry& geometry() const;
 
   // Raises the reservation to `reserve_tokens`. False: no room now, and nothing changed, but that
   // demotions may have begun, of this row too.

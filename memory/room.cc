@@ -35,12 +35,13 @@ DemotionUnit Room::CountUnit(int32_t growing, int64_t growth_tokens) const {
   DemotionUnit unit{.first_row = members_.front(), .held = {}, .wanted = {}};
   int64_t held = shared, wanted = shared, segments = 0;  // extents a layer
   for (const int32_t m : members_) {
-    const int64_t reserved = table_.row(m).reserved_tokens;
+    const Row& row = table_.row(m);
+    const int64_t reserved = row.reserved_tokens;
     const int64_t target = m == growing ? growth_tokens : reserved;
     held += footprint_.Extents(reserved) - shared;
     wanted += footprint_.Extents(target) - shared;
     segments += footprint_.Extents(target);
-    unit.wanted.slots += footprint_.TieredSlotExtents(target);
+    unit.wanted.slots += footprint_.AllTieredSlotExtents(target, row.budget_pages);
   }
   const int64_t layers = table_.geometry().num_layers;
   unit.held.slots = layers * held;

@@ -70,8 +70,8 @@ void RowTable::CheckRow(int32_t r, const Footprint& footprint) const {
     if (resident) {
       slot_extents = extents;
     } else if (!free && !suspended) {
-      slot_extents = footprint.TieredSlotExtents(layer, row.reserved_tokens);
-      slots = footprint.NumSlots(layer, row.reserved_tokens);
+      slot_extents = footprint.TieredSlotExtents(layer, row.reserved_tokens, row.budget_pages);
+      slots = footprint.NumSlots(layer, row.reserved_tokens, row.budget_pages);
     }
     SPIN_CHECK_EQ(num_mapped(PoolKind::kSlot, r, layer), slot_extents);
     SPIN_CHECK_EQ(num_mapped(PoolKind::kHost, r, layer), on_host);

@@ -108,17 +108,14 @@ struct GatherLists {
         copy_dst(reinterpret_cast<int32_t*>(copy_src + int64_t{kStreams} * max_list)),
         copy_len(copy_dst + int64_t{kStreams} * max_list),
         num_rows(copy_len + kStreams),
-        counters(reinterpret_cast<RetrieveCounters*>(num_rows + 2)),
-        bytes(reinterpret_cast<char*>(counters + 1) - static_cast<char*>(area)) {}
+        bytes(reinterpret_cast<char*>(num_rows + 1) - static_cast<char*>(area)) {}
 
   int64_t* copy_src;
   int32_t* copy_dst;
   int32_t* copy_len;
   int32_t* num_rows;
-  RetrieveCounters* counters;
   int64_t bytes;
 };
-static_assert(kStreams % 2 == 0 && alignof(RetrieveCounters) == 8);
 
 TierSpeed::Gather TierBench::GatherRate(int32_t page_tokens) {
   GatherPagesParams p = {.decode = {.max_batch = kRows}, .tables = tables_};
@@ -144,14 +141,12 @@ TierSpeed::Gather TierBench::GatherRate(int32_t page_tokens) {
     host.copy_len[s] = std::clamp(pages - s * p.max_list, 0, p.max_list);
   }
   *host.num_rows = kRows;
-  *host.counters = {};
   device_.Copy(lists.copy_src, host.copy_src, host.bytes, stream_);
 
   p.decode.num_rows = lists.num_rows;
   p.copy_src = lists.copy_src;
   p.copy_dst = lists.copy_dst;
   p.copy_len = lists.copy_len;
-  p.counters = lists.counters;
   return {.page_bytes = page_bytes, .rate = Rate([&] { ops_.GatherPages(p, stream_); })};
 }
 

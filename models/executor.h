@@ -48,6 +48,8 @@ struct PassResult {
   // Prompt log-probabilities of a finished prefill: item i of the batch has entries for its tokens 1..; empty
   // otherwise.
   std::span<const std::vector<SampledToken>> prompt_logprobs;
+  // What Lookup has counted of each row ([max_rows], since start, whoever held the row) up to the end of this pass.
+  std::span<const RetrieveCounters> counters;
   int64_t prefill_ns = 0;  // device time of the prefill tiles of this pass
   int64_t decode_ns = 0;   // of the decode step
 };
@@ -73,6 +75,10 @@ class Executor {
   // Sampling parameters of a row whose sequence starts (or starts again). `prompt` is used for penalties.
   virtual void StartRow(RowId row, const SamplingRow& sampling, std::span<const int32_t> prompt,
                         std::span<const int32_t> generated) = 0;
+
+  // Behind StartRow, which leaves a row the server's budget: each stream of the row selects `pages` in a step, in all.
+  // REQUIRES: more than the fixed ones, at most what the executor was made for.
+  virtual void SetBudget(RowId row, int32_t pages) = 0;
 
   // Makes `items` the active prefill batch; at most once a pass. REQUIRES: none active; tokens within limits; rows
   // admitted.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cstring>
 #include <optional>
 #include <utility>
@@ -10,6 +9,7 @@
 #include "common/check.h"
 #include "common/math.h"
 #include "models/decoder_layer.h"
+#include "models/executor_shape.h"
 #include "models/pass.h"
 #include "models/pipeline/sparse_pipeline.h"
 #include "models/prefill_run.h"
@@ -22,50 +22,6 @@ namespace {
 
 constexpr int64_t kMaxCommandsPerLaunch = 16384;
 constexpr int64_t kMaxMarkTokens = 65536;
-
-// Batch sizes that steps are captured for: powers of two, then multiples of 8.
-int32_t BucketOf(int32_t n, int32_t max_batch) {
-  const int32_t bucket =
-      n <= 8 ? static_cast<int32_t>(std::bit_ceil(static_cast<uint32_t>(n))) : RoundUp(n, 8);
-  return std::min(bucket, max_batch);
-}
-
-// The most pages that one stream lists, and that one Select returns, in a step.
-std::pair<int32_t, int32_t> ListLimits(const SparseAlgorithm& algorithm,
-                                       const KvGeometry& geometry) {
-  int32_t list = 0;
-  int32_t selected = 1;
-  for (int32_t layer = 0; layer < geometry.num_layers; ++layer) {
-    const LayerDemand demand = algorithm.Demand(layer);
-    const int32_t pages = std::min(demand.fixed_pages + demand.Selectable(geometry.max_pages()),
-                                   geometry.max_pages());
-    list = std::max(list, demand.whole_context ? geometry.max_pages() : pages);
-    if (!demand.whole_context) selected = std::max(selected, pages);
-  }
-  return {list, selected};
-}
-
-// A prompt of the whole context is prefilled in one batch.
-int32_t MaxPrefillTokens(const ModelExecutorOptions& options) {
-  return std::max(options.max_prefill_tokens, options.max_model_len);
-}
-
-WorkspaceShape ShapeOf(const ModelExecutorOptions& options, const SparseAlgorithm& algorithm,
-                       const KvGeometry& geometry) {
-  const auto [max_list, max_selected] = ListLimits(algorithm, geometry);
-  // Every sequence of a batch begins at a page of its own.
-  const int32_t staging_pages =
-      CeilDiv(MaxPrefillTokens(options), geometry.page_tokens) + geometry.max_rows;
-  return {.max_batch = options.max_batch,
-          .max_rows = geometry.max_rows,
-          .tile_tokens = options.tile_tokens,
-          .max_prefill_tokens = MaxPrefillTokens(options),
-          .staging_pages = staging_pages,
-          .index_scratch_bytes = algorithm.IndexScratchBytes(staging_pages),
-          .max_list = max_list,
-          .max_selected = max_selected,
-          .geometry = geometry};
-}
 
 }  // namespace
 
@@ -83,8 +39,9 @@ struct ModelExecutor::Impl {
   std::unique_ptr<SpillCopies> spill;
   std::unique_ptr<GatherStream> gather;
   std::optional<OverlapPolicy> overlap;
-  Buffer counters;  // RetrieveCounters, on the device
-  std::atomic<uint64_t> hits = 0, misses = 0, evictions = 0, bytes = 0;  // of the collected passes
+  std::optional<StageClock> step_clock, prefill_clock;        // where stages are timed
+  int64_t untimed_steps = 0;                                  // since the last timed one
+  std::atomic<uint64_t> hits = 0, misses = 0, evictions = 0;  // of the collected passes
 
   Pass passes[kMaxPassesInFlight];
   int64_t submitted = 0;
@@ -101,9 +58,11 @@ struct ModelExecutor::Impl {
   absl::Status Prepare(ModelWeights weights, const ModelConfig& config, KvStore& store);
   int32_t MaxBatchOf(int32_t num_rows) const;
   void UploadRows(std::span<const RowId> rows);
-  void EnqueueStep(const DecodeRows& decode, StepSchedule schedule, SampledToken* out);
+  bool TimesStep();
+  void EnqueueStep(const DecodeRows& decode, StepSchedule schedule, StageClock* clock,
+                   SampledToken* out);
   void MarkTokens(RowId row, std::span<const int32_t> tokens, bool generated);
-  void Publish(const RetrieveCounters& counted);
+  void Publish(std::span<const RetrieveCounters> rows);
 };
 
 // The pass that work is enqueued into; begins it when there is none.
@@ -172,8 +131,10 @@ absl::Status ModelExecutor::Impl::Prepare(ModelWeights weights, const ModelConfi
                                             .max_prefill_tokens = limits.max_prefill_tokens,
                                             .max_rows = limits.max_rows,
                                             .max_batch = limits.max_batch}));
-  SPIN_ASSIGN_OR_RETURN(counters, device.Allocate(MemoryKind::kDevice, sizeof(RetrieveCounters)));
-  device.Fill(counters.data(), 0, sizeof(RetrieveCounters), *compute);
+  if (options.stage_sample_period > 0) {
+    step_clock.emplace(&device, config.num_layers * kNumStages + 1);
+    prefill_clock.emplace(&device, config.num_layers * 3);
+  }
   const int64_t arena_bytes =
       kMaxCommandsPerLaunch * static_cast<int64_t>(sizeof(TableCommand)) + kMaxMarkTokens * 4 +
       int64_t{limits.max_rows} * static_cast<int64_t>(sizeof(SamplingRow)) + (1 << 20);
@@ -182,13 +143,14 @@ absl::Status ModelExecutor::Impl::Prepare(ModelWeights weights, const ModelConfi
         Pass::Allocate(device, arena_bytes, limits.max_rows, limits.max_batch, pass));
   }
   device.Fill(workspace.history, 0, int64_t{limits.max_rows} * config.vocab_size * 4, *compute);
+  device.Fill(workspace.counters, 0, limits.max_rows * int64_t{sizeof(RetrieveCounters)}, *compute);
   device.Synchronize(*compute);
   return absl::OkStatus();
 }
 
 // Places that a step of so many rows has.
 int32_t ModelExecutor::Impl::MaxBatchOf(int32_t num_rows) const {
-  return device_ptr->info().captures_steps ? BucketOf(num_rows, limits.max_batch) : num_rows;
+  return device_ptr->info().captures_steps ? BatchBucket(num_rows, limits.max_batch) : num_rows;
 }
 
 // Brings the batch's rows to the device, when they are not the last step's.
@@ -211,9 +173,18 @@ void ModelExecutor::Impl::UploadRows(std::span<const RowId> rows) {
   last_decode_rows.assign(rows.begin(), rows.end());
 }
 
-// The whole decode step: what a device captures.
+// Whether the step that is enqueued now is timed: one of so many, but none before the last one has been read.
+bool ModelExecutor::Impl::TimesStep() {
+  if (!step_clock.has_value()) return false;
+  if (++untimed_steps < options.stage_sample_period || step_clock->busy()) return false;
+  untimed_steps = 0;
+  return true;
+}
+
+// The whole decode step: what a device captures, unless a clock runs along.
 void ModelExecutor::Impl::EnqueueStep(const DecodeRows& decode, StepSchedule schedule,
-                                      SampledToken* out) {
+                                      StageClock* clock, SampledToken* out) {
+  if (clock != nullptr) clock->Start(*compute);
   TokenSpan tokens;
   tokens.n = decode.max_batch;
   tokens.residual = workspace.decode_residual;
@@ -228,8 +199,8 @@ void ModelExecutor::Impl::EnqueueStep(const DecodeRows& decode, StepSchedule sch
                   *compute);
   for (int32_t layer = 0; layer < model.config.num_layers; ++layer) {
     EnqueueQkv(model, layer, tokens, workspace, *compute);
-    EnqueueDecodeAttention(model, layer, decode, workspace, counters.as<RetrieveCounters>(),
-                           *compute, *gather, schedule);
+    if (clock != nullptr) clock->Lap(Stage::kRest, *compute);
+    EnqueueDecodeAttention(model, layer, decode, workspace, *compute, *gather, schedule, clock);
     EnqueueOutputAndMlp(model, layer, tokens, workspace, *compute);
   }
   EnqueueLogits(model, tokens.residual, tokens.n, workspace, *compute);
@@ -243,6 +214,7 @@ void ModelExecutor::Impl::EnqueueStep(const DecodeRows& decode, StepSchedule sch
                 .history = workspace.history,
                 .out = out},
                *compute);
+  if (clock != nullptr) clock->Lap(Stage::kRest, *compute);
 }
 
 void ModelExecutor::Impl::MarkTokens(RowId row, std::span<const int32_t> tokens, bool generated) {
@@ -261,12 +233,13 @@ void ModelExecutor::Impl::MarkTokens(RowId row, std::span<const int32_t> tokens,
   }
 }
 
-void ModelExecutor::Impl::Publish(const RetrieveCounters& counted) {
+void ModelExecutor::Impl::Publish(std::span<const RetrieveCounters> rows) {
+  RetrieveCounters counted;
+  for (const RetrieveCounters& row : rows) counted += row;
   hits.store(counted.hits, std::memory_order_relaxed);
   misses.store(counted.misses, std::memory_order_relaxed);
   evictions.store(counted.evictions, std::memory_order_relaxed);
-  bytes.store(counted.bytes, std::memory_order_relaxed);
-  overlap->Observe(counted.bytes);
+  overlap->Observe(counted.misses * static_cast<uint64_t>(model.tables.geometry.page_bytes()));
 }
 
 ModelExecutor::ModelExecutor(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -297,14 +270,6 @@ absl::StatusOr<std::unique_ptr<ModelExecutor>> ModelExecutor::Create(
                   .max_spills = SpillCopies::MaxExtents(geometry)};
   SPIN_RETURN_IF_ERROR(impl->Prepare(std::move(weights), config, store));
   return std::unique_ptr<ModelExecutor>(new ModelExecutor(std::move(impl)));
-}
-
-int64_t ModelExecutor::DeviceBytes(const ModelExecutorOptions& options, const ModelConfig& config,
-                                   const SparseAlgorithm& algorithm, const KvGeometry& geometry,
-                                   DType dtype) {
-  const int64_t rope_table = int64_t{options.max_model_len} * config.head_dim * 4;
-  return WorkspaceBytes(ShapeOf(options, algorithm, geometry), config, dtype) + rope_table +
-         PrefillRun::DeviceBytes(MaxPrefillTokens(options), geometry.max_rows);
 }
 
 const ExecutorLimits& ModelExecutor::limits() const {
@@ -345,6 +310,7 @@ void ModelExecutor::StartRow(RowId row, const SamplingRow& sampling,
   *pinned = sampling;
   impl_->device().Copy(impl_->workspace.sampling + row.value, pinned, sizeof(SamplingRow),
                        *impl_->compute);
+  impl_->device().Fill(impl_->workspace.row_pages + row.value, 0, sizeof(int32_t), *impl_->compute);
   const bool penalties = sampling.presence_penalty != 0 || sampling.frequency_penalty != 0 ||
                          sampling.repetition_penalty != 1;
   if (!penalties) return;
@@ -354,11 +320,22 @@ void ModelExecutor::StartRow(RowId row, const SamplingRow& sampling,
   impl_->MarkTokens(row, generated, true);
 }
 
+void ModelExecutor::SetBudget(RowId row, int32_t pages) {
+  SPIN_CHECK(pages >= 1 && pages <= impl_->workspace.select.max_selected);
+  int32_t* pinned = impl_->TakePinned<int32_t>(1);
+  *pinned = pages;
+  impl_->device().Copy(impl_->workspace.row_pages + row.value, pinned, sizeof(int32_t),
+                       *impl_->compute);
+}
+
 void ModelExecutor::BeginPrefill(std::vector<PrefillItem> items) {
   Pass& pass = impl_->Current();
   SPIN_CHECK(!pass.begins_prefill);  // the prefill's uploads are double-buffered by pass
   pass.begins_prefill = true;
-  impl_->prefill->Begin(std::move(items), *impl_->compute);
+  // A batch whose times are still to be read has the clock.
+  std::optional<StageClock>& clock = impl_->prefill_clock;
+  impl_->prefill->Begin(std::move(items), clock.has_value() && !clock->busy() ? &*clock : nullptr,
+                        *impl_->compute);
 }
 
 bool ModelExecutor::prefill_active() const {
@@ -366,6 +343,7 @@ bool ModelExecutor::prefill_active() const {
 }
 
 void ModelExecutor::CancelPrefill() {
+  if (StageClock* clock = impl_->prefill->clock()) clock->Discard();
   impl_->prefill->Finish(*impl_->compute);
 }
 
@@ -392,6 +370,7 @@ bool ModelExecutor::EnqueuePrefill(int64_t max_tiles) {
     const int32_t count = items[i].num_prompt_logprobs >= 0 ? slice.num_tokens - 1 : 0;
     pass.logprob_ranges.emplace_back(run.prompt_logprobs() + slice.token_begin, count);
   }
+  pass.ends_timed_batch = run.clock() != nullptr;
   run.Finish(*impl_->compute);
   return true;
 }
@@ -413,22 +392,25 @@ void ModelExecutor::EnqueueDecode(std::span<const RowId> rows) {
   SampledToken* out = pass.outputs.as<SampledToken>() + impl.limits.max_rows;
   const StepSchedule schedule = impl.overlap->schedule(decode.max_batch);
   if (impl.model.observer != nullptr) {
-    impl.EnqueueStep(decode, schedule, out);
+    impl.EnqueueStep(decode, schedule, nullptr, out);
+    return;
+  }
+  pass.times_step = impl.TimesStep();
+  if (pass.times_step) {
+    impl.EnqueueStep(decode, StepSchedule::kInOrder, &*impl.step_clock, out);
     return;
   }
   // Each pass has outputs of its own, hence captured steps of its own: one a schedule.
   const uint64_t place = static_cast<uint64_t>(decode.max_batch) * kMaxPassesInFlight +
                          static_cast<uint64_t>(impl.submitted % kMaxPassesInFlight);
   impl.device().Replay(kNumStepSchedules * place + static_cast<uint64_t>(schedule), *impl.compute,
-                       [&] { impl.EnqueueStep(decode, schedule, out); });
+                       [&] { impl.EnqueueStep(decode, schedule, nullptr, out); });
 }
 
 void ModelExecutor::Submit() {
   Pass& pass = impl_->Current();
-  if (!pass.decode_rows.empty()) {
-    impl_->device().Copy(pass.counters.data(), impl_->counters.data(), sizeof(RetrieveCounters),
-                         *impl_->compute);
-  }
+  impl_->device().Copy(pass.counters.data(), impl_->workspace.counters,
+                       impl_->limits.max_rows * int64_t{sizeof(RetrieveCounters)}, *impl_->compute);
   impl_->device().Record(*pass.decode_end, *impl_->compute);
   impl_->open = false;
   ++impl_->submitted;
@@ -444,13 +426,17 @@ PassResult ModelExecutor::Collect() {
   PassResult result;
   result.tokens = pass.sampled;
   result.prompt_logprobs = pass.prompt_logprobs;
+  result.counters = {pass.counters.as<RetrieveCounters>(),
+                     static_cast<std::size_t>(impl.limits.max_rows)};
   Event& decode_begin = pass.has_prefill ? *pass.prefill_end : *pass.begin;
   if (pass.has_prefill)
     result.prefill_ns = impl.device().ElapsedNs(*pass.prefill_begin, *pass.prefill_end);
   if (!pass.decode_rows.empty()) {
     result.decode_ns = impl.device().ElapsedNs(decode_begin, *pass.decode_end);
-    impl.Publish(*pass.counters.as<RetrieveCounters>());
+    impl.Publish(result.counters);
   }
+  if (pass.times_step) impl.step_clock->Collect();
+  if (pass.ends_timed_batch) impl.prefill_clock->Collect();
   return result;
 }
 
@@ -472,25 +458,19 @@ RetrieveCounters ModelExecutor::retrieve_counters() const {
   };
   return {.hits = read(impl_->hits),
           .misses = read(impl_->misses),
-          .evictions = read(impl_->evictions),
-          .bytes = read(impl_->bytes)};
+          .evictions = read(impl_->evictions)};
+}
+
+StageTimes ModelExecutor::decode_times() const {
+  return impl_->step_clock.has_value() ? impl_->step_clock->times() : StageTimes{};
+}
+
+StageTimes ModelExecutor::prefill_times() const {
+  return impl_->prefill_clock.has_value() ? impl_->prefill_clock->times() : StageTimes{};
 }
 
 int64_t ModelExecutor::workspace_bytes() const {
   return impl_->workspace.bytes;
-}
-
-KvGeometry MakeGeometry(const ModelConfig& config, const SparseAlgorithm& algorithm, DType dtype,
-                        int32_t max_rows, int32_t max_model_len) {
-  return {.num_layers = config.num_layers,
-          .num_kv_heads = config.num_kv_heads,
-          .num_q_heads = config.num_q_heads,
-          .head_dim = config.head_dim,
-          .page_tokens = algorithm.page_tokens(),
-          .max_rows = max_rows,
-          .max_extents = CeilDiv(max_model_len, kExtentTokens),
-          .summary_elements = algorithm.summary_elements(),
-          .dtype = dtype};
 }
 
 }  // namespace spin

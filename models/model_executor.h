@@ -3,7 +3,7 @@
 //
 // Compute stream: table changes, prefill tiles, decode steps, in the order of the calls. Copy
 // stream: Index and Offload of a prefilled layer, copies of demotions. Gather stream: missing pages of a decode step,
-// where that overlaps. Engine thread, except retrieve_counters (any thread).
+// where that overlaps. Engine thread, except retrieve_counters and the times of stages (any thread).
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,7 @@
 #include "models/executor.h"
 #include "models/model_context.h"
 #include "models/overlap_policy.h"
+#include "models/pipeline/stage_clock.h"
 #include "models/pipeline/step_observer.h"
 #include "models/sparse/sparse_algorithm.h"
 
@@ -29,6 +30,10 @@ struct ModelExecutorOptions {
   int32_t tile_tokens = 512;  // tokens of a prefill tile
   Eviction eviction = Eviction::kBucketed;
   RetrieveOverlap overlap = RetrieveOverlap::kNever;
+  // The most pages that a row's own budget may have; less than the algorithm's own: that.
+  int32_t max_budget_pages = 0;
+  // Of so many decode steps one is timed stage by stage, and with that every prefill batch; 0: none.
+  int32_t stage_sample_period = 0;
 };
 
 class ModelExecutor final : public Executor {
@@ -51,6 +56,7 @@ class ModelExecutor final : public Executor {
   void AwaitSpill() override;
   void StartRow(RowId row, const SamplingRow& sampling, std::span<const int32_t> prompt,
                 std::span<const int32_t> generated) override;
+  void SetBudget(RowId row, int32_t pages) override;
   void BeginPrefill(std::vector<PrefillItem> items) override;
   bool prefill_active() const override;
   void CancelPrefill() override;
@@ -69,8 +75,12 @@ class ModelExecutor final : public Executor {
   // its time here. The same steps run slower: they are not captured.
   void Observe(StepObserver* observer);
 
-  // What the kernels counted, up to the last collected pass.
+  // What Lookup counted of all rows, up to the last collected pass.
   RetrieveCounters retrieve_counters() const;
+  // Of the decode steps (all stages), and of the prefill batches (kIndex and kAppend), that were timed. A timed step
+  // is enqueued kernel by kernel and in order: slower than others, and with the bits of any step in order.
+  StageTimes decode_times() const;
+  StageTimes prefill_times() const;
   int64_t workspace_bytes() const;
 
  private:

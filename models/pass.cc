@@ -9,8 +9,9 @@ absl::Status Pass::Allocate(Device& device, int64_t arena_bytes, int32_t max_row
   const int64_t outputs =
       (int64_t{max_rows} + max_batch) * static_cast<int64_t>(sizeof(SampledToken));
   SPIN_ASSIGN_OR_RETURN(pass.outputs, device.Allocate(MemoryKind::kPinned, outputs));
-  SPIN_ASSIGN_OR_RETURN(pass.counters,
-                        device.Allocate(MemoryKind::kPinned, sizeof(RetrieveCounters)));
+  SPIN_ASSIGN_OR_RETURN(
+      pass.counters,
+      device.Allocate(MemoryKind::kPinned, max_rows * int64_t{sizeof(RetrieveCounters)}));
   for (auto* event : {&pass.begin, &pass.prefill_begin, &pass.prefill_end, &pass.decode_end}) {
     *event = device.CreateEvent();
   }
@@ -27,6 +28,8 @@ void Pass::Reset() {
   logprob_ranges.clear();
   begins_prefill = false;
   has_prefill = false;
+  times_step = false;
+  ends_timed_batch = false;
 }
 
 void Pass::Harvest(int32_t max_rows) {

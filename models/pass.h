@@ -40,7 +40,7 @@ class PinnedArena {
 struct Pass {
   PinnedArena arena;
   Buffer outputs;                   // SampledToken[max_rows + max_batch]: prefilled, then decoded
-  Buffer counters;                  // RetrieveCounters as they stood after the pass's decode step
+  Buffer counters;                  // RetrieveCounters[max_rows] as they stood at the pass's end
   std::vector<RowId> prefill_rows;  // rows that `outputs` begins with
   std::vector<RowId> decode_rows;
   std::vector<PassResult::Sampled> sampled;  // what Collect hands out
@@ -48,8 +48,10 @@ struct Pass {
   // Where the log-probabilities of a finished batch are: (first entry, count) an item, pinned.
   std::vector<std::pair<const SampledToken*, int32_t>> logprob_ranges;
   std::unique_ptr<Event> begin, prefill_begin, prefill_end, decode_end;
-  bool begins_prefill = false;  // BeginPrefill was called
-  bool has_prefill = false;     // tiles were enqueued
+  bool begins_prefill = false;    // BeginPrefill was called
+  bool has_prefill = false;       // tiles were enqueued
+  bool times_step = false;        // the clock of decode steps has run in it
+  bool ends_timed_batch = false;  // the clock of prefill batches has run until it
 
   static absl::Status Allocate(Device& device, int64_t arena_bytes, int32_t max_rows,
                                int32_t max_batch, Pass& pass);

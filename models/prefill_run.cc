@@ -111,11 +111,12 @@ void PrefillRun::PackLogprobs() {
   }
 }
 
-void PrefillRun::Begin(std::vector<PrefillItem> items, Stream& compute) {
+void PrefillRun::Begin(std::vector<PrefillItem> items, StageClock* clock, Stream& compute) {
   SPIN_CHECK(!active());
   SPIN_CHECK(!items.empty());
   SPIN_CHECK_LE(static_cast<int64_t>(items.size()), limits_.max_rows);
   items_ = std::move(items);
+  clock_ = clock;
   parity_ ^= 1;
   const Upload& from = uploads_[parity_];
   PackItems(uploads_[parity_]);
@@ -227,8 +228,10 @@ void PrefillRun::EnqueueLayerTile(int32_t layer, int32_t tile, Stream& compute) 
 void PrefillRun::EnqueueLayerEnd(int32_t layer, Stream& compute, Stream& copy) {
   model_.device->Record(*layer_done_, compute);
   model_.device->Wait(copy, *layer_done_);
+  if (clock_ != nullptr && layer == 0) clock_->Start(copy);
+  if (clock_ != nullptr && layer > 0) clock_->Lap(Stage::kRest, copy);
   EnqueuePrefillOffload(model_, layer, device_.slices, static_cast<int32_t>(items_.size()),
-                        workspace_.staging[layer % 2], workspace_.index_scratch, copy);
+                        workspace_.staging[layer % 2], workspace_.index_scratch, clock_, copy);
   model_.device->Record(*offload_done_[layer % 2], copy);
   offload_pending_[layer % 2] = true;
 }
@@ -281,6 +284,7 @@ void PrefillRun::Finish(Stream& compute) {
     offload_pending_[i] = false;
   }
   items_.clear();
+  clock_ = nullptr;
 }
 
 }  // namespace spin

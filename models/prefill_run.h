@@ -16,6 +16,7 @@
 #include "models/decoder_layer.h"
 #include "models/executor.h"
 #include "models/model_context.h"
+#include "models/pipeline/stage_clock.h"
 #include "models/workspace.h"
 
 namespace spin {
@@ -39,10 +40,12 @@ class PrefillRun {
     return 5 * 4 * max_prefill_tokens + (4 * 4 + int64_t{sizeof(PrefillSlice)}) * max_rows;
   }
 
-  // REQUIRES: not active, the tokens fit. Uploads on `compute`.
-  void Begin(std::vector<PrefillItem> items, Stream& compute);
+  // REQUIRES: not active, the tokens fit. Uploads on `compute`. With a `clock` (or null) the copy stream's stages of
+  // this batch are timed: it is busy from the first layer's end on, and has passed when the batch has.
+  void Begin(std::vector<PrefillItem> items, StageClock* clock, Stream& compute);
 
   bool active() const { return !items_.empty(); }
+  StageClock* clock() const { return clock_; }  // of the active batch, or null
   int64_t tiles_left() const { return active() ? total_tiles() - next_tile_ : 0; }
 
   // Enqueues up to `max_tiles` tiles. True: the batch is complete, its first tokens will be in
@@ -110,6 +113,7 @@ class PrefillRun {
   int parity_ = 0;
 
   std::vector<PrefillItem> items_;
+  StageClock* clock_ = nullptr;
   std::vector<LogprobChunk> logprob_chunks_;
   std::vector<PrefillSegment> segments_;  // of the tile being enqueued
   int32_t num_tokens_ = 0;

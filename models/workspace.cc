@@ -86,6 +86,9 @@ void TakeRowState(const WorkspaceShape& shape, const ModelConfig& config, Worksp
   allocator.Take(w.rows, int64_t{shape.max_batch} * 4);
   allocator.Take(w.token, int64_t{shape.max_rows} * 4);
   allocator.Take(w.position, int64_t{shape.max_rows} * 4);
+  allocator.Take(w.row_pages, int64_t{shape.max_rows} * 4);
+  allocator.Take(w.counters,
+                 int64_t{shape.max_rows} * static_cast<int64_t>(sizeof(RetrieveCounters)));
   allocator.Take(w.sampling, int64_t{shape.max_rows} * static_cast<int64_t>(sizeof(SamplingRow)));
   allocator.Take(w.history, int64_t{shape.max_rows} * config.vocab_size * 4);
 }

@@ -55,6 +55,7 @@ struct Workspace {
   int32_t* ready_tokens = nullptr;  // [max_batch][Hkv]
   float* partial = nullptr;         // [max_batch][Hq][d + 2]: attention to what is ready
   int32_t max_list = 0;
+  RetrieveCounters* counters = nullptr;  // [max_rows], since start; zero at first
 
   // Row state; see DecodeRows and SampleParams.
   int32_t* num_rows = nullptr;      // [1]
@@ -63,6 +64,7 @@ struct Workspace {
   int32_t* token = nullptr;         // [max_rows]
   int32_t* position = nullptr;      // [max_rows]
   SamplingRow* sampling = nullptr;  // [max_rows]
+  int32_t* row_pages = nullptr;     // [max_rows] a row's own budget, see SelectTopKParams
   uint32_t* history = nullptr;      // [max_rows][V]
 
   int64_t bytes = 0;

@@ -210,6 +210,18 @@ constexpr ConfigKey kSparseKeys[] = {
        if (status.ok()) c.sparse.budget_tokens = value;
        return status;
      }},
+    {"sparse.max_budget_tokens", "auto", "tokens or auto",
+     "The most that a request may ask for in its own `sparse` member; scratch is sized by it. "
+     "auto: "
+     "what the server's budget comes to.",
+     [](Config& c, const std::string& t) {
+       c.sparse.max_budget_tokens.reset();
+       if (t == "auto") return absl::OkStatus();
+       int32_t value = 0;
+       const absl::Status status = ParseInt(t, 16, kInt32Max, value);
+       if (status.ok()) c.sparse.max_budget_tokens = value;
+       return status;
+     }},
     {"sparse.exact", "false", "true, false",
      "Select every partition: the algorithm must then equal dense.",
      [](Config& c, const std::string& t) { return ParseBool(t, c.sparse.exact); }},
@@ -288,6 +300,11 @@ constexpr ConfigKey kOtherKeys[] = {
      "On a GPU: how many a product counts on; fewer than all leaves room for pages that arrive "
      "beside it; 0: all.",
      [](Config& c, const std::string& t) { return ParseInt(t, 0, 1024, c.backend.gemm_sms); }},
+    {"observability.stage_sample_period", "1024", "steps, or 0",
+     "Of so many decode steps one is timed stage by stage (spin:stage_seconds_total); 0: none.",
+     [](Config& c, const std::string& t) {
+       return ParseInt(t, 0, kInt32Max, c.stage_sample_period);
+     }},
     {"log.level", "info", "debug, info, warning, error", "The least level that is written.",
      [](Config& c, const std::string& t) {
        SPIN_ASSIGN_OR_RETURN(c.log_level, ParseLogLevel(t));

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
+#include <span>
 #include <utility>
 
 #include "common/logging.h"
@@ -97,12 +99,44 @@ void AddSpeedMetrics(MetricsRegistry& metrics, const TierSpeed& speed) {
   }
 }
 
+// Seconds of the stages that `names` names, and how many runs they were measured in.
+void AddStageMetrics(MetricsRegistry& metrics, const char* phase,
+                     std::span<const std::pair<Stage, const char*>> names,
+                     const std::function<StageTimes()>& times) {
+  for (const auto& [stage, name] : names) {
+    metrics.AddCallback(
+        "spin:stage_seconds_total",
+        "Device time of each stage, in the decode steps and prefill batches that were timed.", true,
+        [=, stage = stage] { return static_cast<double>(times().of(stage)) * 1e-9; },
+        {{"phase", phase}, {"stage", name}});
+  }
+  metrics.AddCallback("spin:stage_samples_total",
+                      "Decode steps and prefill batches whose stages were timed.", true,
+                      [=] { return static_cast<double>(times().runs); }, {{"phase", phase}});
+}
+
 absl::Status CheckLengths(const ServerConfig& config, const ModelConfig& model) {
   if (config.max_model_len.has_value() && *config.max_model_len > model.max_position) {
     return InvalidArgument("model.max_model_len: %d is more than the model's context of %d tokens",
                            *config.max_model_len, model.max_position);
   }
   return absl::OkStatus();
+}
+
+// The most pages that a request's own budget may have; 0: as many as the algorithm selects by itself.
+absl::StatusOr<int32_t> MaxBudgetPages(const SparseOptions& sparse, const KvGeometry& geometry,
+                                       const SparseAlgorithm& algorithm) {
+  if (!sparse.max_budget_tokens.has_value()) return 0;
+  int32_t own = 0;
+  for (int32_t layer = 0; layer < geometry.num_layers; ++layer) {
+    const LayerDemand demand = algorithm.Demand(layer);
+    if (!demand.whole_context) own = std::max(own, demand.Mandatory(geometry.max_pages()));
+  }
+  const int32_t pages = *sparse.max_budget_tokens / geometry.page_tokens;
+  if (pages >= own) return std::min(pages, geometry.max_pages());
+  return InvalidArgument(
+      "sparse.max_budget_tokens: %d is less than the %d that a step selects by itself",
+      *sparse.max_budget_tokens, own * geometry.page_tokens);
 }
 
 }  // namespace
@@ -138,13 +172,17 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
       MakeGeometry(model, *plan.algorithm, config.dtype,
                    config.engine.max_num_seqs * kRowsPerSequence, plan.max_model_len);
   const DeviceInfo& info = plan.backend.device->info();
+  SPIN_ASSIGN_OR_RETURN(const int32_t max_budget_pages,
+                        MaxBudgetPages(config.sparse, geometry, *plan.algorithm));
   plan.executor = {.max_batch = config.engine.max_num_seqs,
                    .max_prefill_tokens = config.engine.max_batched_tokens,
                    .max_model_len = plan.max_model_len,
                    .tile_tokens = config.prefill_tile_tokens > 0 ? config.prefill_tile_tokens
                                                                  : info.prefill_tile_tokens,
                    .eviction = config.eviction,
-                   .overlap = config.overlap};
+                   .overlap = config.overlap,
+                   .max_budget_pages = max_budget_pages,
+                   .stage_sample_period = config.stage_sample_period};
   plan.weight_bytes = WeightBytes(model, config.dtype) + plan.algorithm->WeightBytes(config.dtype);
   plan.executor_bytes =
       ModelExecutor::DeviceBytes(plan.executor, model, *plan.algorithm, geometry, config.dtype);
@@ -155,6 +193,7 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
   plan.cache.placement = config.placement;
   plan.cache.min_buffer_ratio = config.min_buffer_ratio;
   plan.cache.max_model_len = plan.max_model_len;
+  plan.cache.max_budget_pages = max_budget_pages;
   for (int32_t layer = 0; layer < model.num_layers; ++layer) {
     plan.cache.layers.push_back(plan.algorithm->Demand(layer));
   }
@@ -220,20 +259,31 @@ void ModelStack::RegisterMetrics(MetricsRegistry& metrics) {
   const MemoryPlan& plan = plan_.cache.plan;
   AddCacheConfigInfo(metrics, plan.geometry.page_tokens,
                      plan.resident_tokens() / plan.geometry.page_tokens);
-  const auto counted = [executor = executor_.get()](uint64_t RetrieveCounters::*value) {
+  const ModelExecutor* executor = executor_.get();
+  const auto counted = [=](uint64_t RetrieveCounters::*value) {
     return [=] { return static_cast<double>(executor->retrieve_counters().*value); };
   };
+  const auto page_bytes = static_cast<double>(plan.geometry.page_bytes());
   metrics.AddCallback("spin:retrieve_hits_total",
                       "Selected pages that were in HBM (Tiered sequences).", true,
                       counted(&RetrieveCounters::hits));
   metrics.AddCallback("spin:retrieve_misses_total",
                       "Selected pages that were fetched from the host.", true,
                       counted(&RetrieveCounters::misses));
-  metrics.AddCallback("spin:retrieve_bytes_total", "Bytes fetched from the host.", true,
-                      counted(&RetrieveCounters::bytes));
+  metrics.AddCallback("spin:retrieve_bytes_total", "Bytes fetched from the host.", true, [=] {
+    return static_cast<double>(executor->retrieve_counters().misses) * page_bytes;
+  });
   metrics.AddCallback("spin:evictions_total", "Pages that lost their slot to a missing one.", true,
                       counted(&RetrieveCounters::evictions));
   AddSpeedMetrics(metrics, speed_);
+  constexpr std::pair<Stage, const char*> kDecodeStages[] = {
+      {Stage::kIndex, "index"},   {Stage::kSelect, "select"}, {Stage::kLookup, "lookup"},
+      {Stage::kAppend, "append"}, {Stage::kGather, "gather"}, {Stage::kAttention, "attention"},
+      {Stage::kRest, "rest"}};
+  constexpr std::pair<Stage, const char*> kPrefillStages[] = {{Stage::kIndex, "index"},
+                                                              {Stage::kAppend, "offload"}};
+  AddStageMetrics(metrics, "decode", kDecodeStages, [=] { return executor->decode_times(); });
+  AddStageMetrics(metrics, "prefill", kPrefillStages, [=] { return executor->prefill_times(); });
 }
 
 }  // namespace spin

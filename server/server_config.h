@@ -47,6 +47,7 @@ struct ServerConfig {
   int32_t prefill_tile_tokens = 0;  // 0: what suits the device
   BackendOptions backend;
 
+  int32_t stage_sample_period = 0;  // decode steps a timed one; 0: none
   LogLevel log_level = LogLevel::kInfo;
   LogFormat log_format = LogFormat::kText;
 };

@@ -52,6 +52,7 @@ TESTED_THROUGH = {
     "kernels/cpu/select_topk": "tests/kernels/quest_test.cc",
     # One executor, from the folder to the log-probabilities.
     "models/decoder_layer": "tests/models/golden_test.cc",
+    "models/executor_shape": "tests/models/golden_test.cc",
     "models/model_folder": "tests/models/golden_test.cc",
     "models/pipeline/": "tests/models/golden_test.cc",
     "models/prefill_run": "tests/models/golden_test.cc",
@@ -66,6 +67,7 @@ TESTED_THROUGH = {
     "server/main": "tests/e2e/",
     "server/model_stack": "tests/e2e/",
     "server/openai/": "tests/server/openai_handler_test.cc",
+    "server/sparse_request": "tests/server/common_request_test.cc",
     "server/warm_up": "tests/e2e/",
 }
 # Larger files without any test of their own, and why.

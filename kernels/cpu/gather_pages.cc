@@ -1,6 +1,4 @@
-// Missing pages cross from the host pool to their slots. On this backend the link is a memcpy, and
-// counted.
-#include <atomic>
+// Missing pages cross from the host pool to their slots. On this backend the link is a memcpy.
 #include <cstring>
 
 #include "kernels/cpu/families.h"
@@ -12,9 +10,7 @@ void GatherPages(const GatherPagesParams& p, ThreadPool& pool) {
   const KvTables& t = p.tables;
   const KvGeometry& g = t.geometry;
   const int64_t streams = int64_t{NumRows(p.decode)} * g.num_kv_heads;
-  std::atomic<uint64_t> pages = 0;
   pool.ParallelFor(streams, 1, [&](int64_t begin, int64_t end) {
-    uint64_t copied = 0;
     for (int64_t i = begin; i < end; ++i) {
       SPIN_CHECK_LE(p.copy_len[i], p.max_list);
       for (int32_t k = 0; k < p.copy_len[i]; ++k) {
@@ -23,12 +19,8 @@ void GatherPages(const GatherPagesParams& p, ThreadPool& pool) {
                     PageAt(t.host_pages, g, p.copy_src[entry]),
                     static_cast<size_t>(g.page_bytes()));
       }
-      copied += static_cast<uint64_t>(p.copy_len[i]);
     }
-    pages.fetch_add(copied, std::memory_order_relaxed);
   });
-  const uint64_t bytes = pages.load() * static_cast<uint64_t>(g.page_bytes());
-  std::atomic_ref(p.counters->bytes).fetch_add(bytes, std::memory_order_relaxed);
 }
 
 }  // namespace spin::cpu

@@ -29,10 +29,6 @@ namespace {
 
 constexpr int32_t kMiss = -1;  // in a page list, until its slot is known
 
-struct Counts {
-  uint64_t hits = 0, misses = 0, evictions = 0;
-};
-
 // The selection of a stream, in one form for listed ids and "all pages".
 struct Selection {
   const int32_t* ids = nullptr;  // null: 0, 1, 2...
@@ -52,7 +48,7 @@ class TieredLookup {
     SPIN_CHECK_GE(stream.num_slots(), selection.count);
   }
 
-  Counts Run(int64_t* copy_src, int32_t* copy_dst, int32_t* copy_len) {
+  RetrieveCounters Run(int64_t* copy_src, int32_t* copy_dst, int32_t* copy_len) {
     HitTest();
     AgeSlots();
     if (eviction_ == Eviction::kBucketed) {
@@ -176,7 +172,7 @@ class TieredLookup {
   int32_t misses_ = 0;  // slots to find, a fresh tail's included
   int32_t free_ = 0;
   std::array<int32_t, kMaxAge + 1> histogram_ = {};
-  Counts counts_;
+  RetrieveCounters counts_;
 };
 
 // Moves the slots that nothing is copied to to the list's front; both parts stay in order, so the tail is the last of
@@ -198,7 +194,17 @@ int32_t PutReadyFirst(const int32_t* copy_dst, int32_t num_copies, int32_t posit
   return ready * page_tokens - (tail_copied ? 0 : page_tokens - tail_tokens);
 }
 
-Counts LookupStream(const LookupParams& p, int64_t i) {
+// Other streams of the row may be adding, too.
+void Add(const RetrieveCounters& counts, RetrieveCounters& row) {
+  const auto add = [](uint64_t& counter, uint64_t value) {
+    if (value != 0) std::atomic_ref(counter).fetch_add(value, std::memory_order_relaxed);
+  };
+  add(row.hits, counts.hits);
+  add(row.misses, counts.misses);
+  add(row.evictions, counts.evictions);
+}
+
+void LookupStream(const LookupParams& p, int64_t i) {
   const KvGeometry& g = p.tables.geometry;
   const int32_t row = p.decode.rows[i / g.num_kv_heads];
   const int32_t position = p.decode.position[row];
@@ -214,11 +220,10 @@ Counts LookupStream(const LookupParams& p, int64_t i) {
   p.list_len[i] = selection.count;
   const StreamView stream(p.tables, row, p.layer, static_cast<int32_t>(i % g.num_kv_heads));
   int32_t* copy_dst = p.copy_dst + i * p.max_list;
-  Counts counts;
   p.copy_len[i] = 0;
   if (stream.tiered()) {
-    counts = TieredLookup(p.tables, stream, p.eviction, selection, list)
-                 .Run(p.copy_src + i * p.max_list, copy_dst, p.copy_len + i);
+    TieredLookup lookup(p.tables, stream, p.eviction, selection, list);
+    Add(lookup.Run(p.copy_src + i * p.max_list, copy_dst, p.copy_len + i), p.counters[row]);
   } else {
     for (int32_t k = 0; k < selection.count; ++k) {
       list[k] = static_cast<int32_t>(stream.Slot(selection[k]));
@@ -228,32 +233,15 @@ Counts LookupStream(const LookupParams& p, int64_t i) {
     p.ready_tokens[i] =
         PutReadyFirst(copy_dst, p.copy_len[i], position, g.page_tokens, list, selection.count);
   }
-  return counts;
 }
 
 }  // namespace
 
 void Lookup(const LookupParams& p, ThreadPool& pool) {
   const int64_t streams = int64_t{NumRows(p.decode)} * p.tables.geometry.num_kv_heads;
-  std::atomic<uint64_t> hits = 0, misses = 0, evictions = 0;
   pool.ParallelFor(streams, 2, [&](int64_t begin, int64_t end) {
-    Counts sum;
-    for (int64_t i = begin; i < end; ++i) {
-      const Counts counts = LookupStream(p, i);
-      sum.hits += counts.hits;
-      sum.misses += counts.misses;
-      sum.evictions += counts.evictions;
-    }
-    hits.fetch_add(sum.hits, std::memory_order_relaxed);
-    misses.fetch_add(sum.misses, std::memory_order_relaxed);
-    evictions.fetch_add(sum.evictions, std::memory_order_relaxed);
+    for (int64_t i = begin; i < end; ++i) LookupStream(p, i);
   });
-  const auto add = [](uint64_t& counter, uint64_t value) {
-    std::atomic_ref(counter).fetch_add(value, std::memory_order_relaxed);
-  };
-  add(p.counters->hits, hits);
-  add(p.counters->misses, misses);
-  add(p.counters->evictions, evictions);
 }
 
 }  // namespace spin::cpu

@@ -16,7 +16,9 @@ void SelectTopK(const SelectTopKParams& p, ThreadPool& pool) {
     for (int64_t i = begin; i < end; ++i) {
       const int32_t row = p.decode.rows[i / g.num_kv_heads];
       const int32_t last = p.decode.position[row] / g.page_tokens;
-      const int32_t count = std::min(last + 1, budget.Total(last + 1));
+      const int32_t own = p.row_pages == nullptr ? 0 : p.row_pages[row];
+      SPIN_CHECK(own == 0 || own > budget.fixed());
+      const int32_t count = std::min(last + 1, own > 0 ? own : budget.Total(last + 1));
       SPIN_CHECK(last < g.max_pages() && count <= p.max_selected);
       int32_t* ids = p.ids + i * p.max_selected;
       p.count[i] = count;

@@ -50,7 +50,6 @@ __global__ void __launch_bounds__(kThreads)
   const int32_t streams = p.decode.max_batch * t.geometry.num_kv_heads;
   // Neighbouring pieces go to different blocks: few pages keep all of them busy.
   int32_t unit = static_cast<int32_t>(threadIdx.x / kWarp) * kBlocks + blockIdx.x;
-  unsigned long long pages = 0;
   WaitForPredecessors();
 
   // The count of a stream is read beside num_rows, not behind it: the array has max_batch places.
@@ -62,7 +61,6 @@ __global__ void __launch_bounds__(kThreads)
       SPIN_DEVICE_CHECK(!used || (length >= 0 && length <= p.max_list));
       return used ? length : 0;
     });
-    pages += static_cast<unsigned>(copies);
     const int32_t units = copies * pieces;
     for (; unit < units; unit += kWarps) {
       // Successors would take room from other streams while they wait: they are let in with the last round.
@@ -75,11 +73,6 @@ __global__ void __launch_bounds__(kThreads)
                         PageAt(t.host_pages, t.geometry, p.copy_src[entry]) + offset);
     }
     unit -= units;  // the next round goes on with the warp whose turn it is
-  }
-  if (blockIdx.x == 0 && threadIdx.x == 0 && pages != 0) {
-    static_assert(sizeof(p.counters->bytes) == sizeof(unsigned long long));
-    atomicAdd(reinterpret_cast<unsigned long long*>(&p.counters->bytes),
-              pages * static_cast<unsigned long long>(page_bytes));
   }
 }
 

@@ -378,7 +378,7 @@ __global__ void __launch_bounds__(kThreads, 2) LookupKernel(const LookupParams p
     return;
   }
   __syncthreads();  // shared memory is clear
-  TieredLookup(stream, view.num_slots(), shared).Run(p.counters);
+  TieredLookup(stream, view.num_slots(), shared).Run(p.counters + stream.row);
 }
 
 }  // namespace

@@ -22,9 +22,11 @@ __global__ void __launch_bounds__(kThreads, 2) SelectKernel(const SelectTopKPara
   const int32_t row = p.decode.rows[place];  // with the count of rows, not behind it
   if (place >= NumRows(p.decode)) return;
   const int64_t stream = int64_t{place} * g.num_kv_heads + blockIdx.x;
+  const int32_t own = p.row_pages == nullptr ? 0 : p.row_pages[row];
   const int32_t last = p.decode.position[row] / g.page_tokens;
   const PageBudget& budget = p.budget;
-  const int32_t count = min(last + 1, budget.Total(last + 1));
+  SPIN_DEVICE_CHECK(own == 0 || own > budget.fixed());
+  const int32_t count = min(last + 1, own > 0 ? own : budget.Total(last + 1));
   SPIN_DEVICE_CHECK(last < g.max_pages() && count <= p.max_selected);
   int32_t* ids = p.ids + stream * p.max_selected;
   if (threadIdx.x == 0) p.count[stream] = count;

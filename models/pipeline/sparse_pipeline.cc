@@ -2,6 +2,8 @@
 
 #include <cstddef>
 
+#include "common/check.h"
+
 namespace spin {
 namespace {
 
@@ -10,6 +12,7 @@ struct StepPart {
   const ModelContext& model;
   DecodeStage stage;
   RetrieveCounters* counters = nullptr;
+  StageClock* clock = nullptr;
   int32_t* page_list = nullptr;
   int32_t* list_len = nullptr;
   int32_t max_list = 0;
@@ -22,7 +25,7 @@ struct StepPart {
 };
 
 StepPart WholeStep(const ModelContext& model, int32_t layer, const DecodeRows& decode,
-                   const Workspace& workspace, RetrieveCounters* counters, Stream& stream) {
+                   const Workspace& workspace, StageClock* clock, Stream& stream) {
   return {.model = model,
           .stage = {.ops = *model.ops,
                     .stream = stream,
@@ -31,8 +34,10 @@ StepPart WholeStep(const ModelContext& model, int32_t layer, const DecodeRows& d
                     .qkv = workspace.qkv,
                     .rope_table = model.rope_table,
                     .tables = model.tables,
-                    .scratch = workspace.select},
-          .counters = counters,
+                    .scratch = workspace.select,
+                    .row_pages = workspace.row_pages},
+          .counters = workspace.counters,
+          .clock = clock,
           .page_list = workspace.page_list,
           .list_len = workspace.list_len,
           .max_list = workspace.max_list,
@@ -111,8 +116,7 @@ void EnqueueGather(const StepPart& part, Stream& stream) {
                               .copy_src = part.copy_src,
                               .copy_dst = part.copy_dst,
                               .copy_len = part.copy_len,
-                              .max_list = part.max_list,
-                              .counters = part.counters},
+                              .max_list = part.max_list},
                              stream);
 }
 
@@ -130,11 +134,19 @@ void EnqueueAttention(const StepPart& part, ListPart list_part) {
                                 part.stage.stream);
 }
 
+void EndStage(StageClock* clock, Stage stage, Stream& stream) {
+  if (clock != nullptr) clock->Lap(stage, stream);
+}
+
 // Select and all of Retrieve but the copies.
 Selection EnqueueSelection(const StepPart& part, bool ready_first) {
+  Stream& stream = part.stage.stream;
   const Selection selection = part.model.algorithm->Select(part.stage);
+  EndStage(part.clock, Stage::kSelect, stream);
   EnqueueLookup(part, selection, ready_first);
+  EndStage(part.clock, Stage::kLookup, stream);
   EnqueueOffload(part.stage);
+  EndStage(part.clock, Stage::kAppend, stream);
   return selection;
 }
 
@@ -181,17 +193,21 @@ Selection EnqueueRowGroups(const StepPart& part, const int32_t* group_rows, Gath
 Selection EnqueueInOrder(const StepPart& part) {
   const Selection selection = EnqueueSelection(part, false);
   EnqueueGather(part, part.stage.stream);
+  EndStage(part.clock, Stage::kGather, part.stage.stream);
   EnqueueAttention(part, ListPart::kAll);
+  EndStage(part.clock, Stage::kAttention, part.stage.stream);
   return selection;
 }
 
 }  // namespace
 
 void EnqueueDecodeAttention(const ModelContext& model, int32_t layer, const DecodeRows& decode,
-                            Workspace& workspace, RetrieveCounters* counters, Stream& stream,
-                            GatherStream& gather, StepSchedule schedule) {
-  const StepPart part = WholeStep(model, layer, decode, workspace, counters, stream);
+                            Workspace& workspace, Stream& stream, GatherStream& gather,
+                            StepSchedule schedule, StageClock* clock) {
+  SPIN_CHECK(clock == nullptr || schedule == StepSchedule::kInOrder);
+  const StepPart part = WholeStep(model, layer, decode, workspace, clock, stream);
   model.algorithm->IndexDecode(part.stage);
+  EndStage(clock, Stage::kIndex, stream);
   Selection selection;
   switch (schedule) {
     case StepSchedule::kInOrder:
@@ -209,7 +225,7 @@ void EnqueueDecodeAttention(const ModelContext& model, int32_t layer, const Deco
 
 void EnqueuePrefillOffload(const ModelContext& model, int32_t layer, const PrefillSlice* slices,
                            int32_t num_slices, const Staging& staging, void* index_scratch,
-                           Stream& stream) {
+                           StageClock* clock, Stream& stream) {
   model.algorithm->IndexPrefill({.ops = *model.ops,
                                  .stream = stream,
                                  .layer = layer,
@@ -219,12 +235,14 @@ void EnqueuePrefillOffload(const ModelContext& model, int32_t layer, const Prefi
                                  .tables = model.tables,
                                  .staging = staging,
                                  .scratch = index_scratch});
+  EndStage(clock, Stage::kIndex, stream);
   model.ops->Offload({.slices = slices,
                       .num_slices = num_slices,
                       .layer = layer,
                       .tables = model.tables,
                       .staging = staging},
                      stream);
+  EndStage(clock, Stage::kAppend, stream);
 }
 
 }  // namespace spin

@@ -12,6 +12,7 @@
 
 #include "kernels/device.h"
 #include "models/model_context.h"
+#include "models/pipeline/stage_clock.h"
 #include "models/pipeline/step_schedule.h"
 #include "models/workspace.h"
 
@@ -29,16 +30,18 @@ struct GatherStream {
   std::array<std::unique_ptr<Event>, kNumRowGroups> lists_are_there, pages_are_there;
 };
 
-// Attention of one layer of a decode step: workspace.qkv -> workspace.attention. Retrieve counts
-// into `counters` (device memory). What overlaps joins `stream` again before this returns. kRowGroups REQUIRES
-// workspace.group_rows to be those of this max_batch.
+// Attention of one layer of a decode step: workspace.qkv -> workspace.attention. Retrieve counts into
+// workspace.counters. What overlaps joins `stream` again before this returns. kRowGroups REQUIRES
+// workspace.group_rows to be those of this max_batch. With a `clock` (or null) there is a lap behind each stage, which
+// REQUIRES kInOrder.
 void EnqueueDecodeAttention(const ModelContext& model, int32_t layer, const DecodeRows& decode,
-                            Workspace& workspace, RetrieveCounters* counters, Stream& stream,
-                            GatherStream& gather, StepSchedule schedule);
+                            Workspace& workspace, Stream& stream, GatherStream& gather,
+                            StepSchedule schedule, StageClock* clock);
 
-// The end of one layer of a prefill batch: Index (with its scratch) and Offload of what is in `staging`.
+// The end of one layer of a prefill batch: Index (with its scratch) and Offload of what is in `staging`; with a `clock`
+// (or null) a lap behind each.
 void EnqueuePrefillOffload(const ModelContext& model, int32_t layer, const PrefillSlice* slices,
                            int32_t num_slices, const Staging& staging, void* index_scratch,
-                           Stream& stream);
+                           StageClock* clock, Stream& stream);
 
 }  // namespace spin

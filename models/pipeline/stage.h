@@ -31,6 +31,8 @@ struct DecodeStage {
   const float* rope_table = nullptr;  // as in RopeParams; undoes the rotation, too
   KvTables tables;
   SelectScratch scratch;
+  const int32_t* row_pages =
+      nullptr;  // [max_rows] budgets of rows that have their own; SelectTopKParams
 };
 
 // The end of one layer of a prefill batch: all its KV is in staging.

@@ -23,13 +23,15 @@ inline LayerDemand DemandOf(const PageBudget& budget) {
           .context_divisor = budget.context_divisor};
 }
 
-// The end of a Select that has left its scores in the scratch: the best pages of each stream within the budget.
+// The end of a Select that has left its scores in the scratch: the best pages of each stream within the budget, or
+// within the row's own.
 inline Selection SelectByScore(const DecodeStage& stage, const PageBudget& budget) {
   const SelectScratch& scratch = stage.scratch;
   stage.ops.SelectTopK({.decode = stage.decode,
                         .scores = scratch.scores,
                         .geometry = stage.tables.geometry,
                         .budget = budget,
+                        .row_pages = stage.row_pages,
                         .ids = scratch.ids,
                         .count = scratch.count,
                         .max_selected = scratch.max_selected},

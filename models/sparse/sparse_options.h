@@ -12,7 +12,9 @@ constexpr int32_t kDefaultBudgetTokens = 2048;
 
 struct SparseOptions {
   std::string algorithm = "dense";
-  std::optional<int32_t> budget_tokens;    // nothing: the algorithm's own rule
+  std::optional<int32_t> budget_tokens;  // nothing: the algorithm's own rule
+  // The most that a request may ask for; nothing: as much as the server's own budget comes to.
+  std::optional<int32_t> max_budget_tokens;
   bool exact = false;                      // Select returns every partition
   int32_t quest_dense_layers = 0;          // sparse.quest.dense_layers
   int32_t shadowkv_context_fraction = 64;  // sparse.shadowkv.*

@@ -120,6 +120,9 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
       }
       messages_.push_back(std::move(message));
     }
+    if (output.summary.has_value() && !output.deltas.empty()) {
+      *messages_.back().mutable_usage()->mutable_spin() = ToMessage(*output.summary);
+    }
   }
 
   void AddPromptLogprobs(const RequestOutput& output, v1::GenerateResponse& message) {

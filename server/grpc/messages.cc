@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "server/sparse_request.h"
+
 namespace spin {
 namespace {
 
@@ -46,7 +48,12 @@ absl::StatusOr<Request> ToRequest(const ServingContext& context,
   Request request;
   request.external_id = message.request_id();
   request.priority = message.priority();
+  request.wants_summary = message.spin_usage();
   request.sampling = ToSampling(context.model.defaults, message.sampling());
+  const v1::SparseOptions& sparse = message.sparse();
+  if (sparse.has_budget_tokens()) request.sparse.budget_tokens = sparse.budget_tokens();
+  request.sparse.exact = sparse.exact();
+  SPIN_RETURN_IF_ERROR(CheckSparse(sparse.algorithm(), context.model, request.sparse));
   switch (message.prompt_case()) {
     case v1::GenerateRequest::kText:
       if (context.tokenizer == nullptr) {
@@ -89,6 +96,22 @@ v1::GenerateResponse ToMessage(const SequenceDelta& delta, bool with_logprobs) {
   } else if (delta.stop_token.has_value()) {
     message.set_stop_token(*delta.stop_token);
   }
+  return message;
+}
+
+v1::SpinUsage ToMessage(const RequestSummary& summary) {
+  v1::SpinUsage message;
+  message.set_queue_ms(static_cast<double>(summary.queue_ns) * 1e-6);
+  message.set_prefill_ms(static_cast<double>(summary.prefill_ns) * 1e-6);
+  message.set_decode_ms(static_cast<double>(summary.decode_ns) * 1e-6);
+  message.set_placement(summary.placement == Placement::kTiered ? "tiered" : "resident");
+  message.set_demotions(summary.demotions);
+  message.set_context_tokens(summary.context_tokens);
+  const auto attended = summary.attended_tokens_a_step();
+  if (attended.has_value()) message.set_attended_tokens(*attended);
+  const auto hit_ratio = summary.hit_ratio();
+  if (hit_ratio.has_value()) message.set_hit_ratio(*hit_ratio);
+  message.set_fetched_bytes(summary.fetched_bytes);
   return message;
 }
 

@@ -17,6 +17,8 @@ absl::StatusOr<Request> ToRequest(const ServingContext& context,
 v1::GenerateResponse ToMessage(const SequenceDelta& delta, bool with_logprobs);
 v1::GeneratedToken ToMessage(const SampledToken& token, bool with_logprobs);
 
+v1::SpinUsage ToMessage(const RequestSummary& summary);
+
 // absl's codes are gRPC's; OutOfRange (context too long) and FailedPrecondition (never fits) are INVALID_ARGUMENT.
 grpc::Status ToGrpcStatus(const absl::Status& status);
 

@@ -7,6 +7,7 @@
 
 #include "server/error_mapping.h"
 #include "server/openai/parse_helpers.h"
+#include "server/sparse_request.h"
 
 namespace spin {
 namespace {
@@ -159,6 +160,19 @@ absl::Status ReadStreaming(const Json& body, CommonRequest& request) {
   return ReadBool(*options, "continuous_usage_stats", request.continuous_usage_stats);
 }
 
+absl::Status ReadSparse(const Json& body, const ModelInfo& model, SparseRequest& sparse) {
+  const Json* member = FindMember(body, "sparse");
+  if (member == nullptr) return absl::OkStatus();
+  if (!member->is_object()) {
+    return BadParam("sparse", "Invalid 'sparse': it must be an object.");
+  }
+  std::string algorithm;
+  SPIN_RETURN_IF_ERROR(ReadBool(*member, "exact", sparse.exact));
+  SPIN_RETURN_IF_ERROR(ReadInt32(*member, "budget_tokens", 1, kMaxInt32, sparse.budget_tokens));
+  SPIN_RETURN_IF_ERROR(ReadString(*member, "algorithm", algorithm));
+  return CheckSparse(algorithm, model, sparse);
+}
+
 absl::Status RefuseUnsupported(const Json& body) {
   SPIN_RETURN_IF_ERROR(RefuseMembers(
       body, {"audio", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
@@ -198,6 +212,7 @@ absl::StatusOr<CommonRequest> ParseCommonRequest(const Json& body, const ModelIn
   SPIN_RETURN_IF_ERROR(ReadLogitBias(body, model.vocab_size, sampling));
   SPIN_RETURN_IF_ERROR(ReadStops(body, model.vocab_size, sampling));
   SPIN_RETURN_IF_ERROR(ReadLimits(body, allow_zero_max_tokens, sampling));
+  SPIN_RETURN_IF_ERROR(ReadSparse(body, model, request.sparse));
   SPIN_RETURN_IF_ERROR(ReadBool(body, "ignore_eos", sampling.ignore_eos));
   SPIN_RETURN_IF_ERROR(ReadBool(body, "skip_special_tokens", sampling.skip_special_tokens));
   SPIN_RETURN_IF_ERROR(
@@ -208,6 +223,8 @@ absl::StatusOr<CommonRequest> ParseCommonRequest(const Json& body, const ModelIn
     return BadParam("prompt_logprobs", "'prompt_logprobs' is not available with 'stream'.");
   }
   SPIN_RETURN_IF_ERROR(ReadBool(body, "return_token_ids", request.return_token_ids));
+  SPIN_RETURN_IF_ERROR(ReadBool(body, "spin_usage", request.spin_usage));
+  if (request.spin_usage && request.stream) request.include_usage = true;
   std::optional<int32_t> priority;
   SPIN_RETURN_IF_ERROR(
       ReadInt32(body, "priority", std::numeric_limits<int32_t>::min(), kMaxInt32, priority));

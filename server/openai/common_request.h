@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "engine/request.h"
 #include "engine/sampling_params.h"
 #include "server/openai/json_body.h"
 #include "server/serving_context.h"
@@ -15,11 +16,13 @@ struct CommonRequest {
   std::string model;  // as asked; empty: the one that is served
   SamplingParams
       sampling;  // max_tokens as asked (absent: absent); logprobs are the caller's business
+  SparseRequest sparse;
   int32_t priority = 0;
   bool stream = false;
   bool include_usage = false;           // stream_options
   bool continuous_usage_stats = false;  // stream_options: usage on every chunk
   bool return_token_ids = false;
+  bool spin_usage = false;  // usage.spin in the answer; in a stream it implies include_usage
   std::optional<int32_t>
       truncate_prompt_tokens;  // keep the last so many; -1: what the context holds
 };

@@ -61,7 +61,9 @@ void AddPrompt(const CommonRequest& common, std::vector<int32_t> tokens, Prepare
   request.prompt = std::move(tokens);
   request.sampling = common.sampling;
   if (prepared.plan.one_sequence) request.sampling.n = 1;
+  request.sparse = common.sparse;
   request.priority = common.priority;
+  request.wants_summary = common.spin_usage;
   prepared.requests.push_back(std::move(request));
 }
 

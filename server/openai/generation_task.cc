@@ -50,6 +50,7 @@ void GenerationTask::Take(const GenerationRun::Event& event) {
   PromptInfo& prompt = plan_.prompts[event.request];
   prompt.cached_tokens = std::max(prompt.cached_tokens, output.cached_prompt_tokens);
   if (!output.prompt_logprobs.empty()) prompt.logprobs = output.prompt_logprobs;
+  if (output.summary.has_value()) prompt.summary = output.summary;
   const auto per_prompt = static_cast<std::size_t>(plan_.choices_per_prompt);
   ChoiceState* first = &choices_[event.request * per_prompt];
   for (const SequenceDelta& delta : output.deltas) {

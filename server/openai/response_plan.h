@@ -18,6 +18,7 @@ struct PromptInfo {
   std::vector<SampledToken>
       logprobs;  // when asked, with the first output: entry i belongs to token i + 1
   int32_t cached_tokens = 0;
+  std::optional<RequestSummary> summary;  // when asked, with the last output
 };
 
 // Constant after the requests were submitted, except for what PromptInfo says.

@@ -72,6 +72,30 @@ class GrpcTest(unittest.TestCase):
         self.assertLessEqual({SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"},
                              set(self.client.database.get_services()))
 
+    def test_what_a_call_cost_is_in_its_last_message(self):
+        messages = list(self.client.generate(text=PROMPT, sampling={"n": 2, "temperature": 1, "ignore_eos": True},
+                                             spin_usage=True))
+        last = messages[-1].usage.spin
+        self.assertEqual(last.placement, "resident")
+        self.assertEqual(last.context_tokens, 5 + 8)
+        self.assertEqual(last.attended_tokens, 5 + 4)  # seven steps, of 6 to 12 tokens
+        self.assertFalse(last.HasField("hit_ratio"))
+        self.assertGreater(last.decode_ms, 0)
+        self.assertFalse(any(message.usage.HasField("spin") for message in messages[:-1]))
+        silent = list(self.client.generate(text=PROMPT))
+        self.assertFalse(silent[-1].usage.HasField("spin"))
+
+    def test_a_budget_of_its_own_is_refused_by_a_dense_server(self):
+        details = self.refused(grpc.StatusCode.INVALID_ARGUMENT, text=PROMPT, sparse={"budget_tokens": 256})
+        self.assertEqual(details, "sparse: this server attends to the whole context: there is no budget_tokens to "
+                         "choose")
+        details = self.refused(grpc.StatusCode.INVALID_ARGUMENT, text=PROMPT, sparse={"algorithm": "quest"})
+        self.assertEqual(details, "sparse: algorithm 'quest' needs another layout of the cache than this server's "
+                         "'dense'; a request may ask for that or for 'dense'")
+        exact = list(self.client.generate(text=PROMPT, sparse={"exact": True}))
+        plain = list(self.client.generate(text=PROMPT))
+        self.assertEqual([message.text for message in exact], [message.text for message in plain])
+
     def test_health_is_serving(self):
         self.assertEqual(self.client.health(), health_pb2.HealthCheckResponse.SERVING)
         self.assertEqual(self.client.health(SERVICE), health_pb2.HealthCheckResponse.SERVING)

@@ -4,12 +4,15 @@
 usage: tools/test tests/e2e/sparse_test.py
 """
 import array
+import concurrent.futures
 import json
 import math
 import os
 import random
 import tempfile
 import unittest
+
+import openai
 
 import spind
 
@@ -148,6 +151,81 @@ class SeerTest(unittest.TestCase):
     def test_exact_mode_equals_dense(self):
         (long, short), _ = ask(spind.TINY_LLAMA, self.settings | EXACT | TIERED, LONG, SHORT)
         self.assertEqual((long, short), (self.dense_long, self.dense_short))
+
+
+class OwnBudgetTest(unittest.TestCase):
+    """Requests that say themselves how much they attend to, beside others that do not."""
+    ROOM = {"sparse.max_budget_tokens": 4096}
+
+    def answers(self, settings, **more):
+        with spind.Spind(spind.TINY_LLAMA, spind.SMALL_POOLS | {"model.dtype": "float32"} | settings) as server:
+            return spind.what_was_computed(server.complete(LONG, OUTPUT, **more))
+
+    def refused(self, server, sparse, **more):
+        status, _, answer = server.post("/v1/completions", {"prompt": LONG, "max_tokens": 8, "sparse": sparse} | more)
+        self.assertEqual(status, 400)
+        self.assertEqual(answer["error"]["param"], "sparse")
+        self.assertEqual(answer["error"]["type"], "invalid_request_error")
+        return answer["error"]["message"]
+
+    def test_a_request_equals_a_server_with_its_budget(self):
+        wanted = {None: self.answers(QUEST)} | {
+            budget: self.answers(QUEST | {"sparse.budget_tokens": budget}) for budget in (128, 1024)}
+        dense = self.answers({})
+        for placement in (RESIDENT, TIERED):
+            settings = spind.SMALL_POOLS | {"model.dtype": "float32"} | QUEST | self.ROOM | placement
+            with self.subTest(placement=placement), spind.Spind(spind.TINY_LLAMA, settings) as server:
+                with concurrent.futures.ThreadPoolExecutor() as threads:
+                    ask = lambda **more: threads.submit(server.complete, LONG, OUTPUT, **more)
+                    running = {budget: ask(sparse={"budget_tokens": budget} if budget else None) for budget in wanted}
+                    exact, by_name = ask(sparse={"exact": True}), ask(sparse={"algorithm": "dense"})
+                    for budget, answer in running.items():
+                        self.assertEqual(spind.what_was_computed(answer.result()), wanted[budget], budget)
+                    self.assertEqual(spind.what_was_computed(exact.result()), dense)
+                    self.assertEqual(spind.what_was_computed(by_name.result()), dense)
+
+    def test_the_openai_client_sends_it_and_the_summary_shows_it(self):
+        with spind.Spind(spind.TINY_LLAMA, spind.SMALL_POOLS | QUEST | self.ROOM | TIERED) as server, openai.OpenAI(
+                base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
+            spin = {}
+            for budget in (64, 1024):
+                spin[budget] = client.completions.create(
+                    model="llama_gqa3_llama3rope", prompt=LONG, max_tokens=16, extra_body={
+                        "ignore_eos": True, "spin_usage": True, "sparse": {"budget_tokens": budget}}).usage.spin
+                # The tail page is as full as it is.
+                self.assertTrue(budget - 16 < spin[budget]["attended_tokens"] <= budget, spin[budget])
+            with self.assertRaises(openai.BadRequestError) as caught:
+                client.completions.create(model="llama_gqa3_llama3rope", prompt=LONG, max_tokens=16,
+                                          extra_body={"sparse": {"budget_tokens": 8192}})
+            self.assertEqual(caught.exception.param, "sparse")
+
+    def test_refusals_name_the_limit(self):
+        with spind.Spind(spind.TINY_LLAMA, spind.SMALL_POOLS | QUEST) as server:
+            self.assertEqual(
+                self.refused(server, {"budget_tokens": 512}),
+                "sparse: budget_tokens must be between 48 and 256 (sparse.max_budget_tokens), not 512")
+            self.assertEqual(
+                self.refused(server, {"exact": True}),
+                "sparse: exact needs a budget for all 2008 tokens of prompt and output; this server's goes to 256 "
+                "(sparse.max_budget_tokens)")
+            self.assertEqual(
+                self.refused(server, {"algorithm": "shadowkv"}),
+                "sparse: algorithm 'shadowkv' needs another layout of the cache than this server's 'quest'; a request "
+                "may ask for that or for 'dense'")
+            self.assertEqual(self.refused(server, {"exact": True, "budget_tokens": 64}),
+                             "sparse: exact attention has no budget_tokens; give one of the two")
+            self.assertEqual(self.refused(server, 256), "Invalid 'sparse': it must be an object.")
+            server.complete(SHORT, 8, sparse={"exact": True})  # within the server's own budget
+        with spind.Spind(spind.TINY_LLAMA, spind.SMALL_POOLS) as server:
+            self.assertEqual(self.refused(server, {"budget_tokens": 256}), "sparse: this server attends to the whole "
+                             "context: there is no budget_tokens to choose")
+            server.complete(SHORT, 8, sparse={"exact": True})
+
+    def test_a_limit_below_the_servers_own_budget_is_refused_at_start(self):
+        status, _, errors = spind.command_output("--model", spind.TINY_LLAMA, "--check-config", "--set",
+                                                 "sparse.algorithm=quest", "--set", "sparse.max_budget_tokens=512")
+        self.assertNotEqual(status, 0)
+        self.assertIn("sparse.max_budget_tokens: 512 is less than the 2048 that a step selects by itself", errors)
 
 
 class RealModelTest(unittest.TestCase):

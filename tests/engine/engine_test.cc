@@ -150,6 +150,41 @@ TEST_CASE("what is wrong with a request is an InvalidArgument") {
   CHECK_FALSE(h.engine.Step());
 }
 
+TEST_CASE(
+    "a budget of its own reaches the device with each of its rows, also when it starts again") {
+  HarnessOptions options = DefaultHarness();
+  options.sparse = true;  // pages of 16; 8 selected, 2 of them fixed
+  EngineHarness h(options);
+  Request request = h.MakeRequest(100, 20);
+  request.sampling.n = 2;
+  request.sparse.budget_tokens = 64;
+  const auto sink = h.Submit(request);
+  const auto other = h.Submit(h.MakeRequest(100, 20, 3));
+  h.Steps(4);
+  CHECK(h.executor.budget(RowId{0}) == 4);
+  CHECK(h.executor.budget(RowId{1}) == 4);
+  CHECK(h.executor.budget(RowId{2}) == 0);
+  h.RunUntilIdle();
+  CHECK(h.Matches(request, *sink));
+
+  const auto refuse = [&](auto change) {
+    Request bad = h.MakeRequest(100, 20);
+    bad.sink = std::make_shared<RecordingSink>(1);
+    change(bad.sparse);
+    return h.engine.Submit(bad);
+  };
+  const absl::Status too_much = refuse([](SparseRequest& s) { s.budget_tokens = 144; });
+  CHECK(absl::IsInvalidArgument(too_much));
+  CHECK(MessageOf(too_much) ==
+        "sparse: budget_tokens must be between 48 and 128 (sparse.max_budget_tokens), not 144");
+  CHECK(refuse([](SparseRequest& s) { s.exact = true; }).ok());  // 120 tokens
+  Request exact = h.MakeRequest(110, 20);
+  exact.sink = std::make_shared<RecordingSink>(1);
+  exact.sparse.exact = true;
+  CHECK(absl::IsInvalidArgument(h.engine.Submit(exact)));
+  h.RunUntilIdle();
+}
+
 TEST_CASE("what can never fit into memory is refused as such") {
   HarnessOptions options = DefaultHarness();
   options.slot_extents = 4;  // 1024 tokens of two layers
@@ -323,6 +358,9 @@ TEST_CASE("metrics count what happened, under both names") {
   has("vllm:request_generation_tokens_sum 8");
   has("vllm:num_requests_running 0");
   has("vllm:gpu_cache_usage_perc 0");
+  has("spin:sequence_tokens{placement=\"resident\"} 0");
+  has("spin:tiered_slots{use=\"mandatory\"} 0");
+  has("spin:select_bytes_total 0");  // dense
   CHECK(text.find("# TYPE vllm:time_per_output_token_seconds histogram\n") != std::string::npos);
 }
 

@@ -195,7 +195,7 @@ inline RetrieveCounters AppendToken(KvWorld& world, StepRows& step, const Elemen
   const std::vector<int32_t> ids(streams, tail), count(streams, 1);
   std::vector<int32_t> list(streams), list_len(streams), copy_dst(streams), copy_len(streams);
   std::vector<int64_t> copy_src(streams);
-  RetrieveCounters counters;
+  std::vector<RetrieveCounters> counters(static_cast<size_t>(g.max_rows));
   cpu::Lookup({.decode = rows,
                .ids = ids.data(),
                .count = count.data(),
@@ -208,7 +208,7 @@ inline RetrieveCounters AppendToken(KvWorld& world, StepRows& step, const Elemen
                .copy_src = copy_src.data(),
                .copy_dst = copy_dst.data(),
                .copy_len = copy_len.data(),
-               .counters = &counters},
+               .counters = counters.data()},
               world.pool);
   cpu::AppendKv({.decode = rows, .qkv = qkv.data(), .layer = layer, .tables = world.tables},
                 world.pool);
@@ -217,10 +217,11 @@ inline RetrieveCounters AppendToken(KvWorld& world, StepRows& step, const Elemen
                     .copy_src = copy_src.data(),
                     .copy_dst = copy_dst.data(),
                     .copy_len = copy_len.data(),
-                    .max_list = 1,
-                    .counters = &counters},
+                    .max_list = 1},
                    world.pool);
-  return counters;
+  RetrieveCounters total;
+  for (const RetrieveCounters& row : counters) total += row;
+  return total;
 }
 
 // A Tiered row's page is on the host alone, as after a suspension; its slots hold NaN.

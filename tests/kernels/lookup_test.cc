@@ -132,7 +132,7 @@ class Simulation {
                  .copy_dst = dst.data(),
                  .copy_len = copies.data(),
                  .ready_tokens = ready_first_ ? ready.data() : nullptr,
-                 .counters = &counters},
+                 .counters = counters.data()},
                 world.pool);
     for (size_t i = 0; i < streams; ++i) {
       const int32_t row = step.rows[i / 3];
@@ -168,23 +168,24 @@ class Simulation {
   }
 
   void CheckCounters() const {
-    uint64_t hits = 0, misses = 0, evictions = 0;
+    std::vector<RetrieveCounters> want(counters.size());
     for (const auto& [stream, cache] : caches) {
-      hits += cache.hits;
-      misses += cache.misses;
-      evictions += cache.evictions;
+      want[static_cast<size_t>(stream.first)] += {cache.hits, cache.misses, cache.evictions};
     }
-    CHECK(counters.hits == hits);
-    CHECK(counters.misses == misses);
-    CHECK(counters.evictions == evictions);
-    CHECK(counters.bytes == 0);
+    CHECK(counters == want);
+  }
+
+  RetrieveCounters Total() const {
+    RetrieveCounters total;
+    for (const RetrieveCounters& row : counters) total += row;
+    return total;
   }
 
   KvWorld world;
   Random random;
   std::map<std::pair<int32_t, int32_t>, ReferenceCache> caches;
   std::map<int32_t, int32_t> positions = {{0, 100}, {1, 260}, {3, 511}};
-  RetrieveCounters counters;
+  std::vector<RetrieveCounters> counters = std::vector<RetrieveCounters>(4);  // a row
   int tails_ready = 0, tails_copied = 0;  // of lists with copies
 
  private:
@@ -255,8 +256,8 @@ TEST_CASE("lookup follows the reference cache over thousands of steps") {
   simulation.CheckCounters();
   CHECK((simulation.tails_ready > 1000) == ready_first);
   CHECK((simulation.tails_copied > 0) == ready_first);
-  CHECK(simulation.counters.evictions > 1000);
-  if (eviction != Eviction::kNone) CHECK(simulation.counters.hits > 1000);
+  CHECK(simulation.Total().evictions > 1000);
+  if (eviction != Eviction::kNone) CHECK(simulation.Total().hits > 1000);
 }
 
 TEST_CASE("without ids every page of the sequence is looked up") {
@@ -278,7 +279,7 @@ TEST_CASE("ages saturate, and the oldest partitions leave first, lowest slot fir
       all.resize(static_cast<size_t>(4 * (head + 1)));
     }
     std::vector<int64_t> src(12);
-    RetrieveCounters counters;
+    std::vector<RetrieveCounters> counters(4);
     cpu::Lookup({.decode = step.view(),
                  .ids = all.data(),
                  .count = count.data(),
@@ -290,7 +291,7 @@ TEST_CASE("ages saturate, and the oldest partitions leave first, lowest slot fir
                  .copy_src = src.data(),
                  .copy_dst = dst.data(),
                  .copy_len = copies.data(),
-                 .counters = &counters},
+                 .counters = counters.data()},
                 w.pool);
     std::vector<int32_t> owners;
     for (int32_t j = 0; j < 4; ++j) {

@@ -196,6 +196,9 @@ TEST_CASE("selection equals a stable sort, with ties, zeros of both signs and Na
     const int32_t fixed_last = 1 + static_cast<int32_t>(random.Below(3));
     const int32_t divisor = round % 2 == 0 ? 0 : 4 + static_cast<int32_t>(random.Below(9));
     const auto selectable = static_cast<int32_t>(random.Below(55));
+    // Row 1 has a budget of its own; row 0 has none.
+    std::vector<int32_t> row_pages(static_cast<size_t>(g.max_rows));
+    row_pages[1] = fixed + fixed_last + 1 + static_cast<int32_t>(random.Below(50));
     std::vector<int32_t> ids(static_cast<size_t>(9 * 64), -7), count(9);
     cpu::SelectTopK({.decode = step.view(),
                      .scores = scores.data(),
@@ -204,6 +207,7 @@ TEST_CASE("selection equals a stable sort, with ties, zeros of both signs and Na
                                 .fixed_last = fixed_last,
                                 .selectable = selectable,
                                 .context_divisor = divisor},
+                     .row_pages = round % 5 == 0 ? nullptr : row_pages.data(),
                      .ids = ids.data(),
                      .count = count.data(),
                      .max_selected = 64},
@@ -213,7 +217,8 @@ TEST_CASE("selection equals a stable sort, with ties, zeros of both signs and Na
           step.position[static_cast<size_t>(step.rows[static_cast<size_t>(i / 3)])] / 8;
       std::vector<int32_t> want;
       const int32_t share = divisor == 0 ? 0 : (last + divisor) / divisor;  // pages / divisor, up
-      const int32_t chosen = std::max(selectable, share);
+      const bool own = i / 3 == 1 && round % 5 != 0;
+      const int32_t chosen = own ? row_pages[1] - fixed - fixed_last : std::max(selectable, share);
       const bool all = last < fixed + fixed_last + chosen;
       for (int32_t page = 0; page <= last; ++page) {
         if (page < fixed || page > last - fixed_last || all) want.push_back(page);

@@ -25,8 +25,52 @@ TEST_CASE("a sparse layer gets its mandatory slots and the buffer, never more th
   CHECK(footprint.NumSlots(1, 100) == 7);    // all of 7 pages
   CHECK(footprint.TieredSlotExtents(0, 1000) == 2);
   CHECK(footprint.TieredSlotExtents(1, 1000) == 2);  // 35 slots, 32 an extent
-  CHECK(footprint.TieredSlotExtents(8000) == 16 + 2);
+  CHECK(footprint.AllTieredSlotExtents(8000) == 16 + 2);
   CHECK(footprint.tiering_saves());
+}
+
+TEST_CASE("slots by their use, and what a step reads, over all layers and heads") {
+  const LayerDemand layers[] = {kWhole, kSparse};
+  const Footprint footprint(kGeometry, layers, 2.25);
+  // 1000 tokens are 63 pages; two heads. The whole layer has no buffer: all of its pages are mandatory.
+  CHECK(footprint.Slots(1000).mandatory == 2 * (63 + 12));
+  CHECK(footprint.Slots(1000).buffering == 2 * (35 - 12));
+  CHECK(footprint.Slots(100).mandatory == 2 * (7 + 7));
+  CHECK(footprint.Slots(100).buffering == 0);
+  for (const int64_t tokens : {1, 16, 17, 192, 193, 1000}) {
+    INFO(tokens);
+    int64_t slots = 0;
+    for (int32_t layer = 0; layer < 2; ++layer) slots += 2 * footprint.NumSlots(layer, tokens);
+    CHECK(footprint.Slots(tokens).mandatory + footprint.Slots(tokens).buffering == slots);
+  }
+  // The tail page holds 8 of 16 tokens. A token of a head is 2 * 64 bf16; a summary 128 of them.
+  const StepReads reads = footprint.Reads(1000);
+  CHECK(reads.attended_tokens == 1000 + (12 * 16 - 8));
+  CHECK(reads.attention_bytes == reads.attended_tokens * 2 * 2 * 64 * 2);
+  CHECK(reads.summary_bytes == 63 * 2 * 128 * 2);
+  CHECK(footprint.Reads(192).attended_tokens == 2 * 192);
+  CHECK(footprint.Reads(193).attended_tokens == 193 + 11 * 16 + 1);
+}
+
+TEST_CASE("a budget of its own takes its own slots, where the context is not mandatory") {
+  const LayerDemand layers[] = {kWhole, kSparse};
+  const Footprint footprint(kGeometry, layers, 2.25);
+  CHECK(footprint.min_budget_pages() == 3);
+  CHECK(footprint.max_mandatory_pages() == 12);
+  CHECK(footprint.NumSlots(0, 1000, 4) == 63);
+  CHECK(footprint.NumSlots(1, 1000, 4) == 9);    // 2 + ceil(2 * 3.25)
+  CHECK(footprint.NumSlots(1, 1000, 20) == 61);  // 2 + ceil(18 * 3.25)
+  CHECK(footprint.NumSlots(1, 100, 20) == 7);
+  CHECK(footprint.NumSlots(1, 1000, 12) == footprint.NumSlots(1, 1000));
+  CHECK(footprint.AllTieredSlotExtents(8000, 100) == 16 + 11);  // 321 slots
+  CHECK(footprint.Tiered(100, 8000, 1, 100).slots == 27);
+  CHECK(footprint.Slots(1000, 4).mandatory == 2 * (63 + 4));
+  CHECK(footprint.Slots(1000, 4).buffering == 2 * 5);
+  CHECK(footprint.Reads(1000, 4).attended_tokens == 1000 + (4 * 16 - 8));
+  CHECK(footprint.Reads(1000, 63).attended_tokens == 2 * 1000);
+  CHECK(footprint.Reads(1000, 4).summary_bytes == footprint.Reads(1000).summary_bytes);
+  const LayerDemand dense[] = {kWhole, kWhole};
+  CHECK(Footprint(kGeometry, dense, 2).min_budget_pages() == 0);
 }
 
 TEST_CASE("an enormous buffer ratio is all pages, not an overflow") {

@@ -40,6 +40,7 @@ TEST_CASE("every field out of its range is refused by name") {
                       {"presence_penalty", "2.5"},
                       {"frequency_penalty", "-2.5"},
                       {"repetition_penalty", "0"},
+                      {"spin_usage", "1"},
                       {"n", "0"},
                       {"n", "129"},
                       {"n", "true"},
@@ -119,7 +120,7 @@ TEST_CASE("sampling fields arrive where the engine reads them") {
       R"(,"temperature":0.5,"top_p":0.9,"top_k":40,"min_p":0.1,"presence_penalty":1,"frequency_penalty":-1,)"
       R"("repetition_penalty":1.1,"seed":-3,"n":2,"max_tokens":8,"min_tokens":2,"stop":["a","b"],"stop_token_ids":[5],)"
       R"("logit_bias":{"7":-100},"logprobs":3,"priority":-1,"ignore_eos":true,"skip_special_tokens":false,)"
-      R"("include_stop_str_in_output":true,"echo":true,"return_token_ids":true)");
+      R"("include_stop_str_in_output":true,"echo":true,"return_token_ids":true,"spin_usage":true)");
   REQUIRE(parsed.ok());
   const SamplingParams& s = parsed->common.sampling;
   CHECK(s.temperature == 0.5);
@@ -144,7 +145,38 @@ TEST_CASE("sampling fields arrive where the engine reads them") {
   CHECK(s.include_stop_str_in_output);
   CHECK(parsed->echo);
   CHECK(parsed->common.return_token_ids);
+  CHECK(parsed->common.spin_usage);
+  CHECK_FALSE(parsed->common.include_usage);
+  CHECK(Parse(R"(,"stream":true,"spin_usage":true)")->common.include_usage);
   CHECK(Parse(R"(,"seed":18446744073709551615)")->common.sampling.seed == UINT64_MAX);
+}
+
+TEST_CASE("a request says how much it attends to, in the server's own algorithm") {
+  ModelInfo quest = Model();
+  quest.algorithm = "quest";
+  const auto sparse = [&](const std::string& member) {
+    return Parse(",\"sparse\":" + member, quest);
+  };
+  CHECK_FALSE(Parse("", quest)->common.sparse.given());
+  CHECK_FALSE(sparse("null")->common.sparse.given());
+  CHECK_FALSE(sparse(R"({"algorithm":"quest"})")->common.sparse.given());
+  CHECK(sparse(R"({"budget_tokens":512})")->common.sparse.budget_tokens == 512);
+  CHECK(sparse(R"({"exact":true})")->common.sparse.exact);
+  CHECK(sparse(R"({"algorithm":"dense"})")->common.sparse.exact);
+  for (const char* bad : {"1", "[]", R"({"exact":1})", R"({"budget_tokens":0})",
+                          R"({"budget_tokens":"512"})", R"({"algorithm":3})"}) {
+    INFO(bad);
+    CHECK(absl::IsInvalidArgument(sparse(bad).status()));
+  }
+  const ApiError both = ToApiError(sparse(R"({"exact":true,"budget_tokens":64})").status());
+  CHECK(both.param == "sparse");
+  CHECK(both.message == "sparse: exact attention has no budget_tokens; give one of the two");
+  const ApiError other = ToApiError(sparse(R"({"algorithm":"shadowkv"})").status());
+  CHECK(other.http_status == 400);
+  CHECK(other.param == "sparse");
+  CHECK(other.message ==
+        "sparse: algorithm 'shadowkv' needs another layout of the cache than this server's "
+        "'quest'; a request may ask for that or for 'dense'");
 }
 
 TEST_CASE("the model's own defaults hold where the client is silent") {

@@ -12,6 +12,7 @@ namespace {
 
 using nlohmann::json;
 using testing::Exchange;
+using testing::With;
 
 TEST_CASE("usage while streaming: null and at the end, or running on every chunk") {
   Exchange x;
@@ -33,6 +34,65 @@ TEST_CASE("usage while streaming: null and at the end, or running on every chunk
     CHECK(events[0]["usage"].is_null());
     CHECK(events[0].contains("usage"));
   }
+}
+
+RequestOutput LastOutput(const RequestSummary& summary) {
+  RequestOutput output;
+  output.deltas.push_back(testing::DeltaOf("c", FinishReason::kStop));
+  output.finished = true;
+  output.summary = summary;
+  return output;
+}
+
+TEST_CASE("usage.spin is there when asked, in the last chunk of a stream") {
+  const bool stream = GENERATE(false, true);
+  Exchange x;
+  x.Post("/v1/completions", {{"prompt", "Hi"}, {"stream", stream}, {"spin_usage", true}});
+  CHECK(x.serving.backend.request(0).wants_summary);
+  x.serving.backend.Send(0, "ab");
+  x.serving.backend.SendOutput(0, LastOutput({.queue_ns = 1'500'000,
+                                              .prefill_ns = 20'000'000,
+                                              .decode_ns = 40'000'000,
+                                              .placement = Placement::kTiered,
+                                              .demotions = 1,
+                                              .context_tokens = 6,
+                                              .steps = 2,
+                                              .attended_tokens = 9,
+                                              .retrieved = {.hits = 3, .misses = 1},
+                                              .fetched_bytes = 4096}));
+  const json usage = stream ? x.Events().back()["usage"] : x.Whole()["usage"];
+  CHECK(usage["completion_tokens"] == 3);
+  CHECK(usage["spin"] == json{{"queue_ms", 1.5},
+                              {"prefill_ms", 20.0},
+                              {"decode_ms", 40.0},
+                              {"placement", "tiered"},
+                              {"demotions", 1},
+                              {"context_tokens", 6},
+                              {"attended_tokens", 4.5},
+                              {"hit_ratio", 0.75},
+                              {"fetched_bytes", 4096}});
+}
+
+TEST_CASE("usage.spin of several prompts is one, and figures without a base are null") {
+  Exchange x;
+  x.Post("/v1/chat/completions", With(testing::kChat, {{"spin_usage", false}}));
+  x.serving.backend.Finish(0, "x");
+  CHECK_FALSE(x.serving.backend.request(0).wants_summary);
+  CHECK_FALSE(x.Whole()["usage"].contains("spin"));
+
+  x.Post("/v1/completions", {{"prompt", {"a", "b"}}, {"spin_usage", true}});
+  const RequestSummary short_one = {
+      .queue_ns = 1'000'000, .placement = Placement::kResident, .context_tokens = 3};
+  const RequestSummary long_one = {
+      .queue_ns = 2'000'000, .placement = Placement::kResident, .context_tokens = 5};
+  x.serving.backend.SendOutput(1, LastOutput(long_one));
+  x.serving.backend.SendOutput(2, LastOutput(short_one));
+  const json spin = x.Whole()["usage"]["spin"];
+  CHECK(spin["queue_ms"] == 2.0);
+  CHECK(spin["context_tokens"] == 5);
+  CHECK(spin["placement"] == "resident");
+  CHECK(spin["attended_tokens"].is_null());
+  CHECK(spin["hit_ratio"].is_null());
 }
 
 TEST_CASE("greedy choices are computed once") {

@@ -143,6 +143,51 @@ TEST_CASE("token ids, several sequences and log-probabilities pass through") {
   CHECK(messages[2].usage().completion_tokens() == 2);
 }
 
+TEST_CASE("what a call cost is in its last message, when asked") {
+  TestServer test;
+  v1::GenerateRequest request = TextRequest("Hi");
+  request.mutable_sampling()->set_n(2);
+  request.set_spin_usage(true);
+  request.mutable_sparse()->set_budget_tokens(512);
+  grpc::ClientContext context;
+  TestServer::Limit(context);
+  const auto reader = test.stub->Generate(&context, request);
+  REQUIRE(test.backend().WaitForRequests(1));
+  CHECK(test.backend().request(0).wants_summary);
+  CHECK(test.backend().request(0).sparse.budget_tokens == 512);
+  REQUIRE(test.backend().Send(0, "a", FinishReason::kStop));
+  RequestOutput output;
+  output.deltas.push_back(testing::DeltaOf("b", FinishReason::kStop, 1));
+  output.finished = true;
+  output.summary = RequestSummary{.queue_ns = 1'500'000,
+                                  .prefill_ns = 20'000'000,
+                                  .decode_ns = 40'000'000,
+                                  .placement = Placement::kTiered,
+                                  .demotions = 1,
+                                  .context_tokens = 6,
+                                  .steps = 2,
+                                  .attended_tokens = 9,
+                                  .retrieved = {},
+                                  .fetched_bytes = 4096};
+  REQUIRE(test.backend().SendOutput(0, output));
+  v1::GenerateResponse message;
+  REQUIRE(reader->Read(&message));
+  CHECK_FALSE(message.usage().has_spin());
+  REQUIRE(reader->Read(&message));
+  REQUIRE(message.usage().has_spin());
+  const v1::SpinUsage& spin = message.usage().spin();
+  CHECK(spin.queue_ms() == 1.5);
+  CHECK(spin.prefill_ms() == 20);
+  CHECK(spin.decode_ms() == 40);
+  CHECK(spin.placement() == "tiered");
+  CHECK(spin.demotions() == 1);
+  CHECK(spin.context_tokens() == 6);
+  CHECK(spin.attended_tokens() == 4.5);
+  CHECK_FALSE(spin.has_hit_ratio());
+  CHECK(spin.fetched_bytes() == 4096);
+  CHECK_FALSE(reader->Read(&message));
+}
+
 TEST_CASE("refusals of the front end and of the engine have their codes") {
   TestServer test;
   CHECK(test.Refusal({}).error_code() == StatusCode::INVALID_ARGUMENT);

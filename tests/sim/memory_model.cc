@@ -246,8 +246,9 @@ void MemoryModel::Decode(int32_t row, std::span<const LayerDemand> layers, Rando
 void MemoryModel::SelectAndFetch(int32_t row, int32_t layer, const LayerDemand& demand,
                                  Random& random) {
   const auto tail = static_cast<int32_t>(expected(row).length / g_.page_tokens);
-  const int32_t most =
-      demand.whole_context ? tail + 1 : demand.fixed_pages + demand.selectable_pages;
+  const int32_t own = expected(row).budget_pages;
+  const int32_t budget = own > 0 ? own : demand.fixed_pages + demand.selectable_pages;
+  const int32_t most = demand.whole_context ? tail + 1 : budget;
   std::fill(selected_.begin(), selected_.end(), uint8_t{0});
   selected_[static_cast<size_t>(tail)] = 1;
   if (tail + 1 <= most) {

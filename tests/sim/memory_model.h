@@ -27,6 +27,7 @@ struct Expected {
   uint64_t own_name = 0;  // of the tokens behind the prompt
   int64_t prompt_tokens = 0;
   int64_t length = 0;
+  int32_t budget_pages = 0;     // of its own; 0: the layers'
   std::vector<uint64_t> pages;  // hash of each page
 };
 

@@ -49,6 +49,7 @@ KvCacheOptions MakeOptions(const Scenario& s) {
   options.min_buffer_ratio = s.min_buffer_ratio;
   options.max_model_len = kMaxExtents * kExtentTokens - 100;
   options.layers = s.layers;
+  options.max_budget_pages = 9;
   return options;
 }
 
@@ -168,12 +169,14 @@ class Simulation {
     std::optional<int64_t> max_tokens;
     if (random_.Below(2) == 0) max_tokens = random_.Between(0, 1200);
     const int64_t reserve = manager_.ReservationTokens(prompt, max_tokens);
-    const bool fits = manager_.CheckFits(prompt, reserve, n).ok();
+    // Some have a budget of their own, above or below the algorithm's.
+    const int32_t budget = random_.Below(3) == 0 ? static_cast<int32_t>(random_.Between(3, 9)) : 0;
+    const bool fits = manager_.CheckFits(prompt, reserve, n, budget).ok();
     const KvUsage before = manager_.usage();
     const bool was_coming = manager_.room_is_coming();
     std::optional<std::vector<RowId>> rows;
     const auto admit = [&] {
-      rows = manager_.Admit(prompt, reserve, n);
+      rows = manager_.Admit(prompt, reserve, n, budget);
       return rows.has_value();
     };
     if (!admit()) {
@@ -195,6 +198,7 @@ class Simulation {
                                     .own_name = ++names_,
                                     .prompt_tokens = prompt,
                                     .length = 0,
+                                    .budget_pages = budget,
                                     .pages = {}};
       REQUIRE(manager_.reserved_tokens(row) == reserve);
     }

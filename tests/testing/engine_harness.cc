@@ -99,6 +99,8 @@ bool RecordingSink::OnOutput(RequestOutput output) {
     prompt_logprobs = std::move(output.prompt_logprobs);
   }
   error = output.error;
+  SPIN_CHECK(!output.summary.has_value() || (output.finished && error.ok()));
+  summary = output.summary;
   SPIN_CHECK(error.ok() || output.finished);
   finished = output.finished;
   refused = num_outputs++ == refuse_at_;

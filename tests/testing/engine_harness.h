@@ -54,6 +54,7 @@ class RecordingSink final : public OutputSink {
   std::vector<SequenceRecord> sequences;  // [n]
   std::vector<SampledToken> prompt_logprobs;
   int64_t num_outputs = 0;
+  std::optional<RequestSummary> summary;
   bool finished = false;
   bool refused = false;
   absl::Status error;

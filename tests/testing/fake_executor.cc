@@ -32,6 +32,11 @@ uint64_t FakeHistory(std::span<const int32_t> tokens) {
   return history;
 }
 
+RetrieveCounters FakeCounts(int64_t length) {
+  const auto n = static_cast<uint64_t>(length);
+  return {.hits = n % 7, .misses = n % 3, .evictions = n % 2};
+}
+
 int32_t FakeToken(uint64_t history, const SamplingRow& sampling, int64_t generated,
                   int32_t vocab_size) {
   const uint64_t seed = sampling.temperature > 0 ? sampling.seed : 0;
@@ -50,7 +55,8 @@ FakeExecutor::FakeExecutor(const Options& options, const KvCacheManager* memory,
     : options_(options),
       memory_(memory),
       clock_(clock),
-      rows_(static_cast<std::size_t>(options.limits.max_rows)) {}
+      rows_(static_cast<std::size_t>(options.limits.max_rows)),
+      counters_(rows_.size()) {}
 
 FakeExecutor::Row& FakeExecutor::At(RowId row) {
   SPIN_CHECK(row.value >= 0 && row.value < options_.limits.max_rows);
@@ -61,6 +67,12 @@ FakeExecutor::Row& FakeExecutor::At(RowId row) {
 
 int64_t FakeExecutor::held_rows() const {
   return std::count_if(rows_.begin(), rows_.end(), [](const Row& row) { return row.held; });
+}
+
+RetrieveCounters FakeExecutor::total_counts() const {
+  RetrieveCounters total;
+  for (const RetrieveCounters& row : counters_) total += row;
+  return total;
 }
 
 void FakeExecutor::ApplyTables(std::span<const TableCommand> commands) {
@@ -117,10 +129,18 @@ void FakeExecutor::StartRow(RowId id, const SamplingRow& sampling, std::span<con
   SPIN_CHECK_EQ(row.ready_pass, -1);
   SPIN_CHECK_EQ(static_cast<int64_t>(prompt.size()), int64_t{sampling.prompt_tokens});
   row.started = true;
+  row.budget = 0;
   row.sampling = sampling;
   row.started_with = FakeHistory(prompt);
   for (const int32_t token : generated) row.started_with = FakeAppend(row.started_with, token);
   row.started_tokens = static_cast<int64_t>(prompt.size() + generated.size());
+}
+
+void FakeExecutor::SetBudget(RowId id, int32_t pages) {
+  Row& row = At(id);
+  SPIN_CHECK(row.started && row.ready_pass == -1);
+  SPIN_CHECK_GE(pages, 1);
+  row.budget = pages;
 }
 
 void FakeExecutor::BeginPrefill(std::vector<PrefillItem> items) {
@@ -234,6 +254,9 @@ void FakeExecutor::EnqueueDecode(std::span<const RowId> rows) {
     SPIN_CHECK_LT(row.length, memory_->reserved_tokens(id));
     row.history = FakeAppend(row.history, row.token);
     ++row.length;
+    if (memory_->placement(id) == Placement::kTiered) {
+      counters_[static_cast<std::size_t>(id.value)] += FakeCounts(row.length);
+    }
     Sample(id);
   }
 }
@@ -244,6 +267,7 @@ void FakeExecutor::Submit() {
   if (open_.has_decode) {
     most_tiles_beside_decode_ = std::max(most_tiles_beside_decode_, open_.tiles);
   }
+  open_.counters = counters_;
   submitted_.push_back(std::exchange(open_, Pass{}));
   ++next_pass_;
 }
@@ -259,6 +283,7 @@ PassResult FakeExecutor::Collect() {
   PassResult result;
   result.tokens = sampled_;
   result.prompt_logprobs = collected_.prompt_logprobs;
+  result.counters = collected_.counters;
   result.prefill_ns = collected_.tiles * options_.tile_ns;
   if (collected_.has_decode) {
     result.decode_ns =

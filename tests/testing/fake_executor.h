@@ -31,6 +31,9 @@ namespace spin {
 uint64_t FakeHistory(std::span<const int32_t> tokens);
 uint64_t FakeAppend(uint64_t history, int32_t token);
 
+// What a step counts of a Tiered row that stores `length` tokens after it.
+RetrieveCounters FakeCounts(int64_t length);
+
 // The token that follows `history`, the `generated`-th (from 0) of its sequence.
 int32_t FakeToken(uint64_t history, const SamplingRow& sampling, int64_t generated,
                   int32_t vocab_size);
@@ -61,6 +64,7 @@ class FakeExecutor final : public Executor {
   void AwaitSpill() override;
   void StartRow(RowId row, const SamplingRow& sampling, std::span<const int32_t> prompt,
                 std::span<const int32_t> generated) override;
+  void SetBudget(RowId row, int32_t pages) override;
   void BeginPrefill(std::vector<PrefillItem> items) override;
   bool prefill_active() const override { return !items_.empty(); }
   void CancelPrefill() override;
@@ -80,6 +84,8 @@ class FakeExecutor final : public Executor {
   // The longest that a decode step had to wait for copies: kSpillExtent commands and AwaitSpill since the step before.
   int64_t longest_spill_wait_ns() const { return longest_spill_wait_ns_; }
   int64_t held_rows() const;
+  int32_t budget(RowId row) const { return rows_.at(static_cast<std::size_t>(row.value)).budget; }
+  RetrieveCounters total_counts() const;  // of all rows
   // The most tiles that a pass with a decode step, or any pass, had.
   int64_t most_tiles_beside_decode() const { return most_tiles_beside_decode_; }
 
@@ -87,6 +93,7 @@ class FakeExecutor final : public Executor {
   struct Row {
     bool held = false;  // by the table commands
     bool started = false;
+    int32_t budget = 0;       // pages of its own
     int64_t ready_pass = -1;  // the pass in which its prefill ended
     SamplingRow sampling;
     uint64_t history = 0;  // of the tokens in the cache
@@ -104,6 +111,7 @@ class FakeExecutor final : public Executor {
     int64_t spill_ns = 0;  // of kSpillExtent commands
     bool has_prefill = false;
     bool has_decode = false;
+    std::vector<RetrieveCounters> counters;  // of the rows, as of its end
   };
 
   Row& At(RowId row);
@@ -116,6 +124,7 @@ class FakeExecutor final : public Executor {
   const KvCacheManager* const memory_;
   FakeClock* const clock_;
   std::vector<Row> rows_;
+  std::vector<RetrieveCounters> counters_;  // of the rows, since start
   std::vector<PrefillItem> items_;
   int64_t tiles_left_ = 0;
   Pass open_;  // being enqueued

@@ -51,6 +51,7 @@ ModelRunner::ModelRunner(const ModelRunnerOptions& options) : max_spills_(option
   cache.placement = options.placement;
   cache.min_buffer_ratio = options.min_buffer_ratio;
   cache.max_model_len = options.max_model_len;
+  cache.max_budget_pages = options.max_budget_pages;
   for (int32_t layer = 0; layer < config.num_layers; ++layer) {
     cache.layers.push_back(algorithm->Demand(layer));
   }
@@ -71,7 +72,9 @@ ModelRunner::ModelRunner(const ModelRunnerOptions& options) : max_spills_(option
                                             .max_model_len = options.max_model_len,
                                             .tile_tokens = options.tile_tokens,
                                             .eviction = options.eviction,
-                                            .overlap = options.overlap},
+                                            .overlap = options.overlap,
+                                            .max_budget_pages = options.max_budget_pages,
+                                            .stage_sample_period = options.stage_sample_period},
                                            config, std::move(weights), std::move(algorithm), device,
                                            *backend_.ops, *store_));
   memory_ = std::make_unique<KvCacheManager>(cache);
@@ -130,27 +133,32 @@ void ModelRunner::Commit() {
 }
 
 std::vector<RowId> ModelRunner::Admit(const std::vector<int32_t>& prompt, int64_t reserve_tokens,
-                                      int32_t num_sequences) {
+                                      int32_t num_sequences, int32_t budget_pages) {
   const auto length = static_cast<int64_t>(prompt.size());
-  auto rows = memory_->Admit(length, reserve_tokens, num_sequences);
+  auto rows = memory_->Admit(length, reserve_tokens, num_sequences, budget_pages);
   while (!rows.has_value() && memory_->room_is_coming()) {
     Commit();
     executor_->AwaitSpill();
     Commit();
-    rows = memory_->Admit(length, reserve_tokens, num_sequences);
+    rows = memory_->Admit(length, reserve_tokens, num_sequences, budget_pages);
   }
   SPIN_CHECK(rows.has_value());
   Commit();
   SamplingRow sampling = sampling_;
   sampling.prompt_tokens = static_cast<int32_t>(length);
-  for (const RowId row : *rows) executor_->StartRow(row, sampling, prompt, {});
+  for (const RowId row : *rows) {
+    executor_->StartRow(row, sampling, prompt, {});
+    if (budget_pages > 0) executor_->SetBudget(row, budget_pages);
+  }
   return *rows;
 }
 
 PassResult ModelRunner::Finish() {
   executor_->Submit();
   memory_->CheckInvariants();
-  return executor_->Collect();
+  const PassResult result = executor_->Collect();
+  counters_.assign(result.counters.begin(), result.counters.end());
+  return result;
 }
 
 std::vector<std::vector<SampledToken>> ModelRunner::Prefill(std::vector<PrefillItem> items) {
@@ -218,8 +226,8 @@ std::vector<std::vector<SampledToken>> ModelRunner::GenerateSampled(
 }
 
 std::vector<RowId> ModelRunner::Start(const std::vector<int32_t>& prompt, int64_t reserve_tokens,
-                                      int32_t num_sequences) {
-  const auto rows = Admit(prompt, reserve_tokens, num_sequences);
+                                      int32_t num_sequences, int32_t budget_pages) {
+  const auto rows = Admit(prompt, reserve_tokens, num_sequences, budget_pages);
   Prefill({{.rows = rows, .tokens = prompt}});
   return rows;
 }

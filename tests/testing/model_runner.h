@@ -33,6 +33,8 @@ struct ModelRunnerOptions {
   int32_t tile_tokens = 64;
   Eviction eviction = Eviction::kBucketed;
   RetrieveOverlap overlap = RetrieveOverlap::kNever;
+  int32_t max_budget_pages = 0;
+  int32_t stage_sample_period = 0;
   bool inline_streams = false;
   int threads = 2;
   int32_t max_spills = 0;          // extents of one piece of background copies; 0: the executor's
@@ -58,15 +60,18 @@ class ModelRunner {
       const std::vector<std::vector<int32_t>>& prompts, int32_t steps,
       bool one_prefill_each = false);
 
-  // Prefills one prompt and leaves its `num_sequences` rows admitted, for looking at the cache.
+  // Prefills one prompt and leaves its `num_sequences` rows admitted, for looking at the cache. `budget_pages` of their
+  // own, or 0.
   std::vector<RowId> Start(const std::vector<int32_t>& prompt, int64_t reserve_tokens,
-                           int32_t num_sequences = 1);
+                           int32_t num_sequences = 1, int32_t budget_pages = 0);
   // What the prefill sampled.
   const SampledToken& first_token(RowId row) const { return first_tokens_[row.value]; }
   std::vector<SampledToken> Step(const std::vector<RowId>& rows);
   // What precedes a launch: demotions whose copies have passed, table changes, the next copies.
   void Commit();
   void Release(RowId row);
+  // What Lookup has counted of the row, whoever held it, up to the last pass.
+  const RetrieveCounters& counters(RowId row) const { return counters_[row.value]; }
 
   SamplingRow& sampling() { return sampling_; }  // of rows that start from now on; greedy at first
   KvCacheManager& memory() { return *memory_; }
@@ -77,7 +82,7 @@ class ModelRunner {
 
  private:
   std::vector<RowId> Admit(const std::vector<int32_t>& prompt, int64_t reserve_tokens,
-                           int32_t num_sequences);
+                           int32_t num_sequences, int32_t budget_pages = 0);
   std::vector<std::vector<SampledToken>> Prefill(std::vector<PrefillItem> items);
   PassResult Finish();
   void PoisonFreePages();
@@ -89,6 +94,7 @@ class ModelRunner {
   std::unique_ptr<ModelExecutor> executor_;
   std::unique_ptr<KvCacheManager> memory_;
   std::vector<SampledToken> first_tokens_;
+  std::vector<RetrieveCounters> counters_;
   std::vector<Buffer> snapshot_;
 };
 

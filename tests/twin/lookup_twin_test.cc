@@ -79,7 +79,7 @@ class Twins {
     Gpu::Get().CopyIn(memory_->data(), inputs.data(), bytes);
     Gpu::Get().ops().Lookup(Params(memory_->data(), gpu_->tables, device_counters_.data()),
                             Gpu::Get().stream());
-    cpu::Lookup(Params(cpu.data(), world_.tables, &counters_), world_.pool);
+    cpu::Lookup(Params(cpu.data(), world_.tables, counters_.data()), world_.pool);
     REQUIRE(memory_->Read() == cpu);
     REQUIRE(cpu != inputs);
   }
@@ -88,17 +88,17 @@ class Twins {
     REQUIRE(gpu_->meta.Read() == world_.meta);
     REQUIRE(gpu_->slot_owner.Read() == world_.slot_owner);
     REQUIRE(gpu_->slot_age.Read() == world_.slot_age);
-    const RetrieveCounters counters = device_counters_.Read()[0];
-    REQUIRE(counters.hits == counters_.hits);
-    REQUIRE(counters.misses == counters_.misses);
-    REQUIRE(counters.evictions == counters_.evictions);
-    REQUIRE(counters.bytes == 0);
+    REQUIRE(device_counters_.Read() == counters_);
   }
 
   // Nothing but meta, owners and ages has changed.
   void CheckEverything() const { gpu_->CheckEquals(world_); }
 
-  const RetrieveCounters& counters() const { return counters_; }
+  RetrieveCounters counters() const {
+    RetrieveCounters total;
+    for (const RetrieveCounters& row : counters_) total += row;
+    return total;
+  }
   const KvWorld& world() const { return world_; }
 
  private:
@@ -179,8 +179,8 @@ class Twins {
   const int32_t max_list_;
   const Layout layout_;
   std::map<int32_t, int32_t> position_ = {{0, 100}};
-  RetrieveCounters counters_;
-  OnDevice<RetrieveCounters> device_counters_{std::vector<RetrieveCounters>(1)};
+  std::vector<RetrieveCounters> counters_ = std::vector<RetrieveCounters>(kRows);  // a row
+  OnDevice<RetrieveCounters> device_counters_{std::vector<RetrieveCounters>(kRows)};
   std::unique_ptr<KvOnDevice> gpu_;
   std::unique_ptr<OnDevice<int32_t>> memory_;
 };

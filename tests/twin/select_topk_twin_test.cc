@@ -72,7 +72,13 @@ void CheckSelection(const Shape& shape, const std::vector<int32_t>& positions, K
   std::vector<int32_t> ids(static_cast<size_t>(streams * max_selected), -7);
   std::vector<int32_t> count(static_cast<size_t>(streams), -8);
   const OnDevice<float> gpu_scores(scores);
-  const OnDevice<int32_t> gpu_ids(ids), gpu_count(count);
+  // Row 1 has a budget of its own.
+  std::vector<int32_t> row_pages(static_cast<size_t>(g.max_rows));
+  row_pages[1] = fixed + fixed_last + 1 +
+                 static_cast<int32_t>(random.Below(
+                     static_cast<uint32_t>(std::max(max_selected - fixed - fixed_last, 1))));
+  row_pages[1] = std::min(row_pages[1], max_selected);
+  const OnDevice<int32_t> gpu_ids(ids), gpu_count(count), gpu_row_pages(row_pages);
   const RowsOnDevice rows(step, places);
   SelectTopKParams p = {.decode = rows.view(),
                         .scores = gpu_scores.data(),
@@ -80,12 +86,14 @@ void CheckSelection(const Shape& shape, const std::vector<int32_t>& positions, K
                         .budget = {.fixed_first = fixed,
                                    .fixed_last = fixed_last,
                                    .selectable = budget - fixed - fixed_last},
+                        .row_pages = gpu_row_pages.data(),
                         .ids = gpu_ids.data(),
                         .count = gpu_count.data(),
                         .max_selected = max_selected};
   Gpu::Get().ops().SelectTopK(p, Gpu::Get().stream());
   p.decode = step.view();
   p.scores = scores.data();
+  p.row_pages = row_pages.data();
   p.ids = ids.data();
   p.count = count.data();
   ThreadPool pool(2);

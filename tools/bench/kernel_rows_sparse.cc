@@ -302,7 +302,8 @@ KernelRow LookupRow(const std::string& name, int32_t batch, int32_t tokens, int3
   p.copy_src = static_cast<int64_t*>(memory.Zeros(entries * 8));
   p.copy_dst = static_cast<int32_t*>(memory.Zeros(entries * 4));
   p.copy_len = static_cast<int32_t*>(memory.Zeros(int64_t{streams} * 4));
-  p.counters = static_cast<RetrieveCounters*>(memory.Zeros(sizeof(RetrieveCounters)));
+  p.counters = static_cast<RetrieveCounters*>(
+      memory.Zeros(batch * static_cast<int64_t>(sizeof(RetrieveCounters))));
   const double bytes = 4.0 * static_cast<double>(streams) * (3.0 * selected + 1.25 * num_slots);
   return {name, Ceiling::kCopy, bytes, 16, [=, &memory](int64_t i) {
             LookupParams q = p;
@@ -331,7 +332,6 @@ KernelRow GatherRow(const std::string& name, int32_t page_tokens, int32_t copies
   p.copy_dst = memory.Ints(Shuffled(static_cast<int32_t>(std::max<int64_t>(entries, 1))));
   p.copy_len = memory.Ints(std::vector<int32_t>(static_cast<size_t>(streams), copies_a_stream));
   p.max_list = copies_a_stream;
-  p.counters = static_cast<RetrieveCounters*>(memory.Zeros(sizeof(RetrieveCounters)));
   const double bytes = static_cast<double>(entries) * static_cast<double>(g.page_bytes());
   return {name, Ceiling::kLink, bytes, 4,
           [=, &memory](int64_t) { memory.backend().ops->GatherPages(p, memory.stream()); }};

@@ -101,6 +101,7 @@ class StepBench {
             const std::string& selection)
       : executor_(stack.executor()),
         memory_(stack.memory()),
+        page_bytes_(static_cast<double>(stack.store().tables().geometry.page_bytes())),
         ops_(ops),
         options_(options),
         selection_(selection),
@@ -235,7 +236,7 @@ class StepBench {
     const auto hits = static_cast<double>(now.hits - before.hits);
     const auto misses = static_cast<double>(now.misses - before.misses);
     if (hits + misses > 0) times.hit_ratio = hits / (hits + misses);
-    times.fetched_mb = 1e-6 * static_cast<double>(now.bytes - before.bytes) / (options_.steps + 1);
+    times.fetched_mb = 1e-6 * misses * page_bytes_ / (options_.steps + 1);
     return times;
   }
 
@@ -255,6 +256,7 @@ class StepBench {
 
   ModelExecutor& executor_;
   KvCacheManager& memory_;
+  const double page_bytes_;
   PrefillOnlyOps& ops_;
   const Options& options_;
   const std::string selection_;

@@ -40,7 +40,7 @@ std::vector<HitCounts> ThroughLookup(const SelectionTrace& trace, Eviction evict
   std::vector<int64_t> src(entries);
   for (int32_t layer = 0; layer < header.num_layers; ++layer) {
     world.Apply({{TableCommandKind::kBindSlots, kRow, layer, first, pages}});
-    RetrieveCounters counters;
+    std::vector<RetrieveCounters> rows(static_cast<size_t>(world.geometry.max_rows));
     for (int32_t s = 0; s < header.num_steps; ++s) {
       step.position[kRow] = header.prompt_tokens + s;
       for (int32_t head = 0; head < header.num_kv_heads; ++head) {
@@ -61,9 +61,10 @@ std::vector<HitCounts> ThroughLookup(const SelectionTrace& trace, Eviction evict
                    .copy_src = src.data(),
                    .copy_dst = dst.data(),
                    .copy_len = copies.data(),
-                   .counters = &counters},
+                   .counters = rows.data()},
                   world.pool);
     }
+    const RetrieveCounters& counters = rows[kRow];
     layers[static_cast<size_t>(layer)] = {static_cast<int64_t>(counters.hits),
                                           static_cast<int64_t>(counters.misses)};
   }

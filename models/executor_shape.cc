@@ -1,0 +1,78 @@
+#include "models/executor_shape.h"
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include "common/math.h"
+#include "models/prefill_run.h"
+
+namespace spin {
+namespace {
+
+// The most pages that one stream lists, and that one Select returns, in a step.
+std::pair<int32_t, int32_t> ListLimits(const SparseAlgorithm& algorithm, const KvGeometry& geometry,
+                                       int32_t max_budget_pages) {
+  int32_t list = 0;
+  int32_t selected = 1;
+  for (int32_t layer = 0; layer < geometry.num_layers; ++layer) {
+    const LayerDemand demand = algorithm.Demand(layer);
+    const int32_t pages = std::max(demand.Mandatory(geometry.max_pages()),
+                                   std::min(max_budget_pages, geometry.max_pages()));
+    list = std::max(list, pages);
+    if (!demand.whole_context) selected = std::max(selected, pages);
+  }
+  return {list, selected};
+}
+
+}  // namespace
+
+int32_t BatchBucket(int32_t n, int32_t max_batch) {
+  const int32_t bucket =
+      n <= 8 ? static_cast<int32_t>(std::bit_ceil(static_cast<uint32_t>(n))) : RoundUp(n, 8);
+  return std::min(bucket, max_batch);
+}
+
+int32_t MaxPrefillTokens(const ModelExecutorOptions& options) {
+  return std::max(options.max_prefill_tokens, options.max_model_len);
+}
+
+WorkspaceShape ShapeOf(const ModelExecutorOptions& options, const SparseAlgorithm& algorithm,
+                       const KvGeometry& geometry) {
+  const auto [max_list, max_selected] = ListLimits(algorithm, geometry, options.max_budget_pages);
+  // Every sequence of a batch begins at a page of its own.
+  const int32_t staging_pages =
+      CeilDiv(MaxPrefillTokens(options), geometry.page_tokens) + geometry.max_rows;
+  return {.max_batch = options.max_batch,
+          .max_rows = geometry.max_rows,
+          .tile_tokens = options.tile_tokens,
+          .max_prefill_tokens = MaxPrefillTokens(options),
+          .staging_pages = staging_pages,
+          .index_scratch_bytes = algorithm.IndexScratchBytes(staging_pages),
+          .max_list = max_list,
+          .max_selected = max_selected,
+          .geometry = geometry};
+}
+
+int64_t ModelExecutor::DeviceBytes(const ModelExecutorOptions& options, const ModelConfig& config,
+                                   const SparseAlgorithm& algorithm, const KvGeometry& geometry,
+                                   DType dtype) {
+  const int64_t rope_table = int64_t{options.max_model_len} * config.head_dim * 4;
+  return WorkspaceBytes(ShapeOf(options, algorithm, geometry), config, dtype) + rope_table +
+         PrefillRun::DeviceBytes(MaxPrefillTokens(options), geometry.max_rows);
+}
+
+KvGeometry MakeGeometry(const ModelConfig& config, const SparseAlgorithm& algorithm, DType dtype,
+                        int32_t max_rows, int32_t max_model_len) {
+  return {.num_layers = config.num_layers,
+          .num_kv_heads = config.num_kv_heads,
+          .num_q_heads = config.num_q_heads,
+          .head_dim = config.head_dim,
+          .page_tokens = algorithm.page_tokens(),
+          .max_rows = max_rows,
+          .max_extents = CeilDiv(max_model_len, kExtentTokens),
+          .summary_elements = algorithm.summary_elements(),
+          .dtype = dtype};
+}
+
+}  // namespace spin
