@@ -25,7 +25,7 @@ namespace spin {
 inline constexpr int32_t kClusterTokens = 16;     // on average: partition_tokens of the geometry
 inline constexpr int32_t kClusterPageTokens = 8;  // page_tokens must be so: a mask is a byte
 inline constexpr int32_t kClusterSegmentTokens = 8192;  // of a prompt
-inline constexpr int32_t kClusterLocalTokens = 64;      // never clustered
+inline constexpr int32_t kClusterLocalTokens = 64;      // never clustered: unsettled_tokens
 inline constexpr int32_t kClusterIterations = 10;   // the last one assigns and takes plain means
 inline constexpr int32_t kClusterTailElements = 8;  // of a record, behind centroid and mean value
 
@@ -38,17 +38,19 @@ constexpr int64_t IndexedTokens(int64_t length) {
 
 // The record of a cluster, summary_elements = 2 d + kClusterTailElements of the pages' type: centroid [d] (mean of its
 // keys after RoPE), mean of its values [d], then ClusterRun in the first 8 bytes of the tail. Sums in f32, in the order
-// of the places; a cluster without tokens has size 0 and a centroid that nobody reads.
+// of the places; a cluster without tokens has size 0, begins where the next one does, and has a centroid that nobody
+// reads.
 struct ClusterRun {
   int32_t begin = 0;  // token place in the sequence
   int32_t size = 0;
 };
 
-// k-means of a segment, for each KV head (algorithms of the paper, section 4.2): x' = key - mean of the segment's keys;
-// first centroids the x' of C tokens at even spacing (token (2 i + 1) n / (2 C) of the n that are clustered); 9 times:
-// each token to the centroid of largest inner product (ties to the lower id), centroid = mean of its x' divided by its
-// norm (one without tokens stays); then one more assignment, and plain means of the keys. Products are of `dtype`
-// values summed in f32 (x' and centroids rounded to it); all else f32. Tokens of a cluster keep their order.
+// k-means of a segment, for each KV head (algorithms of the paper, section 4.2), over the n tokens that are clustered (all
+// but the sink): x' = key - mean of their keys; first centroids the x' of C tokens at even spacing (token (2 i + 1) n /
+// (2 C) of the n); 9 times: each token to the centroid of largest inner product (ties to the lower id), centroid = mean
+// of its x' divided by its norm (one without tokens, or of norm 0, stays); then one more assignment, and plain means of
+// the keys. Products are of `dtype` values summed in f32 (x' and centroids rounded to it); all else f32. Tokens of a
+// cluster keep their order.
 struct ClusterIndexPrefillParams {
   const PrefillSlice* slices = nullptr;
   int32_t num_slices = 0;

@@ -41,11 +41,17 @@ struct KvGeometry {
   int32_t summary_elements =
       0;  // elements of one partition's summary, 0 without (Quest: 2 * head_dim)
   int32_t partition_tokens = 0;  // 0: page_tokens; divides kExtentTokens
-  DType dtype = DType::kBf16;    // of pages and summaries
+  // The last tokens of a sequence that Index may yet store at other places of their extent.
+  int32_t unsettled_tokens = 0;
+  DType dtype = DType::kBf16;  // of pages and summaries
 
   constexpr int32_t extent_pages() const { return kExtentTokens / page_tokens; }
   constexpr int32_t extent_partitions() const {
     return kExtentTokens / (partition_tokens > 0 ? partition_tokens : page_tokens);
+  }
+  // Extents of a sequence of so many tokens that nothing changes any more: full, and out of Index's reach.
+  constexpr int64_t SettledExtents(int64_t tokens) const {
+    return tokens < unsettled_tokens ? 0 : (tokens - unsettled_tokens) / kExtentTokens;
   }
   constexpr int32_t group() const { return num_q_heads / num_kv_heads; }
   constexpr int64_t plane_elements() const { return int64_t{page_tokens} * head_dim; }
