@@ -19,6 +19,13 @@ struct SelectScratch {
   int32_t* ids = nullptr;    // [max_batch][Hkv][max_selected]
   int32_t* count = nullptr;  // [max_batch][Hkv]
   int32_t max_selected = 0;
+  // Of algorithms whose partitions are no pages; else null.
+  uint8_t* page_mask = nullptr;  // [max_batch][Hkv][max_selected]
+  // Of algorithms that estimate; else null.
+  int32_t* estimate_ids = nullptr;    // [max_batch][Hkv][max_estimated]
+  int32_t* estimate_count = nullptr;  // [max_batch][Hkv]
+  int32_t max_estimated = 0;
+  float* estimate = nullptr;  // [max_batch][Hq][d + 2]
 };
 
 // One layer of one decode step.
@@ -31,6 +38,7 @@ struct DecodeStage {
   const float* rope_table = nullptr;  // as in RopeParams; undoes the rotation, too
   KvTables tables;
   SelectScratch scratch;
+  void* index_scratch = nullptr;  // SparseAlgorithm::DecodeScratchBytes
 };
 
 // The end of one layer of a prefill batch: all its KV is in staging.
@@ -43,7 +51,7 @@ struct PrefillStage {
   int32_t num_slices = 0;
   KvTables tables;
   Staging staging;
-  void* scratch = nullptr;  // SparseAlgorithm::IndexScratchBytes, of the copy stream alone
+  void* scratch = nullptr;  // SparseAlgorithm::PrefillScratchBytes, of the copy stream alone
 };
 
 // What Select chose: ids in SelectScratch form, or (ids null) every page of the sequence.
@@ -51,6 +59,8 @@ struct Selection {
   const int32_t* ids = nullptr;
   const int32_t* count = nullptr;
   int32_t max_selected = 0;
+  const uint8_t* page_mask = nullptr;  // as ids: the tokens of each page that are meant; null: all
+  const float* estimate = nullptr;     // PagedAttentionParams::estimate; null: nothing
 };
 
 }  // namespace spin
