@@ -61,8 +61,8 @@ class Footprint {
   int32_t TieredSlotExtents(int32_t layer, int64_t tokens) const;
   int64_t TieredSlotExtents(int64_t tokens) const;
 
-  // `num_sequences` sequences of one prompt that reserve `reserve_tokens` each; the full extents of
-  // the prompt exist once but for meta segments and Tiered slots, which every sequence has for
+  // `num_sequences` sequences of one prompt that reserve `reserve_tokens` each; the settled extents
+  // of the prompt exist once but for meta segments and Tiered slots, which every sequence has for
   // itself.
   PoolCounts Resident(int64_t prompt_tokens, int64_t reserve_tokens, int32_t num_sequences) const;
   PoolCounts Tiered(int64_t prompt_tokens, int64_t reserve_tokens, int32_t num_sequences) const;

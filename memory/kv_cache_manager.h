@@ -66,7 +66,7 @@ class KvCacheManager {
   absl::Status CheckFits(int64_t prompt_tokens, int64_t reserve_tokens,
                          int32_t num_sequences) const;
 
-  // Room for `num_sequences` sequences of one prompt (n > 1: full extents of the prompt are shared
+  // Room for `num_sequences` sequences of one prompt (n > 1: settled extents of the prompt are shared
   // by reference counts), up to `reserve_tokens` each; all or nothing. The first row is the one that
   // is prefilled; the others become usable at FinishPrefill. nullopt: no room now, and nothing
   // changed, but that demotions of other rows may have begun.
