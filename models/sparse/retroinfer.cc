@@ -65,6 +65,11 @@ LayerDemand RetroInferAlgorithm::Demand(int32_t /*layer*/) const {
   return demand;
 }
 
+int32_t RetroInferAlgorithm::AttendedTokens(int32_t /*layer*/, int32_t context) const {
+  const auto clusters = static_cast<int32_t>(IndexedTokens(context) / kClusterTokens);
+  return kFixedPages * kPageTokens + budget_.Retrieve(clusters) * kClusterTokens;
+}
+
 int32_t RetroInferAlgorithm::MaxEstimated(int32_t pages) const {
   const int32_t clusters = pages / kPageClusters;
   return budget_.Retrieve(clusters) + budget_.Estimate(clusters);

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "common/math.h"
 #include "common/status.h"
 #include "kernels/device.h"
 #include "kernels/dtype.h"
@@ -59,6 +60,12 @@ class SparseAlgorithm {
   // So many last tokens of a sequence IndexDecode may yet store at other places of their extent.
   virtual int32_t unsettled_tokens() const { return 0; }
   virtual LayerDemand Demand(int32_t layer) const = 0;
+  // Tokens that a stream of this layer attends to in a context of so many: sparse.budget_tokens says the same in one number.
+  virtual int32_t AttendedTokens(int32_t layer, int32_t context) const {
+    const LayerDemand demand = Demand(layer);
+    const int32_t pages = demand.fixed_pages + demand.Selectable(CeilDiv(context, page_tokens()));
+    return demand.whole_context ? context : pages * page_tokens();
+  }
   // The most partitions that one Select leaves to an estimate in a stream of so many pages.
   virtual int32_t MaxEstimated(int32_t /*pages*/) const { return 0; }
   // Scratch of IndexPrefill and of IndexDecode.

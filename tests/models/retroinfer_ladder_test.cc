@@ -99,16 +99,20 @@ TEST_CASE(
   CHECK(counters.evictions > 0);
 }
 
-TEST_CASE("Overlapped steps equal steps in order within rounding") {
+TEST_CASE("Rows in groups equal steps in order, and ready first within rounding") {
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
   ModelRunnerOptions options = Starved(SmallRunner(kLlama, dtype));
   options.sparse = RetroInfer();
   options.poison_free_pages = true;
+  options.overlap = RetrieveOverlap::kNever;
   const Generations expected = Run(options, Prompts(), kSteps);
-  options.overlap = RetrieveOverlap::kAlways;
+  options.overlap = RetrieveOverlap::kRowGroups;
+  CHECK(Difference(Run(options, Prompts(), kSteps), expected) == "");
+  options.overlap = RetrieveOverlap::kReadyFirst;
   const Generations out = Run(options, Prompts(), kSteps);
   CHECK(AllFinite(out));
   CHECK(Difference(out, expected, OrderRounding(dtype)) == "");
+  CHECK(Difference(out, expected) != "");  // it was another order
 }
 
 TEST_CASE("Forks cluster what is theirs") {

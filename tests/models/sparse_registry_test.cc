@@ -238,6 +238,11 @@ TEST_CASE("A budget of RetroInfer counts what is in no cluster, and is a number 
   const LayerDemand demand = MakeSparseAlgorithm(options, kShape).value()->Demand(0);
   CHECK(demand.fixed_pages == 73);  // the first page, and 575 tokens
   CHECK(demand.Selectable(1 << 20) == 4 * 50);
+  // What a budget says is what it is said to be.
+  options.budget_tokens =
+      MakeSparseAlgorithm(RetroInfer(), kShape).value()->AttendedTokens(0, 8256);
+  CHECK(options.budget_tokens == 73 * 8 + 9 * 16);  // of 512 clusters
+  CHECK(MakeSparseAlgorithm(options, kShape).value()->Demand(0).Selectable(1 << 20) == 4 * 9);
   options.budget_tokens = std::numeric_limits<int32_t>::max();
   CHECK(MakeSparseAlgorithm(options, kShape).value()->Demand(0).Selectable(1) > 1 << 20);
 }
