@@ -10,9 +10,9 @@
 //   tokens 8..IndexedTokens(length)          clustered, segment by segment
 //   tokens IndexedTokens(length)..length     in order, always attended to (64 to 575 tokens)
 //
-// A segment is the indexed part of a prompt in steps of 8,192 tokens (the last one shorter), or the extent that a decode
-// step finds 64 tokens behind it. Segments are whole extents; a segment of n tokens has n / 16 clusters, numbered by
-// their begin: cluster ids of an extent are 32 i .. 32 i + 31, whatever segment it belongs to.
+// A segment is the indexed part of a prompt in steps of 8,192 tokens (the last one shorter), or the extent that a
+// decode step finds 64 tokens behind it. Segments are whole extents; a segment of n tokens has n / 16 clusters,
+// numbered by their begin: cluster ids of an extent are 32 i .. 32 i + 31, whatever segment it belongs to.
 #pragma once
 
 #include <cstdint>
@@ -45,12 +45,12 @@ struct ClusterRun {
   int32_t size = 0;
 };
 
-// k-means of a segment, for each KV head (algorithms of the paper, section 4.2), over the n tokens that are clustered (all
-// but the sink): x' = key - mean of their keys; first centroids the x' of C tokens at even spacing (token (2 i + 1) n /
-// (2 C) of the n); 9 times: each token to the centroid of largest inner product (ties to the lower id), centroid = mean
-// of its x' divided by its norm (one without tokens, or of norm 0, stays); then one more assignment, and plain means of
-// the keys. Products are of `dtype` values summed in f32 (x' and centroids rounded to it); all else f32. Tokens of a
-// cluster keep their order.
+// k-means of a segment, for each KV head (algorithms of the paper, section 4.2), over the n tokens that are clustered
+// (all but the sink): x' = key - mean of their keys; first centroids the x' of C tokens at even spacing (token (2 i +
+// 1) n / (2 C) of the n); 9 times: each token to the centroid of largest inner product (ties to the lower id),
+// centroid = mean of its x' divided by its norm (one without tokens, or of norm 0, stays); then one more assignment,
+// and plain means of the keys. Products are of `dtype` values summed in f32 (x' and centroids rounded to it); all
+// else f32. Tokens of a cluster keep their order.
 struct ClusterIndexPrefillParams {
   const PrefillSlice* slices = nullptr;
   int32_t num_slices = 0;
@@ -95,9 +95,9 @@ struct ClusterBudget {
 
 // From scores (ScoreSummaries with kClusters) to pages. Clusters rank by score, ties to the lower id; those without
 // tokens are not ranked. The first Retrieve(C) are taken in rank order while the pages they touch (each cluster's own
-// count, shared pages counted twice) add up to MaxPages(C) at most; one that does not fit is estimated instead, the walk
-// goes on. ids: page 0, the pages of the taken clusters, all pages behind the index, ascending, each once; page_mask: bit
-// t of a page's byte = its token t is attended to (page 0 and those behind the index: all that exist).
+// count, shared pages counted twice) add up to MaxPages(C) at most; one that does not fit is estimated instead, the
+// walk goes on. ids: page 0, the pages of the taken clusters, all pages behind the index, ascending, each once;
+// page_mask: bit t of a page's byte = its token t is attended to (page 0 and those behind the index: all that exist).
 struct ClusterSelectParams {
   DecodeRows decode;
   int32_t layer = 0;

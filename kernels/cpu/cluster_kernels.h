@@ -1,4 +1,5 @@
-// Which centroid a key belongs to: a matrix product whose result is never stored. Included by isa_*.cc alone, see simd.h.
+// Which centroid a key belongs to: a matrix product whose result is never stored. Included by isa_*.cc alone, see
+// simd.h.
 //
 // For a few tokens at a time, all centroids, sixteen a vector: of each token and lane the greatest product so far and
 // whose it was. Each product is one chain of multiply-adds in the order of the dimensions: a token's result depends on

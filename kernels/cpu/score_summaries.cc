@@ -1,5 +1,5 @@
-// Scores of partitions from their summaries: products with the queries, softmax over partitions, then the group's maximum
-// or sum.
+// Scores of partitions from their summaries: products with the queries, softmax over partitions, then the group's
+// maximum or sum.
 #include <algorithm>
 #include <cmath>
 #include <limits>

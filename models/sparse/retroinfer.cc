@@ -16,8 +16,8 @@ int64_t OrderBytes(const KvGeometry& geometry, int32_t staging_pages) {
   return RoundUp(places * int64_t{sizeof(int32_t)}, kAlignment);
 }
 
-// sparse.budget_tokens, when given, counts everything that a head attends to exactly, so that algorithms compare at equal
-// budgets. Otherwise the paper's rule: a share of the clusters.
+// sparse.budget_tokens, when given, counts everything that a head attends to exactly, so that algorithms compare at
+// equal budgets. Otherwise the paper's rule: a share of the clusters.
 absl::StatusOr<ClusterBudget> BudgetOf(const SparseOptions& options) {
   const int32_t retrieve = options.retroinfer_retrieve_permille;
   const int32_t estimate = options.retroinfer_estimate_permille;
@@ -56,8 +56,8 @@ LayerDemand RetroInferAlgorithm::Demand(int32_t /*layer*/) const {
     demand.selectable_pages = budget_.MaxPages(kMostClusters);
     return demand;
   }
-  // MaxPages(C) of C <= pages / 2 clusters: at most pages * permille / 500, and 2 for the rounding to whole clusters; at
-  // least one cluster's.
+  // MaxPages(C) of C <= pages / 2 clusters: at most pages * permille / 500, and 2 for the rounding to whole clusters;
+  // at least one cluster's.
   constexpr int32_t kRounding = 2;
   demand.fixed_pages += kRounding;
   demand.selectable_pages = budget_.MaxPages(1) - kRounding;

@@ -1,9 +1,9 @@
-// RetroInfer (arXiv 2505.02922): keys are clustered, 16 to a cluster on average, and a query ranks the clusters by their
-// centroids: the best are attended to exactly, the next ones by their centroids and mean values, the rest not at all.
-// Selection is per KV head: softmax over the centroids for each query head, then the sum over the group.
+// RetroInfer (arXiv 2505.02922): keys are clustered, 16 to a cluster on average, and a query ranks the clusters by
+// their centroids: the best are attended to exactly, the next ones by their centroids and mean values, the rest not
+// at all. Selection is per KV head: softmax over the centroids for each query head, then the sum over the group.
 //
-// Always attended to are the first page of 8 tokens and what is not clustered yet: the last 64 to 575 tokens. Index stores
-// a cluster's tokens side by side, so that it is few pages; kernels/cluster_params.h has the rules.
+// Always attended to are the first page of 8 tokens and what is not clustered yet: the last 64 to 575 tokens. Index
+// stores a cluster's tokens side by side, so that it is few pages; kernels/cluster_params.h has the rules.
 #pragma once
 
 #include <memory>

@@ -60,7 +60,8 @@ class SparseAlgorithm {
   // So many last tokens of a sequence IndexDecode may yet store at other places of their extent.
   virtual int32_t unsettled_tokens() const { return 0; }
   virtual LayerDemand Demand(int32_t layer) const = 0;
-  // Tokens that a stream of this layer attends to in a context of so many: sparse.budget_tokens says the same in one number.
+  // Tokens that a stream of this layer attends to in a context of so many: sparse.budget_tokens says the same in one
+  // number.
   virtual int32_t AttendedTokens(int32_t layer, int32_t context) const {
     const LayerDemand demand = Demand(layer);
     const int32_t pages = demand.fixed_pages + demand.Selectable(CeilDiv(context, page_tokens()));
@@ -77,8 +78,8 @@ class SparseAlgorithm {
   virtual int64_t WeightBytes(DType /*dtype*/) const { return 0; }
   virtual absl::Status Load(DType /*dtype*/, Device& /*device*/) { return absl::OkStatus(); }
 
-  // ---- Index: summaries of a prefilled layer; of the token that a decode step appends. IndexPrefill returns the order in
-  // which tokens are to be stored (OffloadParams::order, in its scratch), or null: as they are.
+  // ---- Index: summaries of a prefilled layer; of the token that a decode step appends. IndexPrefill returns the
+  // order in which tokens are to be stored (OffloadParams::order, in its scratch), or null: as they are.
   virtual const int32_t* IndexPrefill(const PrefillStage& stage) const = 0;
   virtual void IndexDecode(const DecodeStage& stage) const = 0;
 

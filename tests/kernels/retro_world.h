@@ -1,6 +1,6 @@
-// RetroInfer in a small KV cache: prompts in staging, Index, Offload and decode steps as the pipeline has them. Every value
-// names its token, so that what the pages hold says in which order tokens lie; and a k-means straight from the rule
-// (kernels/cluster_params.h) in double precision.
+// RetroInfer in a small KV cache: prompts in staging, Index, Offload and decode steps as the pipeline has them. Every
+// value names its token, so that what the pages hold says in which order tokens lie; and a k-means straight from the
+// rule (kernels/cluster_params.h) in double precision.
 #pragma once
 
 #include <algorithm>

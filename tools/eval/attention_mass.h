@@ -12,8 +12,9 @@
 
 namespace spin::eval {
 
-// Share of each query head's softmax(q.k / sqrt(d)), over all tokens, that falls on each token place: [Hq][tokens], rows
-// that sum to 1. A place is where a token is stored, whatever its position: keys are rotated before they are stored.
+// Share of each query head's softmax(q.k / sqrt(d)), over all tokens, that falls on each token place: [Hq][tokens],
+// rows that sum to 1. A place is where a token is stored, whatever its position: keys are rotated before they are
+// stored.
 std::vector<float> TokenMass(const LayerView& view, const KvGeometry& geometry);
 
 // The same by page: [Hq][pages].
