@@ -15,6 +15,7 @@ import spind
 
 QUEST = {"sparse.algorithm": "quest", "sparse.budget_tokens": 256}
 SHADOWKV = {"sparse.algorithm": "shadowkv", "sparse.shadowkv.outlier_pages": 8}
+RETROINFER = {"sparse.algorithm": "retroinfer"}
 TIERED = {"memory.placement": "tiered"}
 RESIDENT = {"memory.placement": "resident"}
 EXACT = {"sparse.exact": "true"}
@@ -146,13 +147,32 @@ class SeerTest(unittest.TestCase):
         self.assertEqual((long, short), (self.dense_long, self.dense_short))
 
 
+class RetroInferTest(unittest.TestCase):
+    """It stores tokens in another order: its exact mode equals dense within rounding (tests/models)."""
+
+    @classmethod
+    def setUpClass(cls):
+        (cls.dense_long, cls.dense_short), _ = ask(spind.TINY_LLAMA, RESIDENT, LONG, SHORT)
+        (cls.retro_long, cls.retro_short), _ = ask(spind.TINY_LLAMA, RETROINFER | RESIDENT, LONG, SHORT)
+
+    def test_a_sparse_step_leaves_something_out_but_not_what_is_in_no_cluster(self):
+        self.assertNotEqual(self.retro_long, self.dense_long)
+        self.assertEqual(self.retro_short, self.dense_short)
+
+    def test_tiered_equals_resident_and_fetches_pages(self):
+        (long, short), counters = ask(spind.TINY_LLAMA, RETROINFER | TIERED, LONG, SHORT)
+        self.assertEqual((long, short), (self.retro_long, self.retro_short))
+        self.assertGreater(counters["hits"], counters["misses"])
+        self.assertGreater(counters["misses"], 0)
+
+
 class RealModelTest(unittest.TestCase):
     def test_tiered_equals_resident_on_text(self):
         text = "".join(f"Item {i}: the {colour} box holds {i * 7 % 31} {thing}. " for i, (colour, thing) in enumerate(
             (colour, thing) for colour in ("red", "green", "blue", "grey", "black") for thing in (
                 "coins", "keys", "pens", "nails", "cups", "books", "maps", "rings", "shells", "stones")))
         prompt = text * 2 + "\nThe red box holds"
-        for sparse in (QUEST, SHADOWKV):
+        for sparse in (QUEST, SHADOWKV, RETROINFER):
             with self.subTest(sparse=sparse):
                 (resident,), counters = ask(spind.SMOLLM2, sparse | RESIDENT, prompt, pools=spind.POOLS, output=16)
                 self.assertEqual(counters["misses"], 0)
