@@ -28,7 +28,8 @@ inline constexpr int32_t kMaxAge = 63;  // ages saturate here (6 bits)
 
 enum class Placement : int32_t { kNone = 0, kResident = 1, kTiered = 2 };
 
-// Shape of the KV cache of one server; fixed at start. Partition and page are the same thing here: P tokens in order.
+// Shape of the KV cache of one server; fixed at start. A partition is what Select chooses: a page, or with
+// partition_tokens a cluster of so many tokens on average.
 struct KvGeometry {
   int32_t num_layers = 0;
   int32_t num_kv_heads = 0;
@@ -39,9 +40,19 @@ struct KvGeometry {
   int32_t max_extents = 0;  // width of a directory: ceil(max_model_len / 512)
   int32_t summary_elements =
       0;  // elements of one partition's summary, 0 without (Quest: 2 * head_dim)
+  int32_t partition_tokens = 0;  // 0: page_tokens; divides kExtentTokens
+  // The last tokens of a sequence that Index may yet store at other places of their extent.
+  int32_t unsettled_tokens = 0;
   DType dtype = DType::kBf16;  // of pages and summaries
 
   constexpr int32_t extent_pages() const { return kExtentTokens / page_tokens; }
+  constexpr int32_t extent_partitions() const {
+    return kExtentTokens / (partition_tokens > 0 ? partition_tokens : page_tokens);
+  }
+  // Extents of a sequence of so many tokens that nothing changes any more: full, and out of Index's reach.
+  constexpr int64_t SettledExtents(int64_t tokens) const {
+    return tokens < unsettled_tokens ? 0 : (tokens - unsettled_tokens) / kExtentTokens;
+  }
   constexpr int32_t group() const { return num_q_heads / num_kv_heads; }
   constexpr int64_t plane_elements() const { return int64_t{page_tokens} * head_dim; }
   constexpr int64_t page_elements() const { return 2 * plane_elements(); }
@@ -49,7 +60,9 @@ struct KvGeometry {
   constexpr int32_t pages_per_extent() const { return num_kv_heads * extent_pages(); }  // all heads
   constexpr int64_t extent_bytes() const { return pages_per_extent() * page_bytes(); }
   constexpr int64_t summary_bytes() const { return summary_elements * SizeOf(dtype); }
-  constexpr int64_t summary_extent_bytes() const { return pages_per_extent() * summary_bytes(); }
+  constexpr int64_t summary_extent_bytes() const {
+    return int64_t{num_kv_heads} * extent_partitions() * summary_bytes();
+  }
   constexpr int64_t meta_segment_bytes() const {
     return pages_per_extent() * int64_t{sizeof(int32_t)};
   }
@@ -58,6 +71,10 @@ struct KvGeometry {
   // Index of a page in its pool: extent `extent`, KV head `head`, page `i` of the extent.
   constexpr int64_t PageIndex(int32_t extent, int32_t head, int32_t i) const {
     return (int64_t{extent} * num_kv_heads + head) * extent_pages() + i;
+  }
+  // Index of a partition's summary in its pool.
+  constexpr int64_t SummaryIndex(int32_t extent, int32_t head, int32_t i) const {
+    return (int64_t{extent} * num_kv_heads + head) * extent_partitions() + i;
   }
   // Index into a directory: entry `i` of (row, layer).
   constexpr int64_t DirIndex(int32_t row, int32_t layer, int32_t i) const {
@@ -95,7 +112,7 @@ struct KvTables {
 
   void* slots = nullptr;       // [slot extents][Hkv][E] pages
   void* host_pages = nullptr;  // [host extents][Hkv][E] pages
-  void* summaries = nullptr;   // [summary extents][Hkv][E][summary_elements]
+  void* summaries = nullptr;   // [summary extents][Hkv][extent_partitions][summary_elements]
 };
 
 }  // namespace spin

@@ -121,6 +121,8 @@ struct OffloadParams {
   int32_t layer = 0;
   KvTables tables;
   Staging staging;
+  const int32_t* order =
+      nullptr;  // [Hkv][num_pages * P] staging place of the token stored at a place; null: itself
 };
 
 }  // namespace spin

@@ -45,6 +45,15 @@ class Ops {
   virtual void SeerIndexPrefill(const SeerIndexPrefillParams& p, Stream& stream) = 0;
   virtual void SeerIndexDecode(const SeerIndexDecodeParams& p, Stream& stream) = 0;
   virtual void SeerScore(const SeerScoreParams& p, Stream& stream) = 0;
+  virtual void ClusterIndexPrefill(const ClusterIndexPrefillParams& p, Stream& stream) = 0;
+  virtual void ClusterIndexDecode(const ClusterIndexDecodeParams& p, Stream& stream) = 0;
+  virtual void ClusterSelect(const ClusterSelectParams& p, Stream& stream) = 0;
+  virtual void ClusterEstimate(const ClusterEstimateParams& p, Stream& stream) = 0;
+  // Scratch of ClusterIndexPrefill for staging of so many pages a head; of ClusterIndexDecode for a batch of max_batch.
+  virtual int64_t ClusterPrefillScratchBytes(const KvGeometry& geometry,
+                                             int32_t staging_pages) const = 0;
+  virtual int64_t ClusterDecodeScratchBytes(const KvGeometry& geometry,
+                                            int32_t max_batch) const = 0;
   virtual void SelectTopK(const SelectTopKParams& p, Stream& stream) = 0;
   // For measurements alone: tools/trace.
   virtual void ReplaySelection(const ReplaySelectionParams& p, Stream& stream) = 0;

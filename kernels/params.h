@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/batch.h"
+#include "kernels/cluster_params.h"
 #include "kernels/dtype.h"
 #include "kernels/kv_layout.h"
 #include "kernels/model_params.h"

@@ -54,6 +54,10 @@ struct LookupParams {
   // [max_batch][Hkv], or null. Otherwise the pages of a list that need no copy come first (hits, a fresh tail), then
   // the others, each in ids' order; the former hold ready_tokens tokens.
   int32_t* ready_tokens = nullptr;
+  // Masks of the selected pages, [max_batch][Hkv][max_selected], and where they go with them:
+  // [max_batch][Hkv][max_list] in the list's order. Null: pages without masks.
+  const uint8_t* page_mask = nullptr;
+  uint8_t* list_mask = nullptr;
   RetrieveCounters* counters = nullptr;  // [max_rows], added to; never cleared by a kernel
 };
 
@@ -99,7 +103,13 @@ struct PagedAttentionParams {
   ListPart part = ListPart::kAll;
   const int32_t* ready_tokens = nullptr;  // [max_batch][Hkv] as Lookup gives it; unused by kAll
   float* partial =
-      nullptr;          // scratch [max_batch][Hq][d + 2], unused by kAll; a backend may do without
+      nullptr;  // scratch [max_batch][Hq][d + 2], unused by kAll; a backend may do without
+  // Null: all tokens of a page. Otherwise a byte a listed page of 8 tokens, [max_batch][Hkv][max_list]: bit t = its
+  // token t is attended to.
+  const uint8_t* page_mask = nullptr;
+  // Null, or attention to something else to be merged: [max_batch][Hq][d + 2] weighted sum, largest logit, sum of
+  // weights (ClusterEstimateParams). The call that finishes a row merges it.
+  const float* estimate = nullptr;
   void* out = nullptr;  // [max_batch][Hq * d] act
 };
 

@@ -56,6 +56,9 @@ struct LandmarkIndexDecodeParams {
 enum class SummaryKind : int32_t {
   kBounds,  // maximum [d], minimum [d]: upper bound of q.k = sum_c max(q_c max_c, q_c min_c) = [q+,q-].[max,min]
   kMean,    // mean key [d]: q.mean. A logit of NaN (first element of the mean) marks an outlier
+  // Record of a cluster (cluster_params.h): q.centroid. Scored are the clusters of IndexedTokens(position + 1); those
+  // without tokens score -infinity and weigh nothing.
+  kClusters,
 };
 
 enum class GroupReduction : int32_t { kMax, kSum };

@@ -142,7 +142,7 @@ int64_t Footprint::AllTieredSlotExtents(int64_t tokens, int32_t budget_pages) co
 PoolCounts Footprint::Resident(int64_t prompt_tokens, int64_t reserve_tokens,
                                int32_t num_sequences) const {
   SPIN_CHECK(prompt_tokens <= reserve_tokens && num_sequences >= 1);
-  const int64_t shared = prompt_tokens / kExtentTokens;
+  const int64_t shared = geometry_.SettledExtents(prompt_tokens);
   const int64_t extents =
       Extents(reserve_tokens) + (num_sequences - 1) * (Extents(reserve_tokens) - shared);
   PoolCounts counts;

@@ -97,8 +97,8 @@ class Footprint {
   int32_t min_budget_pages() const;
   int32_t max_mandatory_pages() const;
 
-  // `num_sequences` sequences of one prompt that reserve `reserve_tokens` each; the full extents of
-  // the prompt exist once but for meta segments and Tiered slots, which every sequence has for
+  // `num_sequences` sequences of one prompt that reserve `reserve_tokens` each; the settled extents
+  // of the prompt exist once but for meta segments and Tiered slots, which every sequence has for
   // itself.
   PoolCounts Resident(int64_t prompt_tokens, int64_t reserve_tokens, int32_t num_sequences) const;
   PoolCounts Tiered(int64_t prompt_tokens, int64_t reserve_tokens, int32_t num_sequences,

@@ -7,11 +7,11 @@
 namespace spin {
 namespace {
 
-// Host extents and meta segments for the whole reservation; full extents enter the queue. The
+// Host extents and meta segments for the whole reservation; settled extents enter the queue. The
 // prompt that a group shares goes to the host once, with the group's first row.
 void ReserveHost(RowTable& table, const Footprint& footprint, int32_t r, int32_t first_row) {
   Row& row = table.row(r);
-  row.spilled_extents = static_cast<int32_t>(row.length / kExtentTokens);
+  row.spilled_extents = static_cast<int32_t>(table.geometry().SettledExtents(row.length));
   const int32_t extents = footprint.Extents(row.reserved_tokens);
   SPIN_CHECK(r == first_row || (row.group != kNoGroup && row.group == table.row(first_row).group));
   const int32_t shared = r == first_row ? 0 : table.group(row.group).shared_extents;
@@ -30,7 +30,7 @@ void ReserveHost(RowTable& table, const Footprint& footprint, int32_t r, int32_t
   }
 }
 
-// What holds tokens and was not copied in the background: the tail, and what was full too late.
+// What holds tokens and was not copied in the background: the tail, and what was settled too late.
 void SpillRest(RowTable& table, const Footprint& footprint, int32_t r) {
   const Row& row = table.row(r);
   const int32_t holding = footprint.Extents(row.length);

@@ -2,7 +2,7 @@
 // stay as their cache.
 //
 // It has two phases, so that no running row waits for the bulk of the copies. Begin reserves the
-// host's side and queues the extents that no new token changes to be copied in the background
+// host's side and queues the extents that nothing changes any more to be copied in the background
 // (RowTable::QueueSpill); the rows stay Resident and go on. When those copies have passed, Finish
 // spills the rest in the order of the commands and makes the rows Tiered.
 #pragma once

@@ -206,7 +206,8 @@ std::optional<std::vector<RowId>> KvCacheManager::Admit(int64_t prompt_tokens,
   std::vector<RowId> rows;
   rows.reserve(static_cast<size_t>(num_sequences));
   for (int32_t i = 0; i < num_sequences; ++i) rows.push_back(RowId{impl.table.OpenRow()});
-  const auto shared = static_cast<int32_t>(prompt_tokens / kExtentTokens);
+  const auto shared =
+      static_cast<int32_t>(impl.options.plan.geometry.SettledExtents(prompt_tokens));
   if (num_sequences > 1 && shared > 0) impl.table.FormGroup(rows, shared);
   for (const RowId id : rows) {
     Row& row = impl.table.row(id.value);
@@ -226,11 +227,14 @@ void KvCacheManager::FinishPrefill(std::span<const RowId> rows) {
   const int32_t first = rows.front().value;
   const int64_t prompt = impl.Live(rows.front()).prompt_tokens;
   const bool tiered = impl.Live(rows.front()).placement == Placement::kTiered;
-  const auto partial =
-      static_cast<int32_t>(prompt / kExtentTokens);  // the extent of the prompt's end
+  // The extents of the prompt that each row has for itself: those that may still change.
+  const auto begin = static_cast<int32_t>(impl.table.geometry().SettledExtents(prompt));
+  const int32_t end = impl.footprint.Extents(prompt);
   const auto copy = [&](TableCommandKind command, PoolKind kind, int32_t r, int32_t layer) {
-    impl.table.Emit(command, r, layer, impl.table.extent(kind, r, layer, partial),
-                    impl.table.extent(kind, first, layer, partial));
+    for (int32_t i = begin; i < end; ++i) {
+      impl.table.Emit(command, r, layer, impl.table.extent(kind, r, layer, i),
+                      impl.table.extent(kind, first, layer, i));
+    }
   };
   for (const RowId id : rows) {
     Row& row = impl.Live(id);
@@ -238,7 +242,7 @@ void KvCacheManager::FinishPrefill(std::span<const RowId> rows) {
     SPIN_CHECK(row.prompt_tokens == prompt && row.group == impl.Live(rows.front()).group);
     row.state = RowState::kReady;
     row.length = prompt;
-    if (id.value == first || prompt % kExtentTokens == 0) continue;
+    if (id.value == first) continue;
     for (int32_t layer = 0; layer < impl.table.geometry().num_layers; ++layer) {
       if (tiered) {
         copy(TableCommandKind::kCopyHostExtent, PoolKind::kHost, id.value, layer);

@@ -76,7 +76,7 @@ class KvCacheManager {
   absl::Status CheckFits(int64_t prompt_tokens, int64_t reserve_tokens, int32_t num_sequences,
                          int32_t budget_pages = 0) const;
 
-  // Room for `num_sequences` sequences of one prompt (n > 1: full extents of the prompt are shared
+  // Room for `num_sequences` sequences of one prompt (n > 1: settled extents of the prompt are shared
   // by reference counts), up to `reserve_tokens` each; all or nothing. `budget_pages` as BudgetPages
   // gives it. The first row is the one that is prefilled; the others become usable at FinishPrefill.
   // nullopt: no room now, and nothing changed, but that demotions of other rows may have begun.

@@ -17,6 +17,8 @@ void CheckGeometry(const KvGeometry& g) {
   SPIN_CHECK(g.num_layers > 0 && g.num_kv_heads > 0 && g.head_dim > 0);
   SPIN_CHECK(g.num_q_heads > 0 && g.num_q_heads % g.num_kv_heads == 0);
   SPIN_CHECK(g.page_tokens > 0 && kExtentTokens % g.page_tokens == 0);
+  SPIN_CHECK(g.partition_tokens >= 0 && kExtentTokens % g.extent_partitions() == 0);
+  SPIN_CHECK(g.unsettled_tokens >= 0);
   SPIN_CHECK(g.max_rows > 0 && g.max_extents > 0 && g.summary_elements >= 0);
 }
 

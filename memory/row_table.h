@@ -37,7 +37,7 @@ struct Row {
   int64_t reserved_tokens = 0;
   int64_t length = 0;        // tokens stored or enqueued
   int32_t budget_pages = 0;  // of its request, see Footprint
-  int32_t group = kNoGroup;  // rows that share the full extents of one prompt
+  int32_t group = kNoGroup;  // rows that share the settled extents of one prompt
   // Number of the demotion under way, 0: none. The row is Resident and decodes; its host extents and
   // meta segments are granted already, its first `spilled_extents` entries are copied to the host.
   int64_t demotion = 0;

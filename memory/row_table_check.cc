@@ -63,7 +63,7 @@ void RowTable::CheckRow(int32_t r, const Footprint& footprint) const {
   const bool leaving = row.demotion != 0;  // and its copies have not all passed
   SPIN_CHECK(!leaving || (row.state == RowState::kReady && resident));
   SPIN_CHECK(!leaving || row.demotion >= OldestSpill());
-  SPIN_CHECK(row.spilled_extents <= (leaving ? row.length / kExtentTokens : 0));
+  SPIN_CHECK(row.spilled_extents <= (leaving ? geometry_.SettledExtents(row.length) : 0));
   const int32_t on_host = resident && !leaving ? 0 : extents;
   for (int32_t layer = 0; layer < geometry_.num_layers; ++layer) {
     int32_t slot_extents = 0, slots = 0;
@@ -88,7 +88,7 @@ void RowTable::CheckRow(int32_t r, const Footprint& footprint) const {
   }
 }
 
-// Only full extents of a group's prompt are shared, at the same place of the same layer, and never
+// Only settled extents of a group's prompt are shared, at the same place of the same layer, and never
 // cache slots or meta segments.
 void RowTable::CheckSharing() const {
   for (int32_t k = 0; k < kNumPoolKinds; ++k) {
@@ -109,7 +109,7 @@ void RowTable::CheckSharing() const {
           SPIN_CHECK(group != kNoGroup && group == row(holder.row).group);
           SPIN_CHECK(i < this->group(group).shared_extents && i == holder.i &&
                      layer == holder.layer);
-          SPIN_CHECK(row(r).prompt_tokens >= int64_t{i + 1} * kExtentTokens);
+          SPIN_CHECK(i < geometry_.SettledExtents(row(r).prompt_tokens));
           SPIN_CHECK(kind != PoolKind::kMeta);
           SPIN_CHECK(kind != PoolKind::kSlot || row(r).placement == Placement::kResident);
           SPIN_CHECK(row(r).placement == row(holder.row).placement);

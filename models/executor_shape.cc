@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <utility>
 
 #include "common/math.h"
 #include "models/prefill_run.h"
@@ -10,19 +9,12 @@
 namespace spin {
 namespace {
 
-// The most pages that one stream lists, and that one Select returns, in a step.
-std::pair<int32_t, int32_t> ListLimits(const SparseAlgorithm& algorithm, const KvGeometry& geometry,
-                                       int32_t max_budget_pages) {
-  int32_t list = 0;
-  int32_t selected = 1;
+// The most pages that one stream lists in a step, where one Select returns `selected`.
+int32_t MostListed(const SparseAlgorithm& algorithm, const KvGeometry& geometry, int32_t selected) {
   for (int32_t layer = 0; layer < geometry.num_layers; ++layer) {
-    const LayerDemand demand = algorithm.Demand(layer);
-    const int32_t pages = std::max(demand.Mandatory(geometry.max_pages()),
-                                   std::min(max_budget_pages, geometry.max_pages()));
-    list = std::max(list, pages);
-    if (!demand.whole_context) selected = std::max(selected, pages);
+    if (algorithm.Demand(layer).whole_context) return geometry.max_pages();
   }
-  return {list, selected};
+  return selected;
 }
 
 }  // namespace
@@ -38,27 +30,34 @@ int32_t MaxPrefillTokens(const ModelExecutorOptions& options) {
 }
 
 WorkspaceShape ShapeOf(const ModelExecutorOptions& options, const SparseAlgorithm& algorithm,
-                       const KvGeometry& geometry) {
-  const auto [max_list, max_selected] = ListLimits(algorithm, geometry, options.max_budget_pages);
+                       const KvGeometry& geometry, const Ops& ops) {
   // Every sequence of a batch begins at a page of its own.
   const int32_t staging_pages =
       CeilDiv(MaxPrefillTokens(options), geometry.page_tokens) + geometry.max_rows;
+  const IndexShape index = {.ops = &ops,
+                            .geometry = geometry,
+                            .staging_pages = staging_pages,
+                            .max_batch = options.max_batch};
+  const int32_t selected = std::max(MostSelected(algorithm, geometry),
+                                    std::min(options.max_budget_pages, geometry.max_pages()));
   return {.max_batch = options.max_batch,
           .max_rows = geometry.max_rows,
           .tile_tokens = options.tile_tokens,
           .max_prefill_tokens = MaxPrefillTokens(options),
           .staging_pages = staging_pages,
-          .index_scratch_bytes = algorithm.IndexScratchBytes(staging_pages),
-          .max_list = max_list,
-          .max_selected = max_selected,
+          .index_scratch_bytes = algorithm.PrefillScratchBytes(index),
+          .decode_index_scratch_bytes = algorithm.DecodeScratchBytes(index),
+          .max_list = MostListed(algorithm, geometry, selected),
+          .max_selected = selected,
+          .max_estimated = algorithm.MaxEstimated(geometry.max_pages()),
           .geometry = geometry};
 }
 
 int64_t ModelExecutor::DeviceBytes(const ModelExecutorOptions& options, const ModelConfig& config,
                                    const SparseAlgorithm& algorithm, const KvGeometry& geometry,
-                                   DType dtype) {
+                                   DType dtype, const Ops& ops) {
   const int64_t rope_table = int64_t{options.max_model_len} * config.head_dim * 4;
-  return WorkspaceBytes(ShapeOf(options, algorithm, geometry), config, dtype) + rope_table +
+  return WorkspaceBytes(ShapeOf(options, algorithm, geometry, ops), config, dtype) + rope_table +
          PrefillRun::DeviceBytes(MaxPrefillTokens(options), geometry.max_rows);
 }
 
@@ -72,6 +71,8 @@ KvGeometry MakeGeometry(const ModelConfig& config, const SparseAlgorithm& algori
           .max_rows = max_rows,
           .max_extents = CeilDiv(max_model_len, kExtentTokens),
           .summary_elements = algorithm.summary_elements(),
+          .partition_tokens = algorithm.partition_tokens(),
+          .unsettled_tokens = algorithm.unsettled_tokens(),
           .dtype = dtype};
 }
 

@@ -16,6 +16,6 @@ int32_t BatchBucket(int32_t n, int32_t max_batch);
 int32_t MaxPrefillTokens(const ModelExecutorOptions& options);
 
 WorkspaceShape ShapeOf(const ModelExecutorOptions& options, const SparseAlgorithm& algorithm,
-                       const KvGeometry& geometry);
+                       const KvGeometry& geometry, const Ops& ops);
 
 }  // namespace spin

@@ -123,8 +123,8 @@ absl::Status ModelExecutor::Impl::Prepare(ModelWeights weights, const ModelConfi
   }
   model.rope_table = rope_table.as<float>();
 
-  SPIN_ASSIGN_OR_RETURN(workspace, MakeWorkspace(ShapeOf(options, *algorithm, geometry), config,
-                                                 model.weights.dtype, device));
+  SPIN_ASSIGN_OR_RETURN(workspace, MakeWorkspace(ShapeOf(options, *algorithm, geometry, *ops_ptr),
+                                                 config, model.weights.dtype, device));
   SPIN_ASSIGN_OR_RETURN(prefill,
                         PrefillRun::Create(model, workspace,
                                            {.tile_tokens = options.tile_tokens,

@@ -47,7 +47,7 @@ class ModelExecutor final : public Executor {
   // Device memory that an executor takes beside the weights and the KV store.
   static int64_t DeviceBytes(const ModelExecutorOptions& options, const ModelConfig& config,
                              const SparseAlgorithm& algorithm, const KvGeometry& geometry,
-                             DType dtype);
+                             DType dtype, const Ops& ops);
 
   const ExecutorLimits& limits() const override;
   void ApplyTables(std::span<const TableCommand> commands) override;

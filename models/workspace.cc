@@ -66,6 +66,19 @@ void TakeCacheScratch(const WorkspaceShape& shape, Workspace& w, Allocator& allo
     allocator.Take(w.select.logits, streams * g.group() * g.max_pages() * 4);
     allocator.Take(w.select.scores, streams * g.max_pages() * 4);
   }
+  allocator.Take(w.decode_index_scratch, shape.decode_index_scratch_bytes);
+  const int64_t partial_bytes =
+      int64_t{shape.max_batch} * g.num_q_heads * (g.head_dim + 2) * int64_t{sizeof(float)};
+  if (g.partition_tokens != g.page_tokens) {
+    allocator.Take(w.select.page_mask, streams * shape.max_selected);
+    allocator.Take(w.list_mask, streams * shape.max_list);
+  }
+  w.select.max_estimated = shape.max_estimated;
+  if (shape.max_estimated > 0) {
+    allocator.Take(w.select.estimate_ids, streams * shape.max_estimated * 4);
+    allocator.Take(w.select.estimate_count, streams * 4);
+    allocator.Take(w.select.estimate, partial_bytes);
+  }
   w.select.max_selected = shape.max_selected;
   allocator.Take(w.select.ids, streams * shape.max_selected * 4);
   allocator.Take(w.select.count, streams * 4);
@@ -76,7 +89,7 @@ void TakeCacheScratch(const WorkspaceShape& shape, Workspace& w, Allocator& allo
   allocator.Take(w.copy_dst, streams * shape.max_list * 4);
   allocator.Take(w.copy_len, streams * 4);
   allocator.Take(w.ready_tokens, streams * 4);
-  allocator.Take(w.partial, int64_t{shape.max_batch} * g.num_q_heads * (g.head_dim + 2) * 4);
+  allocator.Take(w.partial, partial_bytes);
 }
 
 void TakeRowState(const WorkspaceShape& shape, const ModelConfig& config, Workspace& w,

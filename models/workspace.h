@@ -23,8 +23,10 @@ struct WorkspaceShape {
   int32_t max_prefill_tokens = 0;  // tokens of a prefill batch
   int32_t staging_pages = 0;       // of a head
   int64_t index_scratch_bytes = 0;
-  int32_t max_list = 0;      // pages that one stream may list in a step
-  int32_t max_selected = 0;  // pages that one Select may return
+  int64_t decode_index_scratch_bytes = 0;
+  int32_t max_list = 0;       // pages that one stream may list in a step
+  int32_t max_selected = 0;   // pages that one Select may return
+  int32_t max_estimated = 0;  // partitions that it may leave to an estimate
   KvGeometry geometry;
 };
 
@@ -46,9 +48,11 @@ struct Workspace {
       staging[2];  // one layer of a prefill batch each; Offload of one runs under the next layer
 
   void* index_scratch = nullptr;  // of Index at the end of a prefilled layer; the copy stream's
+  void* decode_index_scratch = nullptr;
   SelectScratch select;
   int32_t* page_list = nullptr;     // [max_batch][Hkv][max_list]
   int32_t* list_len = nullptr;      // [max_batch][Hkv]
+  uint8_t* list_mask = nullptr;     // [max_batch][Hkv][max_list], where partitions are no pages
   int64_t* copy_src = nullptr;      // [max_batch][Hkv][max_list]
   int32_t* copy_dst = nullptr;      // [max_batch][Hkv][max_list]
   int32_t* copy_len = nullptr;      // [max_batch][Hkv]

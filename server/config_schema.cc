@@ -193,7 +193,7 @@ constexpr ConfigKey kMemoryKeys[] = {
 };
 
 constexpr ConfigKey kSparseKeys[] = {
-    {"sparse.algorithm", "dense", "dense, quest, shadowkv, seer",
+    {"sparse.algorithm", "dense", "dense, quest, shadowkv, seer, retroinfer",
      "Which partitions of the context a step attends to.",
      [](Config& c, const std::string& t) {
        c.sparse.algorithm = t;
@@ -201,7 +201,7 @@ constexpr ConfigKey kSparseKeys[] = {
      }},
     {"sparse.budget_tokens", "auto", "tokens or auto",
      "Tokens that one KV head attends to in a step, whatever the algorithm selects them by; auto: "
-     "2048 with quest and seer, a share of the context with shadowkv.",
+     "2048 with quest and seer, a share of the context with shadowkv and retroinfer.",
      [](Config& c, const std::string& t) {
        c.sparse.budget_tokens.reset();
        if (t == "auto") return absl::OkStatus();
@@ -254,6 +254,16 @@ constexpr ConfigKey kSparseKeys[] = {
      [](Config& c, const std::string& t) {
        c.sparse.seer_gates = t;
        return absl::OkStatus();
+     }},
+    {"sparse.retroinfer.retrieve_permille", "18", "1..1000",
+     "With budget_tokens: auto, so many of 1,000 clusters are attended to exactly.",
+     [](Config& c, const std::string& t) {
+       return ParseInt(t, 1, 1000, c.sparse.retroinfer_retrieve_permille);
+     }},
+    {"sparse.retroinfer.estimate_permille", "232", "0..1000",
+     "So many of 1,000 clusters, the next ones by rank, are attended to by their means.",
+     [](Config& c, const std::string& t) {
+       return ParseInt(t, 0, 1000, c.sparse.retroinfer_estimate_permille);
      }},
 };
 

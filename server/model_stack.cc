@@ -184,8 +184,8 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
                    .max_budget_pages = max_budget_pages,
                    .stage_sample_period = config.stage_sample_period};
   plan.weight_bytes = WeightBytes(model, config.dtype) + plan.algorithm->WeightBytes(config.dtype);
-  plan.executor_bytes =
-      ModelExecutor::DeviceBytes(plan.executor, model, *plan.algorithm, geometry, config.dtype);
+  plan.executor_bytes = ModelExecutor::DeviceBytes(plan.executor, model, *plan.algorithm, geometry,
+                                                   config.dtype, *plan.backend.ops);
   SPIN_ASSIGN_OR_RETURN(const int64_t cache_bytes, CacheBudget(config, info, plan));
   SPIN_ASSIGN_OR_RETURN(
       plan.cache.plan,

@@ -32,7 +32,7 @@ struct ModelInfo {
   std::string path;
   std::string architecture;  // "Qwen3ForCausalLM"
   std::string dtype;
-  std::string algorithm;  // sparse algorithm: "dense", "quest", "shadowkv", "seer"
+  std::string algorithm;  // sparse algorithm: "dense", "quest", "shadowkv", "seer", "retroinfer"
   int64_t created = 0;    // Unix seconds
   int32_t max_model_len = 0;
   int32_t vocab_size = 0;

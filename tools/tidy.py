@@ -38,6 +38,7 @@ TESTED_THROUGH = {
     "engine/": "tests/engine/",
     "common/host_limits": "tests/kernels/cpu_device_test.cc",
     "memory/row_table_check": "tests/sim/memory_sim_test.cc",
+    "kernels/cpu/cluster_": "tests/kernels/retroinfer_test.cc",
     "kernels/cpu/cpu_ops": "tests/kernels/",
     "kernels/cpu/isa": "tests/kernels/gemm_test.cc",
     "kernels/cuda/": "tests/twin/",

@@ -4,7 +4,7 @@
 // Tokens go in blocks of 16 from the list's begin, whatever the page size. For each block and head:
 // 16 scores (each one dot product in the order of Scores), the block's maximum, the rescaling of
 // what is there, 16 exponentials, then the values added in token order. Nothing of a page past
-// num_tokens is read.
+// num_tokens is read. A masked token has score -infinity.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +23,10 @@ template <typename T>
 struct KvBlock {
   const T* k[2];
   const T* v[2];
-  int tokens;  // 1..16
+  int tokens;     // 1..16
+  uint32_t mask;  // bit t: token t counts
 };
+constexpr uint32_t kAllTokens = 0xffff;
 
 #if defined(__AVX512BF16__)
 
@@ -84,7 +86,8 @@ inline V16 Scores(const Query<T, D>& q, const KvBlock<T>& block, float scale) {
       partial[t] = t < block.tokens ? PartialDot(q, block.k[t / 8] + (t % 8) * D) : Zero();
     }
   }
-  return FirstLanes(Mul(Sums(partial), Set(scale)), block.tokens, kMinusInfinity);
+  const V16 scores = FirstLanes(Mul(Sums(partial), Set(scale)), block.tokens, kMinusInfinity);
+  return block.mask == kAllTokens ? scores : MaskedLanes(scores, block.mask, kMinusInfinity);
 }
 
 // Running softmax of one head: out = sum / weight, all relative to exp(max).
@@ -104,7 +107,8 @@ inline void AddScores(const Query<T, D>& q, const KvBlock<T>& block, float scale
   const float block_max = MaxLane(scores);
   // Written so that a NaN score becomes the maximum, and so the output.
   const float max = state.max >= block_max ? state.max : block_max;
-  const V16 p = Exp(Sub(scores, Set(max)));
+  // Nothing but masked tokens so far: -infinity - 0, not -infinity + infinity.
+  const V16 p = Exp(Sub(scores, Set(max == kMinusInfinity ? 0.0f : max)));
   state.rescale = 1.0f;  // what Exp(0) is, to the bit
   if (state.max != max) {
     float rescale[16];
@@ -176,6 +180,12 @@ inline KvBlock<T> BlockAt(const AttendTask& task, int32_t begin) {
     block.k[run] = pages + page * 2 * plane + int64_t{token & in_page} * D;
     block.v[run] = block.k[run] + plane;
   }
+  block.mask = kAllTokens;
+  if (task.page_mask != nullptr) {  // pages of 8 tokens
+    const int32_t page = begin / 8;
+    const uint32_t second = block.tokens > 8 ? task.page_mask[page + 1] : 0;
+    block.mask = task.page_mask[page] | second << 8;
+  }
   return block;
 }
 
@@ -191,6 +201,25 @@ inline void StoreState(const HeadState<D>& state, float* to) {
   for (int c = 0; c < D; c += 16) Store(to + c, Load(state.sum + c));
   to[D] = state.max;
   to[D + 1] = state.weight;
+}
+
+// Takes in what was attended to elsewhere.
+template <int D>
+inline void Merge(const float* other, HeadState<D>& state) {
+  const float other_max = other[D];
+  if (other_max == kMinusInfinity) return;  // nothing was
+  const float max = state.max >= other_max ? state.max : other_max;
+  float scale[16];
+  Store(scale, Exp(Set(state.max - max)));
+  const V16 own = Set(scale[0]);
+  Store(scale, Exp(Set(other_max - max)));
+  const V16 others = Set(scale[0]);
+  for (int c = 0; c < D; c += 16) {
+    Store(state.sum + c, Fma(others, Load(other + c), Mul(own, Load(state.sum + c))));
+  }
+  Store(scale, Fma(others, Set(other[D + 1]), Mul(own, Set(state.weight))));
+  state.weight = scale[0];
+  state.max = max;
 }
 
 template <typename T, int D, int G>
@@ -218,6 +247,7 @@ void AttendHeads(const AttendTask& task, int32_t head) {
       StoreState(states[g], task.to + (head + g) * (D + 2));
       continue;
     }
+    if (task.estimate != nullptr) Merge(task.estimate + (head + g) * (D + 2), states[g]);
     const V16 inverse = Set(1.0f / states[g].weight);
     for (int c = 0; c < D; c += 16) Store(out + g * D + c, Mul(Load(states[g].sum + c), inverse));
   }

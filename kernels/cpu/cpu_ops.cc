@@ -1,5 +1,6 @@
 #include "kernels/cpu/cpu_ops.h"
 
+#include "kernels/cpu/cluster_scratch.h"
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cpu/families.h"
 #include "kernels/cpu/pack_weight.h"
@@ -86,6 +87,25 @@ void CpuOps::SeerIndexDecode(const SeerIndexDecodeParams& p, Stream& stream) {
 }
 void CpuOps::SeerScore(const SeerScoreParams& p, Stream& stream) {
   Enqueue<cpu::SeerScore>(p, pool_, stream);
+}
+void CpuOps::ClusterIndexPrefill(const ClusterIndexPrefillParams& p, Stream& stream) {
+  Enqueue<cpu::ClusterIndexPrefill>(p, pool_, stream);
+}
+void CpuOps::ClusterIndexDecode(const ClusterIndexDecodeParams& p, Stream& stream) {
+  Enqueue<cpu::ClusterIndexDecode>(p, pool_, stream);
+}
+void CpuOps::ClusterSelect(const ClusterSelectParams& p, Stream& stream) {
+  Enqueue<cpu::ClusterSelect>(p, pool_, stream);
+}
+void CpuOps::ClusterEstimate(const ClusterEstimateParams& p, Stream& stream) {
+  Enqueue<cpu::ClusterEstimate>(p, pool_, stream);
+}
+int64_t CpuOps::ClusterPrefillScratchBytes(const KvGeometry& geometry,
+                                           int32_t staging_pages) const {
+  return pool_.num_threads() * ClusterPrefillThreadBytes(geometry, staging_pages);
+}
+int64_t CpuOps::ClusterDecodeScratchBytes(const KvGeometry& geometry, int32_t) const {
+  return pool_.num_threads() * ClusterDecodeThreadBytes(geometry);
 }
 void CpuOps::SelectTopK(const SelectTopKParams& p, Stream& stream) {
   Enqueue<cpu::SelectTopK>(p, pool_, stream);

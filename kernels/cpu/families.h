@@ -28,14 +28,18 @@ void ScoreSummaries(const ScoreSummariesParams& p, ThreadPool& pool);      // sc
 void SeerIndexPrefill(const SeerIndexPrefillParams& p, ThreadPool& pool);  // seer_index.cc
 void SeerIndexDecode(const SeerIndexDecodeParams& p, ThreadPool& pool);    // seer_index.cc
 void SeerScore(const SeerScoreParams& p, ThreadPool& pool);                // seer_score.cc
-void SelectTopK(const SelectTopKParams& p, ThreadPool& pool);              // select_topk.cc
-void ReplaySelection(const ReplaySelectionParams& p, ThreadPool& pool);    // replay_selection.cc
-void Lookup(const LookupParams& p, ThreadPool& pool);                      // lookup.cc
-void AppendKv(const AppendKvParams& p, ThreadPool& pool);                  // append_kv.cc
-void GatherPages(const GatherPagesParams& p, ThreadPool& pool);            // gather_pages.cc
-void Sample(const SampleParams& p, ThreadPool& pool);                      // sample.cc
-void TokenLogprobs(const TokenLogprobsParams& p, ThreadPool& pool);        // sample.cc
-void UpdateTables(const UpdateTablesParams& p, ThreadPool& pool);          // update_tables.cc
-void MarkPrompt(const MarkPromptParams& p, ThreadPool& pool);              // update_tables.cc
+void ClusterIndexPrefill(const ClusterIndexPrefillParams& p, ThreadPool& pool);  // cluster_index.cc
+void ClusterIndexDecode(const ClusterIndexDecodeParams& p, ThreadPool& pool);    // cluster_index.cc
+void ClusterSelect(const ClusterSelectParams& p, ThreadPool& pool);      // cluster_select.cc
+void ClusterEstimate(const ClusterEstimateParams& p, ThreadPool& pool);  // cluster_estimate.cc
+void SelectTopK(const SelectTopKParams& p, ThreadPool& pool);            // select_topk.cc
+void ReplaySelection(const ReplaySelectionParams& p, ThreadPool& pool);  // replay_selection.cc
+void Lookup(const LookupParams& p, ThreadPool& pool);                    // lookup.cc
+void AppendKv(const AppendKvParams& p, ThreadPool& pool);                // append_kv.cc
+void GatherPages(const GatherPagesParams& p, ThreadPool& pool);          // gather_pages.cc
+void Sample(const SampleParams& p, ThreadPool& pool);                    // sample.cc
+void TokenLogprobs(const TokenLogprobsParams& p, ThreadPool& pool);      // sample.cc
+void UpdateTables(const UpdateTablesParams& p, ThreadPool& pool);        // update_tables.cc
+void MarkPrompt(const MarkPromptParams& p, ThreadPool& pool);            // update_tables.cc
 
 }  // namespace spin::cpu

@@ -44,6 +44,10 @@ struct AttendTask {
   // null; leaves the state in `to`, if not null, instead of `out`. With neither, num_tokens >= 1.
   const float* from = nullptr;
   float* to = nullptr;
+  // A byte a listed page of 8 tokens, bit t: token t has weight; null: all have. At least one of a list has.
+  const uint8_t* page_mask = nullptr;
+  // [num_heads][d + 2] sums, maximum, weight of something else, merged into `out`; null: nothing.
+  const float* estimate = nullptr;
 };
 
 // Causal attention of a tile of consecutive tokens of one sequence for one KV head; bf16.
@@ -63,6 +67,8 @@ struct PrefillTile {
 };
 inline constexpr int32_t kPrefillTileRows = 192;
 
+inline constexpr int32_t kClusterPanel = 32;  // centroids side by side
+
 struct KernelTable {
   // One row. `table` of rope: d/2 cosines, then d/2 sines; norm may be null.
   void (*rms_norm)(const float* in, const float* weight, float eps, int32_t n, void* out,
@@ -73,6 +79,10 @@ struct KernelTable {
   // Panels [begin, end) of kPanelRows outputs, all rows of a.
   void (*gemm)(const GemmParams& p, int64_t panel_begin, int64_t panel_end);
   void (*attend)(const AttendTask& task, bool bf16);
+  // cluster[t] of token t < n: the lowest of the centroids with the greatest inner product with x[t]. x [n][d], panels
+  // [clusters / kClusterPanel][d][kClusterPanel].
+  void (*assign_clusters)(const float* x, int32_t n, int32_t d, const float* panels,
+                          int32_t clusters, int32_t* cluster);
   // Runs independent bf16 multiply-adds in registers, for benches; returns the operations done.
   int64_t (*bf16_dots)(int64_t rounds);
   // Null: PrefillAttention goes token by token through `attend`.

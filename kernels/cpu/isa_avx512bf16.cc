@@ -1,4 +1,5 @@
 #include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/cluster_kernels.h"
 #include "kernels/cpu/gemm_kernels.h"
 #include "kernels/cpu/isa_tables.h"
 #include "kernels/cpu/prefill_kernels.h"
@@ -12,6 +13,7 @@ const KernelTable kAvx512Bf16Table = {
     .rope = RopeRow,
     .gemm = GemmPanels,
     .attend = Attend,
+    .assign_clusters = AssignClusters,
     .bf16_dots = Bf16Dots,
     .prefill_bf16 = PrefillBf16,
 };

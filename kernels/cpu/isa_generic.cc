@@ -1,4 +1,5 @@
 #include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/cluster_kernels.h"
 #include "kernels/cpu/gemm_kernels.h"
 #include "kernels/cpu/isa_tables.h"
 #include "kernels/cpu/row_kernels.h"
@@ -11,6 +12,7 @@ const KernelTable kGenericTable = {
     .rope = RopeRow,
     .gemm = GemmPanels,
     .attend = Attend,
+    .assign_clusters = AssignClusters,
     .bf16_dots = Bf16Dots,
     .prefill_bf16 = nullptr,
 };

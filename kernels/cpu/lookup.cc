@@ -14,7 +14,7 @@
 //      its slot free with age 0.
 //   4  misses in ascending id take free slots in ascending local slot: owner, meta, age 0.
 //   5  lists: slots in the ids' order; copies of the misses in ascending id, without a fresh tail.
-//   With ready_tokens what is not copied moves to the list's front.
+//   With ready_tokens what is not copied moves to the list's front. Masks go where their pages go.
 //
 // A fresh tail counts as neither hit nor miss.
 #include <algorithm>
@@ -175,15 +175,19 @@ class TieredLookup {
   RetrieveCounters counts_;
 };
 
-// Moves the slots that nothing is copied to to the list's front; both parts stay in order, so the tail is the last of
-// its part. Returns the tokens of the first.
+// Moves the slots that nothing is copied to to the list's front, and `masks` (or null) in the list's order to
+// `list_masks`; both parts stay in order, so the tail is the last of its part. Returns the tokens of the first.
 int32_t PutReadyFirst(const int32_t* copy_dst, int32_t num_copies, int32_t position,
-                      int32_t page_tokens, int32_t* list, int32_t length) {
+                      int32_t page_tokens, const uint8_t* masks, int32_t* list, int32_t length,
+                      uint8_t* list_masks) {
   const int32_t tail_tokens = position % page_tokens + 1;
   const bool tail_copied = num_copies > 0 && list[length - 1] == copy_dst[num_copies - 1];
+  const int32_t num_ready = length - num_copies;
   int32_t ready = 0, copied = 0;
   for (int32_t i = 0; i < length; ++i) {
-    if (copied < num_copies && list[i] == copy_dst[copied]) {
+    const bool copy = copied < num_copies && list[i] == copy_dst[copied];
+    if (masks != nullptr) list_masks[copy ? num_ready + copied : ready] = masks[i];
+    if (copy) {
       ++copied;
     } else {
       list[ready++] = list[i];
@@ -229,15 +233,20 @@ void LookupStream(const LookupParams& p, int64_t i) {
       list[k] = static_cast<int32_t>(stream.Slot(selection[k]));
     }
   }
+  const uint8_t* masks = p.page_mask == nullptr ? nullptr : p.page_mask + i * p.max_selected;
+  uint8_t* list_masks = masks == nullptr ? nullptr : p.list_mask + i * p.max_list;
   if (p.ready_tokens != nullptr) {
-    p.ready_tokens[i] =
-        PutReadyFirst(copy_dst, p.copy_len[i], position, g.page_tokens, list, selection.count);
+    p.ready_tokens[i] = PutReadyFirst(copy_dst, p.copy_len[i], position, g.page_tokens, masks, list,
+                                      selection.count, list_masks);
+  } else if (masks != nullptr) {
+    std::copy_n(masks, selection.count, list_masks);
   }
 }
 
 }  // namespace
 
 void Lookup(const LookupParams& p, ThreadPool& pool) {
+  SPIN_CHECK(p.page_mask == nullptr || (p.ids != nullptr && p.list_mask != nullptr));
   const int64_t streams = int64_t{NumRows(p.decode)} * p.tables.geometry.num_kv_heads;
   pool.ParallelFor(streams, 2, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) LookupStream(p, i);

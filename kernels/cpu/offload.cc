@@ -1,7 +1,7 @@
 // The end of a layer's prefill: pages leave staging for where the rows' placement says.
 //
 // Only valid tokens are copied: what lies behind the last token of a staging page is garbage (or
-// poison, in tests) and stays there.
+// poison, in tests) and stays there. Tokens in an order of Index's go one by one.
 #include <algorithm>
 #include <cstring>
 
@@ -23,6 +23,24 @@ void CopyTokens(char* dst, const char* src, const KvGeometry& g, int32_t tokens)
   const auto bytes = static_cast<size_t>(int64_t{tokens} * g.head_dim * SizeOf(g.dtype));
   std::memcpy(dst, src, bytes);
   std::memcpy(dst + plane, src + plane, bytes);
+}
+
+// Where the tokens of one page come from, one by one: the order of one head.
+struct TokenOrder {
+  const int32_t* place = nullptr;  // [P] staging place of each token of the page
+  const char* staging = nullptr;   // the head's first page
+};
+
+void CopyOrdered(char* dst, const TokenOrder& from, const KvGeometry& g, int32_t tokens) {
+  const int64_t size = SizeOf(g.dtype);
+  const auto bytes = static_cast<size_t>(g.head_dim * size);
+  for (int32_t k = 0; k < tokens; ++k) {
+    const int32_t place = from.place[k];
+    const char* src = from.staging + place / g.page_tokens * g.page_bytes();
+    const int32_t token = place % g.page_tokens;
+    std::memcpy(dst + g.KeyOffset(k) * size, src + g.KeyOffset(token) * size, bytes);
+    std::memcpy(dst + g.ValueOffset(k) * size, src + g.ValueOffset(token) * size, bytes);
+  }
 }
 
 // Makes the last pages of a Tiered stream resident in its local slots 0.., and nothing else.
@@ -62,14 +80,24 @@ void Offload(const OffloadParams& p, ThreadPool& pool) {
         const auto head = static_cast<int32_t>(i / pages);
         const auto page = static_cast<int32_t>(i % pages);
         const StreamView stream(t, slice.row, p.layer, head);
-        const char* src = PageAt(p.staging.pages, g,
-                                 int64_t{head} * p.staging.num_pages + slice.page_begin + page);
+        const int64_t first = int64_t{head} * p.staging.num_pages;
+        const int64_t at = slice.page_begin + page;
         const int32_t valid = std::min(g.page_tokens, tokens - page * g.page_tokens);
+        const auto copy = [&](void* pool_pages, int64_t index) {
+          char* dst = PageAt(pool_pages, g, index);
+          if (p.order == nullptr) {
+            return CopyTokens(dst, PageAt(p.staging.pages, g, first + at), g, valid);
+          }
+          CopyOrdered(dst,
+                      {.place = p.order + (first + at) * g.page_tokens,
+                       .staging = PageAt(p.staging.pages, g, first)},
+                      g, valid);
+        };
         if (stream.tiered()) {
-          CopyTokens(PageAt(t.host_pages, g, stream.HostPage(page)), src, g, valid);
+          copy(t.host_pages, stream.HostPage(page));
           if (t.meta[stream.Meta(page)] == kAbsent) continue;
         }
-        CopyTokens(PageAt(t.slots, g, stream.SlotOfPage(page)), src, g, valid);
+        copy(t.slots, stream.SlotOfPage(page));
       }
     });
   }

@@ -31,6 +31,10 @@ void AttendPlace(const PagedAttentionParams& p, const KernelTable& kernels, int6
   task.page_shift = std::countr_zero(static_cast<uint32_t>(g.page_tokens));
   task.num_tokens = (pages - 1) * g.page_tokens + position % g.page_tokens + 1;
   task.scale = 1.0f / std::sqrt(static_cast<float>(g.head_dim));
+  if (p.page_mask != nullptr) task.page_mask = p.page_mask + stream * p.max_list;
+  if (p.estimate != nullptr) {
+    task.estimate = p.estimate + (b * g.num_q_heads + begin) * (g.head_dim + 2);
+  }
   if (p.part != ListPart::kAll) {
     const int32_t ready = p.ready_tokens[stream];
     SPIN_CHECK(0 <= ready && ready <= task.num_tokens);
@@ -41,7 +45,9 @@ void AttendPlace(const PagedAttentionParams& p, const KernelTable& kernels, int6
       task.to = all ? nullptr : partial;
     } else {
       if (all) return;
-      task.page_list += CeilDiv(ready, g.page_tokens);
+      const int32_t ready_pages = CeilDiv(ready, g.page_tokens);
+      task.page_list += ready_pages;
+      if (task.page_mask != nullptr) task.page_mask += ready_pages;
       task.num_tokens -= ready;
       task.from = partial;
     }
@@ -56,6 +62,7 @@ void PagedAttention(const PagedAttentionParams& p, ThreadPool& pool) {
   SPIN_CHECK(g.dtype == DType::kF32 || g.dtype == DType::kBf16);
   SPIN_CHECK(g.head_dim == 64 || g.head_dim == 128);
   SPIN_CHECK(g.page_tokens >= 8 && std::has_single_bit(static_cast<uint32_t>(g.page_tokens)));
+  SPIN_CHECK(p.page_mask == nullptr || g.page_tokens == 8);
   const int64_t num_rows = *p.decode.num_rows;
   SPIN_CHECK_LE(num_rows, p.decode.max_batch);
   const KernelTable& kernels = Kernels();

@@ -1,10 +1,12 @@
-// Scores of pages from their summaries: products with the queries, softmax over pages, then the group's maximum or sum.
+// Scores of partitions from their summaries: products with the queries, softmax over partitions, then the group's
+// maximum or sum.
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <type_traits>
 #include <vector>
 
+#include "kernels/cpu/cluster_record.h"
 #include "kernels/cpu/families.h"
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/row_math.h"
@@ -21,11 +23,22 @@ struct Queries {
   alignas(64) float values[kMaxHeads][2 * kMaxHeadDim];
 };
 
-// logits[h * stride + i] = query h times summary i, for n summaries of `size` elements one after another.
+// Summaries one after another, the first `size` elements of each are scored.
+template <typename T>
+struct Summaries {
+  const T* first;
+  int32_t pitch;  // elements from one to the next
+  int32_t size;
+  int32_t n;
+};
+
+// logits[h * stride + i] = query h times summary i.
 template <int kHeads, typename T>
-SPIN_INLINE void ScoreHeads(const Queries& q, int32_t size, const T* summaries, int32_t n,
-                            float* logits, int64_t stride) {
-  for (int32_t i = 0; i < n; ++i, summaries += size) {
+SPIN_INLINE void ScoreHeads(const Queries& q, const Summaries<T>& of, float* logits,
+                            int64_t stride) {
+  const T* summaries = of.first;
+  const int32_t size = of.size;
+  for (int32_t i = 0; i < of.n; ++i, summaries += of.pitch) {
     F32x16 sum[kHeads] = {};
     for (int32_t c = 0; c < size; c += kLanes) {
       F32x16 summary;
@@ -41,38 +54,35 @@ SPIN_INLINE void ScoreHeads(const Queries& q, int32_t size, const T* summaries, 
 }
 
 template <typename T>
-SPIN_INLINE void ScoreBody(int32_t heads, const Queries& q, int32_t size, const T* summaries,
-                           int32_t n, float* logits, int64_t stride) {
+SPIN_INLINE void ScoreBody(int32_t heads, const Queries& q, const Summaries<T>& of, float* logits,
+                           int64_t stride) {
   switch (heads) {
     case 1:
-      return ScoreHeads<1>(q, size, summaries, n, logits, stride);
+      return ScoreHeads<1>(q, of, logits, stride);
     case 2:
-      return ScoreHeads<2>(q, size, summaries, n, logits, stride);
+      return ScoreHeads<2>(q, of, logits, stride);
     case 3:
-      return ScoreHeads<3>(q, size, summaries, n, logits, stride);
+      return ScoreHeads<3>(q, of, logits, stride);
     default:
-      return ScoreHeads<4>(q, size, summaries, n, logits, stride);
+      return ScoreHeads<4>(q, of, logits, stride);
   }
 }
 
 SPIN_MULTI_ISA(void, ScoreF32,
-               (int32_t heads, const Queries& q, int32_t size, const float* summaries, int32_t n,
-                float* logits, int64_t stride),
-               ScoreBody(heads, q, size, summaries, n, logits, stride),
-               (heads, q, size, summaries, n, logits, stride))
+               (int32_t heads, const Queries& q, const Summaries<float>& of, float* logits,
+                int64_t stride),
+               ScoreBody(heads, q, of, logits, stride), (heads, q, of, logits, stride))
 SPIN_MULTI_ISA(void, ScoreBf16,
-               (int32_t heads, const Queries& q, int32_t size, const uint16_t* summaries, int32_t n,
-                float* logits, int64_t stride),
-               ScoreBody(heads, q, size, summaries, n, logits, stride),
-               (heads, q, size, summaries, n, logits, stride))
+               (int32_t heads, const Queries& q, const Summaries<uint16_t>& of, float* logits,
+                int64_t stride),
+               ScoreBody(heads, q, of, logits, stride), (heads, q, of, logits, stride))
 
 template <typename T>
-void Score(int32_t heads, const Queries& q, int32_t size, const T* summaries, int32_t n,
-           float* logits, int64_t stride) {
+void Score(int32_t heads, const Queries& q, const Summaries<T>& of, float* logits, int64_t stride) {
   if constexpr (std::is_same_v<T, float>) {
-    ScoreF32(heads, q, size, summaries, n, logits, stride);
+    ScoreF32(heads, q, of, logits, stride);
   } else {
-    ScoreBf16(heads, q, size, summaries, n, logits, stride);
+    ScoreBf16(heads, q, of, logits, stride);
   }
 }
 
@@ -92,17 +102,17 @@ void LoadQuery(const void* qkv, const KvGeometry& g, SummaryKind kind, int64_t e
 
 // Reduces softmax(logits of a head)[i] over `heads` heads into out[i], which `first` starts; logits are overwritten. A
 // share of NaN (a head without a finite logit) counts for nothing.
-void ReduceSoftmax(const ScoreSummariesParams& p, float* logits, int32_t heads, int32_t pages,
+void ReduceSoftmax(const ScoreSummariesParams& p, float* logits, int32_t heads, int32_t n,
                    int64_t stride, bool first, float* out) {
-  for (int32_t i = 0; i < pages && first; ++i) {
+  for (int32_t i = 0; i < n && first; ++i) {
     const bool outlier = p.kind == SummaryKind::kMean && std::isnan(logits[i]);
     out[i] = outlier ? std::numeric_limits<float>::infinity() : 0.0f;
   }
   for (int32_t h = 0; h < heads; ++h) {
     float* row = logits + h * stride;
-    const float max = RowMax(row, pages);
-    const auto scale = static_cast<float>(1.0 / RowExpSum(row, pages, max, 1.0f, row));
-    for (int32_t i = 0; i < pages; ++i) {
+    const float max = RowMax(row, n);
+    const auto scale = static_cast<float>(1.0 / RowExpSum(row, n, max, 1.0f, row));
+    for (int32_t i = 0; i < n; ++i) {
       const float share = row[i] * scale;
       if (p.reduction == GroupReduction::kSum) {
         out[i] += share > 0 ? share : 0.0f;
@@ -113,6 +123,23 @@ void ReduceSoftmax(const ScoreSummariesParams& p, float* logits, int32_t heads, 
   }
 }
 
+// Partitions of a stream that are scored.
+int32_t NumScored(const ScoreSummariesParams& p, int32_t position) {
+  if (p.kind == SummaryKind::kClusters) {
+    return static_cast<int32_t>(IndexedTokens(int64_t{position} + 1) / kClusterTokens);
+  }
+  return position / p.tables.geometry.page_tokens + 1 - p.unscored_last;
+}
+
+// Calls visit(i) for each cluster without tokens.
+template <typename T, typename Visit>
+void ForEachEmptyCluster(const KvTables& t, const StreamView& stream, int32_t clusters,
+                         Visit visit) {
+  for (int32_t i = 0; i < clusters; ++i) {
+    if (RunOf(ClusterRecordAt<T>(t, stream, i), t.geometry.head_dim).size == 0) visit(i);
+  }
+}
+
 template <typename T>
 void ScoreStream(const ScoreSummariesParams& p, int64_t i) {
   const KvTables& t = p.tables;
@@ -120,11 +147,13 @@ void ScoreStream(const ScoreSummariesParams& p, int64_t i) {
   const auto place = static_cast<int32_t>(i / g.num_kv_heads);
   const auto head = static_cast<int32_t>(i % g.num_kv_heads);
   const int32_t row = p.decode.rows[place];
-  const int32_t pages = p.decode.position[row] / g.page_tokens + 1 - p.unscored_last;
+  const int32_t n = NumScored(p, p.decode.position[row]);
   const int64_t stride = g.max_pages();
-  SPIN_CHECK_LE(pages, stride);
-  if (pages <= 0) return;
+  SPIN_CHECK_LE(n, stride);
+  if (n <= 0) return;
   const StreamView stream(t, row, p.layer, head);
+  const bool clusters = p.kind == SummaryKind::kClusters;
+  float* const scores = p.scores + i * stride;
 
   thread_local std::vector<float> logits;  // [kMaxHeads][max_pages]; grows at first use only
   if (logits.size() < static_cast<size_t>(kMaxHeads * stride)) logits.resize(kMaxHeads * stride);
@@ -136,14 +165,38 @@ void ScoreStream(const ScoreSummariesParams& p, int64_t i) {
       const int64_t q_head = int64_t{head} * g.group() + done + h;
       LoadQuery(p.qkv, g, p.kind, place * width + q_head * g.head_dim, queries.values[h]);
     }
-    for (int32_t begin = 0; begin < pages; begin += g.extent_pages()) {
-      const T* summaries =
+    for (int32_t begin = 0; begin < n; begin += g.extent_partitions()) {
+      const T* first =
           static_cast<const T*>(t.summaries) + stream.Summary(begin) * g.summary_elements;
-      Score(heads, queries, g.summary_elements, summaries,
-            std::min(g.extent_pages(), pages - begin), logits.data() + begin, stride);
+      const Summaries<T> of = {.first = first,
+                               .pitch = g.summary_elements,
+                               .size = clusters ? g.head_dim : g.summary_elements,
+                               .n = std::min(g.extent_partitions(), n - begin)};
+      Score(heads, queries, of, logits.data() + begin, stride);
     }
-    ReduceSoftmax(p, logits.data(), heads, pages, stride, done == 0, p.scores + i * stride);
+    if (clusters) {
+      ForEachEmptyCluster<T>(t, stream, n, [&](int32_t at) {
+        for (int32_t h = 0; h < heads; ++h) logits[h * stride + at] = NAN;
+      });
+    }
+    ReduceSoftmax(p, logits.data(), heads, n, stride, done == 0, scores);
   }
+  if (clusters) {
+    ForEachEmptyCluster<T>(t, stream, n, [&](int32_t at) { scores[at] = -INFINITY; });
+  }
+}
+
+// Elements of a summary of that kind.
+int32_t SummaryElements(SummaryKind kind, int32_t head_dim) {
+  switch (kind) {
+    case SummaryKind::kBounds:
+      return 2 * head_dim;
+    case SummaryKind::kMean:
+      return head_dim;
+    case SummaryKind::kClusters:
+      return 2 * head_dim + kClusterTailElements;
+  }
+  return 0;
 }
 
 }  // namespace
@@ -151,7 +204,7 @@ void ScoreStream(const ScoreSummariesParams& p, int64_t i) {
 void ScoreSummaries(const ScoreSummariesParams& p, ThreadPool& pool) {
   const KvGeometry& g = p.tables.geometry;
   SPIN_CHECK(g.head_dim % kLanes == 0 && g.head_dim <= kMaxHeadDim);
-  SPIN_CHECK_EQ(g.summary_elements, (p.kind == SummaryKind::kBounds ? 2 : 1) * g.head_dim);
+  SPIN_CHECK_EQ(g.summary_elements, SummaryElements(p.kind, g.head_dim));
   SPIN_CHECK(g.dtype == DType::kF32 || g.dtype == DType::kBf16);
   SPIN_CHECK_GE(p.unscored_last, 0);
   const int64_t streams = int64_t{NumRows(p.decode)} * g.num_kv_heads;

@@ -104,6 +104,22 @@ inline V16 FirstLanes(V16 v, int n, float other) {
   const __m256 rest = _mm256_set1_ps(other);
   return {_mm256_blendv_ps(rest, v.lo, lo), _mm256_blendv_ps(rest, v.hi, hi)};
 }
+// v where the lane's bit of `mask` is set, `other` elsewhere.
+inline V16 MaskedLanes(V16 v, uint32_t mask, float other) {
+  const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  const auto chosen = [&](uint32_t of) {
+    const __m256i bits = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(of)), bit);
+    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(bits, bit));
+  };
+  const __m256 rest = _mm256_set1_ps(other);
+  return {_mm256_blendv_ps(rest, v.lo, chosen(mask)),
+          _mm256_blendv_ps(rest, v.hi, chosen(mask >> 8))};
+}
+// x where a > b, y elsewhere.
+inline V16 WhereGreater(V16 a, V16 b, V16 x, V16 y) {
+  return {_mm256_blendv_ps(y.lo, x.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_GT_OQ)),
+          _mm256_blendv_ps(y.hi, x.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_GT_OQ))};
+}
 
 inline float Sum(V16 v) {
   const __m256 a = _mm256_add_ps(v.lo, v.hi);

@@ -82,6 +82,14 @@ inline V16 ZeroWhereBelow(V16 x, float bound, V16 v) {
 inline V16 FirstLanes(V16 v, int n, float other) {
   return _mm512_mask_mov_ps(Set(other), static_cast<__mmask16>((1u << n) - 1), v);
 }
+// v where the lane's bit of `mask` is set, `other` elsewhere.
+inline V16 MaskedLanes(V16 v, uint32_t mask, float other) {
+  return _mm512_mask_mov_ps(Set(other), static_cast<__mmask16>(mask), v);
+}
+// x where a > b, y elsewhere.
+inline V16 WhereGreater(V16 a, V16 b, V16 x, V16 y) {
+  return _mm512_mask_mov_ps(y, _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), x);
+}
 
 inline V16 Halves(V16 v) {
   return _mm512_add_ps(v, _mm512_shuffle_f32x4(v, v, 0x4e));

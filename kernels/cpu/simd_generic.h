@@ -97,6 +97,17 @@ inline V16 FirstLanes(V16 v, int n, float other) {
   for (int i = n; i < 16; ++i) v[i] = other;
   return v;
 }
+// v where the lane's bit of `mask` is set, `other` elsewhere.
+inline V16 MaskedLanes(V16 v, uint32_t mask, float other) {
+  for (int i = 0; i < 16; ++i) {
+    if ((mask >> i & 1) == 0) v[i] = other;
+  }
+  return v;
+}
+// x where a > b, y elsewhere.
+inline V16 WhereGreater(V16 a, V16 b, V16 x, V16 y) {
+  return a > b ? x : y;
+}
 
 inline float Sum(V16 v) {
   float a[16];

@@ -32,11 +32,15 @@ class StreamView {
   bool tiered() const { return placement_ == Placement::kTiered; }
   int32_t num_slots() const { return num_slots_; }  // Tiered only
 
-  // Index in its pool of: local slot j; page, summary or meta entry p.
-  int64_t Slot(int32_t j) const { return IndexIn(tables_.slot_dir, j); }
-  int64_t HostPage(int32_t p) const { return IndexIn(tables_.host_dir, p); }
-  int64_t Summary(int32_t p) const { return IndexIn(tables_.summary_dir, p); }
-  int64_t Meta(int32_t p) const { return IndexIn(tables_.meta_dir, p); }
+  // Index in its pool of: local slot j; page or meta entry p; the summary of partition i.
+  int64_t Slot(int32_t j) const { return PageIn(tables_.slot_dir, j); }
+  int64_t HostPage(int32_t p) const { return PageIn(tables_.host_dir, p); }
+  int64_t Meta(int32_t p) const { return PageIn(tables_.meta_dir, p); }
+  int64_t Summary(int32_t i) const {
+    const KvGeometry& g = tables_.geometry;
+    const int32_t extent = ExtentOf(tables_.summary_dir, i, g.extent_partitions());
+    return g.SummaryIndex(extent, head_, i % g.extent_partitions());
+  }
 
   // The slot that holds page p. REQUIRES: it is resident.
   int64_t SlotOfPage(int32_t p) const {
@@ -54,13 +58,17 @@ class StreamView {
   }
 
  private:
-  int64_t IndexIn(const int32_t* directory, int32_t i) const {
-    const KvGeometry& g = tables_.geometry;
-    const int32_t entry = i / g.extent_pages();
-    SPIN_CHECK(i >= 0 && entry < g.max_extents);
+  // The extent of entry i of a directory, `per_extent` of which are in one.
+  int32_t ExtentOf(const int32_t* directory, int32_t i, int32_t per_extent) const {
+    const int32_t entry = i / per_extent;
+    SPIN_CHECK(i >= 0 && entry < tables_.geometry.max_extents);
     const int32_t extent = directory[dir_ + entry];
     SPIN_CHECK_GE(extent, 0);
-    return g.PageIndex(extent, head_, i % g.extent_pages());
+    return extent;
+  }
+  int64_t PageIn(const int32_t* directory, int32_t i) const {
+    const KvGeometry& g = tables_.geometry;
+    return g.PageIndex(ExtentOf(directory, i, g.extent_pages()), head_, i % g.extent_pages());
   }
 
   const KvTables& tables_;

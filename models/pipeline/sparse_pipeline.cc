@@ -15,6 +15,7 @@ struct StepPart {
   StageClock* clock = nullptr;
   int32_t* page_list = nullptr;
   int32_t* list_len = nullptr;
+  uint8_t* list_mask = nullptr;
   int32_t max_list = 0;
   int64_t* copy_src = nullptr;
   int32_t* copy_dst = nullptr;
@@ -35,11 +36,13 @@ StepPart WholeStep(const ModelContext& model, int32_t layer, const DecodeRows& d
                     .rope_table = model.rope_table,
                     .tables = model.tables,
                     .scratch = workspace.select,
-                    .row_pages = workspace.row_pages},
+                    .row_pages = workspace.row_pages,
+                    .index_scratch = workspace.decode_index_scratch},
           .counters = workspace.counters,
           .clock = clock,
           .page_list = workspace.page_list,
           .list_len = workspace.list_len,
+          .list_mask = workspace.list_mask,
           .max_list = workspace.max_list,
           .copy_src = workspace.copy_src,
           .copy_dst = workspace.copy_dst,
@@ -70,6 +73,15 @@ StepPart Group(StepPart part, int32_t group, const int32_t* group_rows) {
   }
   scratch.ids += streams * scratch.max_selected;
   scratch.count += streams;
+  if (scratch.page_mask != nullptr) {
+    scratch.page_mask += streams * scratch.max_selected;
+    part.list_mask += streams * part.max_list;
+  }
+  if (scratch.estimate != nullptr) {
+    scratch.estimate_ids += streams * scratch.max_estimated;
+    scratch.estimate_count += streams;
+    scratch.estimate += q_heads * (g.head_dim + 2);
+  }
   part.page_list += streams * part.max_list;
   part.list_len += streams;
   part.copy_src += streams * part.max_list;
@@ -97,6 +109,8 @@ void EnqueueLookup(const StepPart& part, const Selection& selection, bool ready_
                          .copy_dst = part.copy_dst,
                          .copy_len = part.copy_len,
                          .ready_tokens = ready_first ? part.ready_tokens : nullptr,
+                         .page_mask = selection.page_mask,
+                         .list_mask = part.list_mask,
                          .counters = part.counters},
                         part.stage.stream);
 }
@@ -120,18 +134,21 @@ void EnqueueGather(const StepPart& part, Stream& stream) {
                              stream);
 }
 
-void EnqueueAttention(const StepPart& part, ListPart list_part) {
-  part.stage.ops.PagedAttention({.decode = part.stage.decode,
-                                 .qkv = part.stage.qkv,
-                                 .tables = part.stage.tables,
-                                 .page_list = part.page_list,
-                                 .list_len = part.list_len,
-                                 .max_list = part.max_list,
-                                 .part = list_part,
-                                 .ready_tokens = part.ready_tokens,
-                                 .partial = part.partial,
-                                 .out = part.out},
-                                part.stage.stream);
+void EnqueueAttention(const StepPart& part, const Selection& selection, ListPart list_part) {
+  part.stage.ops.PagedAttention(
+      {.decode = part.stage.decode,
+       .qkv = part.stage.qkv,
+       .tables = part.stage.tables,
+       .page_list = part.page_list,
+       .list_len = part.list_len,
+       .max_list = part.max_list,
+       .part = list_part,
+       .ready_tokens = part.ready_tokens,
+       .partial = part.partial,
+       .page_mask = selection.page_mask != nullptr ? part.list_mask : nullptr,
+       .estimate = selection.estimate,
+       .out = part.out},
+      part.stage.stream);
 }
 
 void EndStage(StageClock* clock, Stage stage, Stream& stream) {
@@ -168,33 +185,32 @@ void JoinGather(const StepPart& part, const GatherStream& gather, int32_t event)
 Selection EnqueueReadyFirst(const StepPart& part, GatherStream& gather) {
   const Selection selection = EnqueueSelection(part, true);
   ForkGather(part, gather, 0);
-  EnqueueAttention(part, ListPart::kReady);
+  EnqueueAttention(part, selection, ListPart::kReady);
   JoinGather(part, gather, 0);
-  EnqueueAttention(part, ListPart::kFetched);
+  EnqueueAttention(part, selection, ListPart::kFetched);
   return selection;
 }
 
 // The pages of one group arrive while the next ones are selected for and the ones before are attended to.
 Selection EnqueueRowGroups(const StepPart& part, const int32_t* group_rows, GatherStream& gather) {
-  Selection whole;
+  Selection selections[kNumRowGroups];
   for (int32_t group = 0; group < kNumRowGroups; ++group) {
     const StepPart some = Group(part, group, group_rows);
-    const Selection selection = EnqueueSelection(some, false);
-    if (group == 0) whole = selection;
+    selections[group] = EnqueueSelection(some, false);
     ForkGather(some, gather, group);
   }
   for (int32_t group = 0; group < kNumRowGroups; ++group) {
     JoinGather(part, gather, group);
-    EnqueueAttention(Group(part, group, group_rows), ListPart::kAll);
+    EnqueueAttention(Group(part, group, group_rows), selections[group], ListPart::kAll);
   }
-  return whole;
+  return selections[0];  // its arrays begin where the whole step's do
 }
 
 Selection EnqueueInOrder(const StepPart& part) {
   const Selection selection = EnqueueSelection(part, false);
   EnqueueGather(part, part.stage.stream);
   EndStage(part.clock, Stage::kGather, part.stage.stream);
-  EnqueueAttention(part, ListPart::kAll);
+  EnqueueAttention(part, selection, ListPart::kAll);
   EndStage(part.clock, Stage::kAttention, part.stage.stream);
   return selection;
 }
@@ -226,21 +242,22 @@ void EnqueueDecodeAttention(const ModelContext& model, int32_t layer, const Deco
 void EnqueuePrefillOffload(const ModelContext& model, int32_t layer, const PrefillSlice* slices,
                            int32_t num_slices, const Staging& staging, void* index_scratch,
                            StageClock* clock, Stream& stream) {
-  model.algorithm->IndexPrefill({.ops = *model.ops,
-                                 .stream = stream,
-                                 .layer = layer,
-                                 .rope_table = model.rope_table,
-                                 .slices = slices,
-                                 .num_slices = num_slices,
-                                 .tables = model.tables,
-                                 .staging = staging,
-                                 .scratch = index_scratch});
+  const int32_t* order = model.algorithm->IndexPrefill({.ops = *model.ops,
+                                                        .stream = stream,
+                                                        .layer = layer,
+                                                        .rope_table = model.rope_table,
+                                                        .slices = slices,
+                                                        .num_slices = num_slices,
+                                                        .tables = model.tables,
+                                                        .staging = staging,
+                                                        .scratch = index_scratch});
   EndStage(clock, Stage::kIndex, stream);
   model.ops->Offload({.slices = slices,
                       .num_slices = num_slices,
                       .layer = layer,
                       .tables = model.tables,
-                      .staging = staging},
+                      .staging = staging,
+                      .order = order},
                      stream);
   EndStage(clock, Stage::kAppend, stream);
 }

@@ -19,6 +19,13 @@ struct SelectScratch {
   int32_t* ids = nullptr;    // [max_batch][Hkv][max_selected]
   int32_t* count = nullptr;  // [max_batch][Hkv]
   int32_t max_selected = 0;
+  // Of algorithms whose partitions are no pages; else null.
+  uint8_t* page_mask = nullptr;  // [max_batch][Hkv][max_selected]
+  // Of algorithms that estimate; else null.
+  int32_t* estimate_ids = nullptr;    // [max_batch][Hkv][max_estimated]
+  int32_t* estimate_count = nullptr;  // [max_batch][Hkv]
+  int32_t max_estimated = 0;
+  float* estimate = nullptr;  // [max_batch][Hq][d + 2]
 };
 
 // One layer of one decode step.
@@ -33,6 +40,7 @@ struct DecodeStage {
   SelectScratch scratch;
   const int32_t* row_pages =
       nullptr;  // [max_rows] budgets of rows that have their own; SelectTopKParams
+  void* index_scratch = nullptr;  // SparseAlgorithm::DecodeScratchBytes
 };
 
 // The end of one layer of a prefill batch: all its KV is in staging.
@@ -45,7 +53,7 @@ struct PrefillStage {
   int32_t num_slices = 0;
   KvTables tables;
   Staging staging;
-  void* scratch = nullptr;  // SparseAlgorithm::IndexScratchBytes, of the copy stream alone
+  void* scratch = nullptr;  // SparseAlgorithm::PrefillScratchBytes, of the copy stream alone
 };
 
 // What Select chose: ids in SelectScratch form, or (ids null) every page of the sequence.
@@ -53,6 +61,8 @@ struct Selection {
   const int32_t* ids = nullptr;
   const int32_t* count = nullptr;
   int32_t max_selected = 0;
+  const uint8_t* page_mask = nullptr;  // as ids: the tokens of each page that are meant; null: all
+  const float* estimate = nullptr;     // PagedAttentionParams::estimate; null: nothing
 };
 
 }  // namespace spin

@@ -18,7 +18,7 @@ class DenseAlgorithm final : public SparseAlgorithm {
   int32_t page_tokens() const override { return 64; }
   int32_t summary_elements() const override { return 0; }
   LayerDemand Demand(int32_t) const override { return {.whole_context = true}; }
-  void IndexPrefill(const PrefillStage&) const override {}
+  const int32_t* IndexPrefill(const PrefillStage&) const override { return nullptr; }
   void IndexDecode(const DecodeStage&) const override {}
   Selection Select(const DecodeStage&) const override { return {}; }
 };

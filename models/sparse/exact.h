@@ -1,6 +1,6 @@
 // Exact mode (sparse.exact): an algorithm whose Select returns every partition. Its Index still
-// runs. What it serves must equal dense attention; that is the first rung of every algorithm's
-// correctness ladder.
+// runs, and may store tokens in an order of its own. What it serves must equal dense attention; that
+// is the first rung of every algorithm's correctness ladder.
 #pragma once
 
 #include <memory>
@@ -15,14 +15,21 @@ class ExactAlgorithm final : public SparseAlgorithm {
   explicit ExactAlgorithm(std::unique_ptr<SparseAlgorithm> inner) : inner_(std::move(inner)) {}
 
   int32_t page_tokens() const override { return inner_->page_tokens(); }
+  int32_t partition_tokens() const override { return inner_->partition_tokens(); }
   int32_t summary_elements() const override { return inner_->summary_elements(); }
+  int32_t unsettled_tokens() const override { return inner_->unsettled_tokens(); }
   LayerDemand Demand(int32_t) const override { return {.whole_context = true}; }
   int64_t WeightBytes(DType dtype) const override { return inner_->WeightBytes(dtype); }
   absl::Status Load(DType dtype, Device& device) override { return inner_->Load(dtype, device); }
-  int64_t IndexScratchBytes(int32_t staging_pages) const override {
-    return inner_->IndexScratchBytes(staging_pages);
+  int64_t PrefillScratchBytes(const IndexShape& shape) const override {
+    return inner_->PrefillScratchBytes(shape);
   }
-  void IndexPrefill(const PrefillStage& stage) const override { inner_->IndexPrefill(stage); }
+  int64_t DecodeScratchBytes(const IndexShape& shape) const override {
+    return inner_->DecodeScratchBytes(shape);
+  }
+  const int32_t* IndexPrefill(const PrefillStage& stage) const override {
+    return inner_->IndexPrefill(stage);
+  }
   void IndexDecode(const DecodeStage& stage) const override { inner_->IndexDecode(stage); }
   Selection Select(const DecodeStage&) const override { return {}; }
 

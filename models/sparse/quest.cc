@@ -23,13 +23,14 @@ LayerDemand QuestAlgorithm::Demand(int32_t layer) const {
   return DemandOf(budget_);
 }
 
-void QuestAlgorithm::IndexPrefill(const PrefillStage& stage) const {
+const int32_t* QuestAlgorithm::IndexPrefill(const PrefillStage& stage) const {
   stage.ops.QuestIndexPrefill({.slices = stage.slices,
                                .num_slices = stage.num_slices,
                                .layer = stage.layer,
                                .tables = stage.tables,
                                .staging = stage.staging},
                               stage.stream);
+  return nullptr;
 }
 
 void QuestAlgorithm::IndexDecode(const DecodeStage& stage) const {

@@ -29,7 +29,7 @@ class QuestAlgorithm final : public SparseAlgorithm {
   int32_t page_tokens() const override { return kPageTokens; }
   int32_t summary_elements() const override { return 2 * head_dim_; }
   LayerDemand Demand(int32_t layer) const override;
-  void IndexPrefill(const PrefillStage& stage) const override;
+  const int32_t* IndexPrefill(const PrefillStage& stage) const override;
   void IndexDecode(const DecodeStage& stage) const override;
   Selection Select(const DecodeStage& stage) const override;
 

@@ -25,7 +25,7 @@ absl::StatusOr<std::unique_ptr<SparseAlgorithm>> SeerAlgorithm::Make(
   return std::make_unique<SeerAlgorithm>(*std::move(gates), budget, shape.head_dim);
 }
 
-void SeerAlgorithm::IndexPrefill(const PrefillStage& stage) const {
+const int32_t* SeerAlgorithm::IndexPrefill(const PrefillStage& stage) const {
   stage.ops.SeerIndexPrefill({.slices = stage.slices,
                               .num_slices = stage.num_slices,
                               .layer = stage.layer,
@@ -34,6 +34,7 @@ void SeerAlgorithm::IndexPrefill(const PrefillStage& stage) const {
                               .gate = gates_.layer(stage.layer),
                               .rope_table = stage.rope_table},
                              stage.stream);
+  return nullptr;
 }
 
 void SeerAlgorithm::IndexDecode(const DecodeStage& stage) const {

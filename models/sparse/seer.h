@@ -34,7 +34,7 @@ class SeerAlgorithm final : public SparseAlgorithm {
   LayerDemand Demand(int32_t) const override { return DemandOf(budget_); }
   int64_t WeightBytes(DType dtype) const override { return gates_.DeviceBytes(dtype); }
   absl::Status Load(DType dtype, Device& device) override { return gates_.Load(dtype, device); }
-  void IndexPrefill(const PrefillStage& stage) const override;
+  const int32_t* IndexPrefill(const PrefillStage& stage) const override;
   void IndexDecode(const DecodeStage& stage) const override;
   Selection Select(const DecodeStage& stage) const override;
 

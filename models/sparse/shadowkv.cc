@@ -51,11 +51,11 @@ absl::StatusOr<std::unique_ptr<SparseAlgorithm>> ShadowKvAlgorithm::Make(
   return std::make_unique<ShadowKvAlgorithm>(budget, shape);
 }
 
-int64_t ShadowKvAlgorithm::IndexScratchBytes(int32_t staging_pages) const {
-  return int64_t{shape_.num_kv_heads} * RoundUp(staging_pages, 4) * int64_t{sizeof(float)};
+int64_t ShadowKvAlgorithm::PrefillScratchBytes(const IndexShape& shape) const {
+  return int64_t{shape_.num_kv_heads} * RoundUp(shape.staging_pages, 4) * int64_t{sizeof(float)};
 }
 
-void ShadowKvAlgorithm::IndexPrefill(const PrefillStage& stage) const {
+const int32_t* ShadowKvAlgorithm::IndexPrefill(const PrefillStage& stage) const {
   stage.ops.LandmarkIndexPrefill({.slices = stage.slices,
                                   .num_slices = stage.num_slices,
                                   .layer = stage.layer,
@@ -65,6 +65,7 @@ void ShadowKvAlgorithm::IndexPrefill(const PrefillStage& stage) const {
                                   .local_pages = budget_.fixed_last - 1,
                                   .spread = static_cast<float*>(stage.scratch)},
                                  stage.stream);
+  return nullptr;
 }
 
 void ShadowKvAlgorithm::IndexDecode(const DecodeStage& stage) const {

@@ -28,8 +28,8 @@ class ShadowKvAlgorithm final : public SparseAlgorithm {
   int32_t page_tokens() const override { return kPageTokens; }
   int32_t summary_elements() const override { return shape_.head_dim; }
   LayerDemand Demand(int32_t /*layer*/) const override { return DemandOf(budget_); }
-  int64_t IndexScratchBytes(int32_t staging_pages) const override;
-  void IndexPrefill(const PrefillStage& stage) const override;
+  int64_t PrefillScratchBytes(const IndexShape& shape) const override;
+  const int32_t* IndexPrefill(const PrefillStage& stage) const override;
   void IndexDecode(const DecodeStage& stage) const override;
   Selection Select(const DecodeStage& stage) const override;
 

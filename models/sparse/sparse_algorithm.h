@@ -5,11 +5,14 @@
 // Engine thread; the methods enqueue on the stage's stream and never wait.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
+#include "common/math.h"
 #include "common/status.h"
 #include "kernels/device.h"
 #include "kernels/dtype.h"
+#include "kernels/ops.h"
 #include "memory/kv_cache_manager.h"
 #include "models/pipeline/stage.h"
 
@@ -39,28 +42,62 @@ inline Selection SelectByScore(const DecodeStage& stage, const PageBudget& budge
   return {.ids = scratch.ids, .count = scratch.count, .max_selected = scratch.max_selected};
 }
 
+// What sizes the scratch of Index.
+struct IndexShape {
+  const Ops* ops = nullptr;
+  KvGeometry geometry;
+  int32_t staging_pages = 0;  // a head
+  int32_t max_batch = 0;
+};
+
 class SparseAlgorithm {
  public:
   virtual ~SparseAlgorithm() = default;
 
   // ---- Declaration
   virtual int32_t page_tokens() const = 0;
+  // Of what has a summary, on average; a page where nothing else is said.
+  virtual int32_t partition_tokens() const { return page_tokens(); }
   virtual int32_t summary_elements() const = 0;  // of one partition; 0: no summaries
+  // So many last tokens of a sequence IndexDecode may yet store at other places of their extent.
+  virtual int32_t unsettled_tokens() const { return 0; }
   virtual LayerDemand Demand(int32_t layer) const = 0;
-  // Scratch of IndexPrefill, for staging of so many pages a head.
-  virtual int64_t IndexScratchBytes(int32_t /*staging_pages*/) const { return 0; }
+  // Tokens that a stream of this layer attends to in a context of so many: sparse.budget_tokens says the same in one
+  // number.
+  virtual int32_t AttendedTokens(int32_t layer, int32_t context) const {
+    const LayerDemand demand = Demand(layer);
+    const int32_t pages = demand.fixed_pages + demand.Selectable(CeilDiv(context, page_tokens()));
+    return demand.whole_context ? context : pages * page_tokens();
+  }
+  // The most partitions that one Select leaves to an estimate in a stream of so many pages.
+  virtual int32_t MaxEstimated(int32_t /*pages*/) const { return 0; }
+  // Scratch of IndexPrefill and of IndexDecode.
+  virtual int64_t PrefillScratchBytes(const IndexShape&) const { return 0; }
+  virtual int64_t DecodeScratchBytes(const IndexShape&) const { return 0; }
 
   // ---- Weights of its own, if any: their bytes on the device as `dtype`, known before they are there; and their way
   // there, once, before anything below is called. `device` outlives the algorithm.
   virtual int64_t WeightBytes(DType /*dtype*/) const { return 0; }
   virtual absl::Status Load(DType /*dtype*/, Device& /*device*/) { return absl::OkStatus(); }
 
-  // ---- Index: summaries of a prefilled layer; of the token that a decode step appends.
-  virtual void IndexPrefill(const PrefillStage& stage) const = 0;
+  // ---- Index: summaries of a prefilled layer; of the token that a decode step appends. IndexPrefill returns the
+  // order in which tokens are to be stored (OffloadParams::order, in its scratch), or null: as they are.
+  virtual const int32_t* IndexPrefill(const PrefillStage& stage) const = 0;
   virtual void IndexDecode(const DecodeStage& stage) const = 0;
 
   // ---- Select: the critical partitions of each stream, ascending, the tail page among them.
   virtual Selection Select(const DecodeStage& stage) const = 0;
 };
+
+// The most pages that one Select returns, in any layer; 1 where all need the whole context.
+inline int32_t MostSelected(const SparseAlgorithm& algorithm, const KvGeometry& geometry) {
+  int32_t most = 1;
+  for (int32_t layer = 0; layer < geometry.num_layers; ++layer) {
+    const LayerDemand demand = algorithm.Demand(layer);
+    if (demand.whole_context) continue;
+    most = std::max(most, demand.fixed_pages + demand.Selectable(geometry.max_pages()));
+  }
+  return std::min(most, geometry.max_pages());
+}
 
 }  // namespace spin

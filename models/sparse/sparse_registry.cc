@@ -7,6 +7,7 @@
 #include "models/sparse/dense.h"
 #include "models/sparse/exact.h"
 #include "models/sparse/quest.h"
+#include "models/sparse/retroinfer.h"
 #include "models/sparse/seer.h"
 #include "models/sparse/shadowkv.h"
 
@@ -22,11 +23,12 @@ struct Entry {
 };
 
 // The algorithms that the server knows: one line each.
-constexpr std::array<Entry, 4> kAlgorithms = {{
+constexpr std::array<Entry, 5> kAlgorithms = {{
     {"dense", &DenseAlgorithm::Make},
     {"quest", &QuestAlgorithm::Make},
     {"shadowkv", &ShadowKvAlgorithm::Make},
     {"seer", &SeerAlgorithm::Make},
+    {"retroinfer", &RetroInferAlgorithm::Make},
 }};
 
 }  // namespace

@@ -80,7 +80,7 @@ class TestbedTest(unittest.TestCase):
                                   f"sparse.seer.gates={TESTBED}/gates.safetensors", model=TESTBED)
         self.assertEqual(results["dense"]["task_mean"], 1, table)
         names = {result["name"] for result in results.values()}
-        self.assertEqual(names, {"dense", "quest", "shadowkv", "seer", "window"}, table)
+        self.assertEqual(names, {"dense", "quest", "shadowkv", "seer", "retroinfer", "window"}, table)
         for label, result in results.items():
             if result["name"] == "window":
                 self.assertLess(result["task_mean"], 0.5, table)

@@ -22,6 +22,7 @@ SHADOWKV = {"sparse.algorithm": "shadowkv", "sparse.shadowkv.outlier_pages": 8,
 # Gates of SmolLM2.
 SEER = {"sparse.algorithm": "seer", "sparse.budget_tokens": 256,
         "sparse.seer.gates": os.path.join(spind.ROOT, "configs/gates/smollm2-135m-instruct.safetensors")}
+RETROINFER = {"sparse.algorithm": "retroinfer"}
 TIERED = {"memory.placement": "tiered"}
 RESIDENT = {"memory.placement": "resident"}
 EXACT = {"sparse.exact": "true"}
@@ -153,6 +154,25 @@ class SeerTest(unittest.TestCase):
         self.assertEqual((long, short), (self.dense_long, self.dense_short))
 
 
+class RetroInferTest(unittest.TestCase):
+    """It stores tokens in another order: its exact mode equals dense within rounding (tests/models)."""
+
+    @classmethod
+    def setUpClass(cls):
+        (cls.dense_long, cls.dense_short), _ = ask(spind.TINY_LLAMA, RESIDENT, LONG, SHORT)
+        (cls.retro_long, cls.retro_short), _ = ask(spind.TINY_LLAMA, RETROINFER | RESIDENT, LONG, SHORT)
+
+    def test_a_sparse_step_leaves_something_out_but_not_what_is_in_no_cluster(self):
+        self.assertNotEqual(self.retro_long, self.dense_long)
+        self.assertEqual(self.retro_short, self.dense_short)
+
+    def test_tiered_equals_resident_and_fetches_pages(self):
+        (long, short), counters = ask(spind.TINY_LLAMA, RETROINFER | TIERED, LONG, SHORT)
+        self.assertEqual((long, short), (self.retro_long, self.retro_short))
+        self.assertGreater(counters["hits"], counters["misses"])
+        self.assertGreater(counters["misses"], 0)
+
+
 class OwnBudgetTest(unittest.TestCase):
     """Requests that say themselves how much they attend to, beside others that do not."""
     ROOM = {"sparse.max_budget_tokens": 4096}
@@ -234,7 +254,7 @@ class RealModelTest(unittest.TestCase):
             (colour, thing) for colour in ("red", "green", "blue", "grey", "black") for thing in (
                 "coins", "keys", "pens", "nails", "cups", "books", "maps", "rings", "shells", "stones")))
         prompt = text * 2 + "\nThe red box holds"
-        for sparse in (QUEST, SHADOWKV, SEER):
+        for sparse in (QUEST, SHADOWKV, SEER, RETROINFER):
             with self.subTest(sparse=sparse):
                 (resident,), counters = ask(spind.SMOLLM2, sparse | RESIDENT, prompt, pools=spind.POOLS, output=16)
                 self.assertEqual(counters["misses"], 0)

@@ -46,7 +46,7 @@ class KvWorld {
     slot_age.assign(pages, 77);
     slots.assign(pages * g.page_bytes(), 0xff);  // NaN in either type
     host.assign(pages * g.page_bytes(), 0xff);
-    summaries.assign(pages * g.summary_bytes(), 0xff);
+    summaries.assign(static_cast<size_t>(num_extents * g.summary_extent_bytes()), 0xff);
     tables = {.geometry = g,
               .slot_dir = slot_dir.data(),
               .host_dir = host_dir.data(),

@@ -89,6 +89,18 @@ TEST_CASE("forks share the full extents of the prompt, not segments or cache slo
   CHECK(footprint.Resident(1024, 1024, 3).slots == 2 * 2);  // nothing behind the prompt
 }
 
+TEST_CASE("forks share no extent that may still change") {
+  KvGeometry geometry = kGeometry;
+  geometry.unsettled_tokens = 64;
+  const LayerDemand layers[] = {kSparse, kSparse};
+  const Footprint footprint(geometry, layers, 1);
+  CHECK(footprint.Resident(1087, 2000, 3).slots == 2 * (4 + 2 * 3));
+  CHECK(footprint.Resident(1088, 2000, 3).slots == 2 * (4 + 2 * 2));
+  CHECK(footprint.Resident(63, 64, 3).slots == 2 * 3);
+  CHECK(footprint.Tiered(1024, 1024, 3) ==
+        PoolCounts{.slots = 3 * 2, .host = 2 * 4, .summaries = 2 * 4, .meta = 3 * 2 * 2});
+}
+
 TEST_CASE("dense layers alone save nothing by tiering") {
   const LayerDemand layers[] = {kWhole, kWhole};
   const Footprint footprint(kGeometry, layers, 2);

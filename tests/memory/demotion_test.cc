@@ -12,14 +12,15 @@ namespace {
 using Kind = TableCommandKind;
 constexpr LayerDemand kSparse = {.whole_context = false, .fixed_pages = 2, .selectable_pages = 10};
 
-MemoryPlan Plan() {  // one layer, 8 pages an extent
+MemoryPlan Plan(int32_t unsettled_tokens = 0) {  // one layer, 8 pages an extent
   const KvGeometry g = {.num_layers = 1,
                         .num_kv_heads = 1,
                         .num_q_heads = 1,
                         .head_dim = 64,
                         .page_tokens = 64,
                         .max_rows = 3,
-                        .max_extents = 8};
+                        .max_extents = 8,
+                        .unsettled_tokens = unsettled_tokens};
   return PlanMemory(g, HbmBytes(g, 12, 24), 24 * g.extent_bytes()).value();
 }
 
@@ -128,6 +129,26 @@ TEST_CASE("what is full too late for the copies goes with the tail") {
   REQUIRE(spilled.size() == 3);
   CHECK(spilled.front().value == 1);
   CHECK(spilled.back().value == 3);
+}
+
+TEST_CASE("what may still change is not copied in the background but with the tail") {
+  RowTable table(Plan(64));
+  const Footprint footprint(table.geometry(), {&kSparse, 1}, 0);
+  const int64_t length = GENERATE(2 * kExtentTokens, 2 * kExtentTokens + 63);
+  const int32_t r = Open(table, 5, length, 0, kAbsent);
+  BeginDemotion(table, footprint, {&r, 1}, 1);
+  table.CheckInvariants(footprint);
+  table.TakeCommands();
+  const auto taken = table.TakeSpills(8);
+  REQUIRE(taken.size() == 1);
+  CHECK(taken[0].value == 0);
+  table.row(r).length = 2 * kExtentTokens + 64;  // the second settles too late
+  table.FinishSpills();
+  FinishDemotion(table, footprint, {&r, 1});
+  const auto spilled = Of(table.TakeCommands(), Kind::kSpillExtent);
+  REQUIRE(spilled.size() == 2);
+  CHECK(spilled[0].value == 1);
+  CHECK(spilled[1].value == 2);
 }
 
 TEST_CASE(

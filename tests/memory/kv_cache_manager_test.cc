@@ -20,6 +20,7 @@ struct Config {
   PlacementPolicy placement = PlacementPolicy::kAuto;
   LayerDemand demand = kSparse;
   int32_t summary_elements = 0;
+  int32_t unsettled_tokens = 0;
 };
 
 // Pages of 64 tokens: 8 an extent. A Tiered sparse stream gets min(pages, 2 + 2 * 3) = 8 slots: one
@@ -32,7 +33,8 @@ KvCacheOptions Options(const Config& c) {
                         .page_tokens = 64,
                         .max_rows = 6,
                         .max_extents = 8,
-                        .summary_elements = c.summary_elements};
+                        .summary_elements = c.summary_elements,
+                        .unsettled_tokens = c.unsettled_tokens};
   KvCacheOptions o;
   o.plan =
       PlanMemory(g, HbmBytes(g, c.slot_extents, c.host_extents), c.host_extents * g.extent_bytes())
@@ -391,6 +393,29 @@ TEST_CASE("a prompt that ends with an extent is shared whole: nothing to copy") 
   m.TakeCommands();
   m.FinishPrefill(*rows);
   CHECK(m.TakeCommands().empty());
+}
+
+TEST_CASE("forks own copies of all extents of their prompt that may still change") {
+  const PlacementPolicy policy = GENERATE(PlacementPolicy::kResident, PlacementPolicy::kTiered);
+  const bool tiered = policy == PlacementPolicy::kTiered;
+  KvCacheManager m(Options(
+      {.slot_extents = 32, .placement = policy, .summary_elements = 128, .unsettled_tokens = 64}));
+  // Of 1,087 tokens the second extent is full, but not settled; with one more it is.
+  for (const auto& [prompt, own] : {std::pair{1087, 2}, std::pair{1088, 1}, std::pair{1024, 1}}) {
+    const auto rows = m.Admit(prompt, 1500, 2);
+    REQUIRE(rows.has_value());
+    m.TakeCommands();
+    m.FinishPrefill(*rows);
+    const auto commands = m.TakeCommands();
+    std::vector<TableCommand> pages;
+    for (const TableCommand& c : commands) {
+      if (c.kind == (tiered ? Kind::kCopyHostExtent : Kind::kCopySlotExtent)) pages.push_back(c);
+    }
+    CHECK(static_cast<int32_t>(pages.size()) == own * kLayers);
+    CHECK(commands.size() == 2 * pages.size());  // and their summaries
+    m.CheckInvariants();
+    for (const RowId row : *rows) m.Release(row);
+  }
 }
 
 TEST_CASE("forks are demoted together and spill their prompt once") {

@@ -88,12 +88,22 @@ inline SparseOptions Seer(int32_t budget_tokens, const std::string& folder, int3
   return sparse;
 }
 
-// The algorithm of that name with a budget, for the model in `folder`; dense has none.
+// Few clusters, so that a short context leaves some out.
+inline SparseOptions RetroInfer(int32_t retrieve_permille = 60, int32_t estimate_permille = 232) {
+  SparseOptions sparse;
+  sparse.algorithm = "retroinfer";
+  sparse.retroinfer_retrieve_permille = retrieve_permille;
+  sparse.retroinfer_estimate_permille = estimate_permille;
+  return sparse;
+}
+
+// The algorithm of that name with a budget, for the model in `folder`; dense has none, RetroInfer a share of its own.
 inline SparseOptions Sparse(const std::string& algorithm, int32_t budget_tokens,
                             const std::string& folder = kLlama) {
   if (algorithm == "quest") return Quest(budget_tokens);
   if (algorithm == "shadowkv") return ShadowKv(budget_tokens);
   if (algorithm == "seer") return Seer(budget_tokens, folder);
+  if (algorithm == "retroinfer") return RetroInfer();
   return {};
 }
 
@@ -121,6 +131,11 @@ inline bool SameBits(const SampledToken& a, const SampledToken& b) {
 // whose order is fixed; rounding on a GPU, whose kernels split by shape.
 inline float Rounding(DType dtype) {
   if (TestDevice() == "cpu") return 0;
+  return dtype == DType::kF32 ? 1e-3f : 0.1f;
+}
+
+// What another order of the same tokens may do to a log-probability.
+inline float OrderRounding(DType dtype) {
   return dtype == DType::kF32 ? 1e-3f : 0.1f;
 }
 

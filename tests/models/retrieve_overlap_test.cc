@@ -13,11 +13,6 @@ namespace {
 
 constexpr int32_t kSteps = 40;
 
-// What another order of summation may do to a log-probability.
-float OrderRounding(DType dtype) {
-  return dtype == DType::kF32 ? 1e-3f : 0.1f;
-}
-
 const std::vector<std::vector<int32_t>>& Prompts() {
   static const std::vector<std::vector<int32_t>> prompts = {
       RandomPrompt(1, 1), RandomPrompt(500, 2), RandomPrompt(1024, 3), RandomPrompt(1537, 4)};

@@ -25,7 +25,7 @@ void StepInto(ModelRunner& runner, const std::vector<RowId>& rows, Generations& 
 
 TEST_CASE("A sequence is alone in its batch") {
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
-  const std::string algorithm = GENERATE("dense", "quest", "shadowkv", "seer");
+  const std::string algorithm = GENERATE("dense", "quest", "shadowkv", "seer", "retroinfer");
   const PlacementPolicy placement = GENERATE(PlacementPolicy::kResident, PlacementPolicy::kTiered);
   ModelRunnerOptions options = SmallRunner(kLlama, dtype);
   options.sparse = Sparse(algorithm, 128);
@@ -42,7 +42,7 @@ TEST_CASE("A sequence is alone in its batch") {
 }
 
 TEST_CASE("Tiles, threads and streams change nothing") {
-  const std::string algorithm = GENERATE("quest", "shadowkv", "seer");
+  const std::string algorithm = GENERATE("quest", "shadowkv", "seer", "retroinfer");
   const std::string folder = GENERATE(kLlama, kQwen3);
   const std::vector<std::vector<int32_t>> prompts = {RandomPrompt(611, 1), RandomPrompt(90, 2)};
   ModelRunnerOptions options = SmallRunner(folder);
@@ -110,7 +110,7 @@ TEST_CASE("A row that is demoted while it generates goes on unharmed") {
 }
 
 TEST_CASE("A row that was suspended goes on from the host's copy") {
-  const std::string algorithm = GENERATE("dense", "quest", "shadowkv", "seer");
+  const std::string algorithm = GENERATE("dense", "quest", "shadowkv", "seer", "retroinfer");
   ModelRunnerOptions options = SmallRunner(kLlama);
   options.sparse = Sparse(algorithm, 128);
   options.placement = PlacementPolicy::kTiered;
@@ -134,7 +134,7 @@ TEST_CASE("A row that was suspended goes on from the host's copy") {
 }
 
 TEST_CASE("Forks of one prompt generate what a single sequence does") {
-  const std::string algorithm = GENERATE("dense", "quest", "shadowkv", "seer");
+  const std::string algorithm = GENERATE("dense", "quest", "shadowkv", "seer", "retroinfer");
   const PlacementPolicy placement = GENERATE(PlacementPolicy::kResident, PlacementPolicy::kTiered);
   const int32_t length = GENERATE(300, 512, 1100);  // no shared extent, nothing else, both
   INFO(length << " tokens"

@@ -57,7 +57,7 @@ TEST_CASE("A sequence no longer than the budget equals dense") {
 
 TEST_CASE(
     "Below the context a selection is not dense: the ladder's rungs compare different things") {
-  const std::string algorithm = GENERATE("quest", "shadowkv", "seer");
+  const std::string algorithm = GENERATE("quest", "shadowkv", "seer", "retroinfer");
   ModelRunnerOptions options = SmallRunner(kLlama);
   const Generations dense = Run(options, Prompts(), kSteps);
   options.sparse = Sparse(algorithm, 64);
@@ -111,7 +111,7 @@ TEST_CASE("A row with a budget of its own equals a server with that budget, besi
 }
 
 TEST_CASE("Forced Tiered equals Resident while pages are evicted and fetched at every step") {
-  const std::string algorithm = GENERATE("quest", "shadowkv", "seer");
+  const std::string algorithm = GENERATE("quest", "shadowkv", "seer", "retroinfer");
   const std::string folder = GENERATE(kLlama, kQwen3);
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
   ModelRunnerOptions options = SmallRunner(folder, dtype);
@@ -175,7 +175,7 @@ TEST_CASE("Dense equals itself in both placements") {
 
 TEST_CASE("Pages that nobody wrote never reach an output, even full of NaN") {
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
-  const std::string algorithm = GENERATE("dense", "quest", "shadowkv", "seer");
+  const std::string algorithm = GENERATE("dense", "quest", "shadowkv", "seer", "retroinfer");
   const bool tiered = GENERATE(false, true);
   INFO(algorithm << (tiered ? ", tiered" : ", resident"));
   ModelRunnerOptions options = SmallRunner(kLlama, dtype);

@@ -4,6 +4,9 @@
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
+#include <limits>
+
 #include "tests/models/seer_gates_file.h"
 
 namespace spin {
@@ -45,7 +48,8 @@ TEST_CASE("Every name of the registry makes an algorithm; others are refused wit
   }
   SparseOptions options;
   options.algorithm = "magic";
-  CHECK_THAT(ErrorOf(options), Contains("'magic'") && Contains("dense, quest, shadowkv, seer"));
+  CHECK_THAT(ErrorOf(options),
+             Contains("'magic'") && Contains("dense, quest, shadowkv, seer, retroinfer"));
 }
 
 TEST_CASE("Dense asks for the whole context and has no summaries") {
@@ -82,7 +86,7 @@ TEST_CASE("ShadowKV declares a 64th of the context beside outliers, window and t
   const auto shadowkv = MakeSparseAlgorithm(ShadowKv(), kShape).value();
   CHECK(shadowkv->page_tokens() == 8);
   CHECK(shadowkv->summary_elements() == 128);
-  CHECK(shadowkv->IndexScratchBytes(101) == 2 * 104 * 4);
+  CHECK(shadowkv->PrefillScratchBytes({.geometry = {}, .staging_pages = 101}) == 2 * 104 * 4);
   const LayerDemand demand = shadowkv->Demand(0);
   CHECK_FALSE(demand.whole_context);
   CHECK(demand.fixed_pages == 48 + 4 + 1);
@@ -91,7 +95,9 @@ TEST_CASE("ShadowKV declares a 64th of the context beside outliers, window and t
   SparseOptions exact = ShadowKv();
   exact.exact = true;
   CHECK(MakeSparseAlgorithm(exact, kShape).value()->Demand(0).whole_context);
-  CHECK(MakeSparseAlgorithm(exact, kShape).value()->IndexScratchBytes(101) == 2 * 104 * 4);
+  CHECK(MakeSparseAlgorithm(exact, kShape)
+            .value()
+            ->PrefillScratchBytes({.geometry = {}, .staging_pages = 101}) == 2 * 104 * 4);
 }
 
 TEST_CASE("A budget of ShadowKV counts outliers and window and knows no share of the context") {
@@ -186,6 +192,77 @@ TEST_CASE("What Seer cannot serve is refused by key") {
   const auto made = MakeSparseAlgorithm(options, wide);
   REQUIRE_FALSE(made.ok());
   CHECK_THAT(MessageOf(made.status()), Contains("at most 16 query heads"));
+}
+
+SparseOptions RetroInfer() {
+  SparseOptions options;
+  options.algorithm = "retroinfer";
+  return options;
+}
+
+TEST_CASE("RetroInfer declares clusters, and what one step of any length selects and estimates") {
+  SparseOptions options = RetroInfer();
+  const auto retro = MakeSparseAlgorithm(options, kShape).value();
+  CHECK(retro->page_tokens() == 8);
+  CHECK(retro->partition_tokens() == 16);
+  CHECK(retro->summary_elements() == 2 * 128 + 8);
+  CHECK(retro->unsettled_tokens() == 64);
+  CHECK(retro->Demand(0).Selectable(131072 / 8) == 607);  // a 27th: 36 of 1,000, rounded up
+  // Nothing that a step may choose is more than what is declared, and it is not much less.
+  for (const int32_t permille : {1, 7, 18, 100, 250, 500, 1000}) {
+    options.retroinfer_retrieve_permille = permille;
+    const auto algorithm = MakeSparseAlgorithm(options, kShape).value();
+    const LayerDemand demand = algorithm->Demand(0);
+    CHECK_FALSE(demand.whole_context);
+    const ClusterBudget budget = {.retrieve_permille = permille};
+    for (const int32_t tokens : {8, 575, 576, 1088, 5000, 8256, 40000, 131072, 1 << 20}) {
+      const auto clusters = static_cast<int32_t>(IndexedTokens(tokens) / 16);
+      const int32_t pages = (tokens + 7) / 8;
+      const int32_t behind = pages - clusters * 2;
+      const int32_t most = std::min(pages, behind + 1 + budget.MaxPages(clusters));
+      CHECK(demand.fixed_pages + demand.Selectable(pages) >= most);
+      CHECK(algorithm->MaxEstimated(pages) >=
+            budget.Retrieve(clusters) + budget.Estimate(clusters));
+    }
+  }
+  options.exact = true;
+  const auto exact = MakeSparseAlgorithm(options, kShape).value();
+  CHECK(exact->Demand(0).whole_context);
+  CHECK(exact->partition_tokens() == 16);
+  CHECK(exact->unsettled_tokens() == 64);
+}
+
+TEST_CASE("A budget of RetroInfer counts what is in no cluster, and is a number of clusters") {
+  SparseOptions options = RetroInfer();
+  options.budget_tokens = 73 * 8 + 50 * 16 + 15;
+  const LayerDemand demand = MakeSparseAlgorithm(options, kShape).value()->Demand(0);
+  CHECK(demand.fixed_pages == 73);  // the first page, and 575 tokens
+  CHECK(demand.Selectable(1 << 20) == 4 * 50);
+  // What a budget says is what it is said to be.
+  options.budget_tokens =
+      MakeSparseAlgorithm(RetroInfer(), kShape).value()->AttendedTokens(0, 8256);
+  CHECK(options.budget_tokens == 73 * 8 + 9 * 16);  // of 512 clusters
+  CHECK(MakeSparseAlgorithm(options, kShape).value()->Demand(0).Selectable(1 << 20) == 4 * 9);
+  options.budget_tokens = std::numeric_limits<int32_t>::max();
+  CHECK(MakeSparseAlgorithm(options, kShape).value()->Demand(0).Selectable(1) > 1 << 20);
+}
+
+TEST_CASE("What RetroInfer cannot serve is refused by key") {
+  SparseOptions options = RetroInfer();
+  options.budget_tokens = 599;
+  CHECK_THAT(ErrorOf(options), Contains("sparse.budget_tokens") && Contains("600"));
+  options.budget_tokens = 600;
+  CHECK(ErrorOf(options) == "");
+  for (const int32_t permille : {0, 1001, -1}) {
+    options = RetroInfer();
+    options.retroinfer_retrieve_permille = permille;
+    CHECK_THAT(ErrorOf(options), Contains("sparse.retroinfer.retrieve_permille"));
+  }
+  for (const int32_t permille : {-1, 1001}) {
+    options = RetroInfer();
+    options.retroinfer_estimate_permille = permille;
+    CHECK_THAT(ErrorOf(options), Contains("sparse.retroinfer.estimate_permille"));
+  }
 }
 
 }  // namespace

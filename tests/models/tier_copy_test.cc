@@ -105,7 +105,7 @@ void CheckHostHasAll(ModelRunner& tiered, RowId row, ModelRunner& resident, RowI
 }
 
 TEST_CASE("Slots equal their host pages, and the host has every page") {
-  const std::string algorithm = GENERATE("dense", "quest", "shadowkv", "seer");
+  const std::string algorithm = GENERATE("dense", "quest", "shadowkv", "seer", "retroinfer");
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
   const int32_t length = GENERATE(17, 500, 1024);
   INFO(length << " tokens"
@@ -161,6 +161,39 @@ TEST_CASE("A demoted row's host pages are what its slots were") {
   CheckHostHasAll(runner, row[0], resident, twin[0]);
   for (int step = 0; step < 20; ++step) step_both();
   CHECK(CheckSlots(runner, row[0]) > 0);
+  CheckHostHasAll(runner, row[0], resident, twin[0]);
+}
+
+TEST_CASE("An extent that is clustered while its row is demoted is so on both tiers") {
+  const DType dtype = GENERATE(DType::kF32, DType::kBf16);
+  ModelRunnerOptions options = SmallRunner(kLlama, dtype);
+  options.sparse = RetroInfer();
+  options.min_buffer_ratio = 0.5;
+  ModelRunner resident(options);
+  // Of 3 layers the first sequence takes 3 extents each and leaves no room for another.
+  SetPools(options, 11, 32);
+  options.max_spills = 1;
+  ModelRunner runner(options);
+  const std::vector<int32_t> prompt = RandomPrompt(1060, 1);
+  const auto row = runner.Start(prompt, 1500);
+  const auto twin = resident.Start(prompt, 1500);
+  const auto step_both = [&] {
+    runner.Step(row);
+    resident.Step(twin);
+  };
+  while (runner.memory().length(row[0]) < 1086) step_both();
+  REQUIRE_FALSE(runner.memory().Admit(400, 450, 1).has_value());
+  int beside = 0;
+  for (; runner.memory().room_is_coming(); ++beside) {
+    step_both();  // the step at 1,087 clusters the second extent
+    runner.executor().AwaitSpill();
+  }
+  CHECK(beside == 4);  // one extent of 3 layers, and the one that finishes
+  REQUIRE(runner.memory().placement(row[0]) == Placement::kTiered);
+  runner.Start(RandomPrompt(400, 3), 450);  // on what it gave back
+  CHECK(CheckSlots(runner, row[0]) > 0);
+  CheckHostHasAll(runner, row[0], resident, twin[0]);
+  for (int step = 0; step < 20; ++step) step_both();
   CheckHostHasAll(runner, row[0], resident, twin[0]);
 }
 

@@ -99,9 +99,19 @@ TEST_CASE("the budget is a number or the algorithm's own, whose shape has keys o
   CHECK(sparse.shadowkv_min_budget_tokens == 128);
   CHECK(sparse.shadowkv_outlier_pages == 0);
   CHECK(sparse.shadowkv_local_pages == 8);
+  const auto clusters = LoadText(
+      "sparse:\n  algorithm: retroinfer\n  retroinfer: {retrieve_permille: 50, estimate_permille: "
+      "0}\n");
+  REQUIRE(clusters.ok());
+  CHECK(clusters->config.sparse.retroinfer_retrieve_permille == 50);
+  CHECK(clusters->config.sparse.retroinfer_estimate_permille == 0);
   CheckContains(Refusal("sparse:\n  budget_tokens: most\n"), {"sparse.budget_tokens", "'most'"});
   CheckContains(Refusal("sparse:\n  shadowkv: {local_pages: -1}\n"),
                 {"sparse.shadowkv.local_pages", "'-1'"});
+  CheckContains(Refusal("sparse:\n  retroinfer: {retrieve_permille: 0}\n"),
+                {"sparse.retroinfer.retrieve_permille", "'0'", "1..1000"});
+  CheckContains(Refusal("sparse:\n  retroinfer: {estimate_permille: 1001}\n"),
+                {"sparse.retroinfer.estimate_permille", "'1001'", "0..1000"});
 }
 
 TEST_CASE("mistakes in the file are told with file, line, key and what is allowed") {
@@ -163,8 +173,9 @@ TEST_CASE("what PrintConfig prints is read again as the same values") {
 }
 
 TEST_CASE("the sample configurations load, and spind.yaml has every key with its default") {
-  for (const char* name : {"configs/spind.yaml", "configs/cpu-laptop.yaml", "configs/quest.yaml",
-                           "configs/shadowkv.yaml", "configs/seer.yaml"}) {
+  for (const char* name :
+       {"configs/spind.yaml", "configs/cpu-laptop.yaml", "configs/quest.yaml",
+        "configs/shadowkv.yaml", "configs/seer.yaml", "configs/retroinfer.yaml"}) {
     ConfigSources sources;
     sources.file = name;
     const auto loaded = LoadConfig(sources);

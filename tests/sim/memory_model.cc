@@ -221,10 +221,35 @@ void MemoryModel::WritePrompt(int32_t row) {
   }
 }
 
+void MemoryModel::Settle(int32_t row, int32_t i) {
+  Expected& e = expected(row);
+  ++settled_;
+  for (int32_t p = i * g_.extent_pages(); p < (i + 1) * g_.extent_pages(); ++p) {
+    uint64_t& hash = e.pages[static_cast<size_t>(p)];
+    hash = Mix(hash, e.own_name);
+    for (int32_t layer = 0; layer < g_.num_layers; ++layer) {
+      const auto change = [&](uint64_t& content) {
+        content = Mix(content ^ LayerMask(layer), e.own_name) ^ LayerMask(layer);
+      };
+      if (g_.summary_elements > 0) change(summaries_[Find(summary_dir_, row, layer, p)]);
+      int32_t local = p;
+      if (Tiered(row)) {
+        change(host_[Find(host_dir_, row, layer, p)]);
+        local = meta_[Find(meta_dir_, row, layer, p)];
+      }
+      if (local != kAbsent) change(slots_[Find(slot_dir_, row, layer, local)]);
+    }
+  }
+}
+
 void MemoryModel::Decode(int32_t row, std::span<const LayerDemand> layers, Random& random) {
   Expected& e = expected(row);
   SPIN_CHECK(e.live);
   const int64_t position = e.length;
+  const int64_t settled = g_.SettledExtents(position);
+  if (g_.unsettled_tokens > 0 && g_.SettledExtents(position + 1) > settled) {
+    Settle(row, static_cast<int32_t>(settled));
+  }
   const auto page = static_cast<int32_t>(position / g_.page_tokens);
   for (int32_t layer = 0; layer < g_.num_layers; ++layer) {
     int32_t local = page;
@@ -339,7 +364,7 @@ void MemoryModel::CheckRow(int32_t row, int32_t layer) const {
   }
 }
 
-// An extent that several rows map holds full extents of one prompt, at one place, and is no cache.
+// An extent that several rows map is a settled one of one prompt, at one place, and no cache.
 void MemoryModel::CheckExclusive(const std::vector<int32_t>& directory, size_t num_extents,
                                  bool may_share) const {
   std::vector<int32_t> first(num_extents, kAbsent);  // directory index of the first holder
@@ -357,7 +382,8 @@ void MemoryModel::CheckExclusive(const std::vector<int32_t>& directory, size_t n
     const Expected& a = expected_[static_cast<size_t>(here / row_entries)];
     const Expected& b = expected_[static_cast<size_t>(holder / row_entries)];
     SPIN_CHECK_EQ(a.prompt_name, b.prompt_name);
-    SPIN_CHECK_LE((here % g_.max_extents + 1) * int64_t{kExtentTokens}, a.prompt_tokens);
+    SPIN_CHECK_LE((here % g_.max_extents + 1) * int64_t{kExtentTokens} + g_.unsettled_tokens,
+                  a.prompt_tokens);
     if (&directory == &slot_dir_) {
       SPIN_CHECK(!Tiered(here / row_entries) && !Tiered(holder / row_entries));
     }

@@ -4,7 +4,9 @@
 //
 // The content of a page is a hash over the tokens written to it, in order. A token is its position
 // mixed with the name of the text it belongs to: forked sequences have one name for their prompt
-// and each its own afterwards. All KV heads are alike, so one stands for all. What no row maps is
+// and each its own afterwards. An extent that a decode step settles
+// (KvGeometry::unsettled_tokens) changes in all its pages, in slots, on the host and in summaries,
+// by the row's name. All KV heads are alike, so one stands for all. What no row maps is
 // poisoned. Copies in the background run one by one at random later times. Checks abort (SPIN_CHECK).
 #pragma once
 
@@ -51,12 +53,14 @@ class MemoryModel {
   void ExpectPrompt(int32_t row);
   // Offload of a prefill: the prompt's pages and summaries go where the placement says.
   void WritePrompt(int32_t row);
-  // One decode step: the tail and random other pages are selected (whole context: all), what is
+  // One decode step: an extent may settle; the tail and random other pages are selected (whole context: all), what is
   // missing is fetched, the token is appended to slot, host and summary.
   void Decode(int32_t row, std::span<const LayerDemand> layers, Random& random);
 
   // Every row sees its own tokens, and nobody else maps what it may write.
   void CheckContents() const;
+
+  int64_t settled() const { return settled_; }  // extents, by decode steps
 
  private:
   void ApplyOne(const TableCommand& command);
@@ -71,6 +75,8 @@ class MemoryModel {
   bool Tiered(int32_t row) const;
   void SelectAndFetch(int32_t row, int32_t layer, const LayerDemand& demand, Random& random);
   void Fetch(int32_t row, int32_t layer, int32_t page, Random& random);
+  // Extent `i` of the row gets its final contents.
+  void Settle(int32_t row, int32_t i);
   void Append(uint64_t& content, int32_t layer, int64_t position, uint64_t name) const;
 
   void CheckRow(int32_t row, int32_t layer) const;
@@ -84,6 +90,7 @@ class MemoryModel {
   std::vector<Expected> expected_;
   std::vector<uint8_t> selected_;     // [max_pages] of the stream in work
   std::vector<TableCommand> spills_;  // handed out, not yet run
+  int64_t settled_ = 0;
 };
 
 }  // namespace spin::sim

@@ -30,6 +30,7 @@ struct Scenario {
   int32_t slot_extents, host_extents;
   int32_t summary_elements;
   double min_buffer_ratio;
+  int32_t unsettled_tokens = 0;
 };
 
 KvCacheOptions MakeOptions(const Scenario& s) {
@@ -40,7 +41,8 @@ KvCacheOptions MakeOptions(const Scenario& s) {
                         .page_tokens = 64,
                         .max_rows = 10,
                         .max_extents = kMaxExtents,
-                        .summary_elements = s.summary_elements};
+                        .summary_elements = s.summary_elements,
+                        .unsettled_tokens = s.unsettled_tokens};
   const int64_t hbm = HbmBytes(g, s.slot_extents, s.host_extents);
   KvCacheOptions options;
   options.plan = PlanMemory(g, hbm, s.host_extents * g.extent_bytes()).value();
@@ -94,7 +96,8 @@ class Simulation {
   int admitted = 0, refused = 0, forks = 0, grown = 0, not_grown = 0, suspended = 0, decoded = 0;
   int waited = 0;  // refusals that a demotion turned into room
   // What happened to rows in the middle of their demotion.
-  int leaving_decoded = 0, leaving_grown = 0, leaving_released = 0;
+  int leaving_decoded = 0, leaving_grown = 0, leaving_released = 0, leaving_settled = 0;
+  int64_t settled() const { return model_.settled(); }
   int64_t demotions() const { return manager_.usage().demotions; }
 
  private:
@@ -225,7 +228,9 @@ class Simulation {
     const Sequence* s = Pick(State::kReady);
     if (s == nullptr) return;
     Flush();
-    if (model_.Leaving(s->row.value)) ++leaving_decoded;
+    const bool leaving = model_.Leaving(s->row.value);
+    if (leaving) ++leaving_decoded;
+    const int64_t settled = model_.settled();
     const int64_t room = manager_.reserved_tokens(s->row) - manager_.length(s->row);
     const int64_t tokens = std::min<int64_t>(room, random_.Between(1, 60));
     for (int64_t t = 0; t < tokens; ++t) {
@@ -233,6 +238,7 @@ class Simulation {
       manager_.Advance({&s->row, 1});
       ++decoded;
     }
+    if (leaving && model_.settled() > settled) ++leaving_settled;
     REQUIRE(manager_.TakeCommands().empty());
     REQUIRE(manager_.length(s->row) == model_.expected(s->row.value).length);
   }
@@ -335,6 +341,30 @@ const std::vector<Scenario>& Scenarios() {
        150,
        0,
        1},
+      {"auto, sparse, the last tokens unsettled",
+       PlacementPolicy::kAuto,
+       {kSparse, kSparse, kSparse},
+       70,
+       150,
+       128,
+       1,
+       64},
+      {"auto, first layer whole, more than an extent unsettled",
+       PlacementPolicy::kAuto,
+       {kWhole, kSparse, kSparse},
+       80,
+       200,
+       128,
+       0,
+       700},
+      {"tiered, the last tokens unsettled",
+       PlacementPolicy::kTiered,
+       {kSparse, kSparse, kSparse},
+       40,
+       200,
+       128,
+       2,
+       64},
   };
   return scenarios;
 }
@@ -343,6 +373,7 @@ TEST_CASE("every row sees its own tokens through random admissions, demotions, f
   for (const Scenario& scenario : Scenarios()) {
     int64_t demotions = 0, forks = 0, grown = 0, suspended = 0, refused = 0, waited = 0;
     int64_t leaving_decoded = 0, leaving_grown = 0, leaving_released = 0;
+    int64_t settled = 0, leaving_settled = 0;
     for (uint64_t seed = 1; seed <= 4; ++seed) {
       INFO(scenario.name << ", seed " << seed);
       Simulation simulation(scenario, seed);
@@ -359,6 +390,8 @@ TEST_CASE("every row sees its own tokens through random admissions, demotions, f
       leaving_decoded += simulation.leaving_decoded;
       leaving_grown += simulation.leaving_grown;
       leaving_released += simulation.leaving_released;
+      settled += simulation.settled();
+      leaving_settled += simulation.leaving_settled;
     }
     INFO(scenario.name);
     CHECK(forks > 10);
@@ -366,9 +399,13 @@ TEST_CASE("every row sees its own tokens through random admissions, demotions, f
     CHECK(refused > 10);
     const bool saves = !scenario.layers.back().whole_context && scenario.host_extents > 0;
     const bool demotes = saves && scenario.placement == PlacementPolicy::kAuto;
-    INFO(demotions << " demotions, " << waited
-                   << " waited for; rows in the middle of one: " << leaving_decoded << " decoded, "
-                   << leaving_grown << " grown, " << leaving_released << " released");
+    INFO(demotions << " demotions, " << waited << " waited for; rows in the middle of one: "
+                   << leaving_decoded << " decoded, " << leaving_grown << " grown, "
+                   << leaving_released << " released; extents settled " << settled
+                   << ", by rows in the middle " << leaving_settled);
+    const bool settles = scenario.unsettled_tokens > 0;
+    CHECK((settled > 50) == settles);
+    CHECK((leaving_settled > 1) == (settles && demotes));
     CHECK((demotions > 5) == demotes);
     CHECK((waited > 5) == demotes);
     CHECK((leaving_decoded > 20) == demotes);

@@ -65,8 +65,9 @@ struct KernelRowMaker {
   std::function<KernelRow(BenchMemory&)> make;
 };
 
-std::vector<KernelRowMaker> DenseKernelRows();   // kernel_rows_dense.cc
-std::vector<KernelRowMaker> SparseKernelRows();  // kernel_rows_sparse.cc
+std::vector<KernelRowMaker> DenseKernelRows();    // kernel_rows_dense.cc
+std::vector<KernelRowMaker> SparseKernelRows();   // kernel_rows_sparse.cc
+std::vector<KernelRowMaker> ClusterKernelRows();  // kernel_rows_clusters.cc
 
 // Arguments: --device=auto|cpu|cuda, --filter=TEXT (rows whose name contains it). Returns the exit status.
 int RunKernels(std::span<const std::string> args);

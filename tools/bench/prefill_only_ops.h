@@ -28,6 +28,9 @@ class PrefillOnlyOps final : public Ops {
   void SeerIndexPrefill(const SeerIndexPrefillParams& p, Stream& stream) override {
     if (!leave_out_) ops_->SeerIndexPrefill(p, stream);
   }
+  void ClusterIndexPrefill(const ClusterIndexPrefillParams& p, Stream& stream) override {
+    if (!leave_out_) ops_->ClusterIndexPrefill(p, stream);
+  }
 
   int64_t PackedWeightBytes(int32_t n, int32_t k, DType dtype) const override {
     return ops_->PackedWeightBytes(n, k, dtype);
@@ -58,6 +61,22 @@ class PrefillOnlyOps final : public Ops {
   }
   void SeerIndexDecode(const SeerIndexDecodeParams& p, Stream& stream) override {
     ops_->SeerIndexDecode(p, stream);
+  }
+  void ClusterIndexDecode(const ClusterIndexDecodeParams& p, Stream& stream) override {
+    ops_->ClusterIndexDecode(p, stream);
+  }
+  void ClusterSelect(const ClusterSelectParams& p, Stream& stream) override {
+    ops_->ClusterSelect(p, stream);
+  }
+  void ClusterEstimate(const ClusterEstimateParams& p, Stream& stream) override {
+    ops_->ClusterEstimate(p, stream);
+  }
+  int64_t ClusterPrefillScratchBytes(const KvGeometry& geometry,
+                                     int32_t staging_pages) const override {
+    return ops_->ClusterPrefillScratchBytes(geometry, staging_pages);
+  }
+  int64_t ClusterDecodeScratchBytes(const KvGeometry& geometry, int32_t max_batch) const override {
+    return ops_->ClusterDecodeScratchBytes(geometry, max_batch);
   }
   void ScoreSummaries(const ScoreSummariesParams& p, Stream& stream) override {
     ops_->ScoreSummaries(p, stream);

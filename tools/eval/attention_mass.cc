@@ -18,39 +18,51 @@ float Dot(const float* a, const float* b, int32_t n) {
   return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
 }
 
-// One query over the tokens of its KV head; `weights` has room for them.
-void AddPageMass(const float* query, const float* keys, int32_t num_tokens,
-                 const KvGeometry& geometry, std::vector<float>& weights, float* mass) {
+// One query over the tokens of its KV head.
+void HeadMass(const float* query, const float* keys, const KvGeometry& geometry,
+              std::span<float> mass) {
   const float scale = 1.0f / std::sqrt(static_cast<float>(geometry.head_dim));
   float top = -INFINITY;
-  for (int32_t t = 0; t < num_tokens; ++t) {
-    weights[static_cast<size_t>(t)] =
-        scale * Dot(query, keys + int64_t{t} * geometry.head_dim, geometry.head_dim);
-    top = std::max(top, weights[static_cast<size_t>(t)]);
+  for (float& share : mass) {
+    share = scale * Dot(query, keys, geometry.head_dim);
+    keys += geometry.head_dim;
+    top = std::max(top, share);
   }
   double total = 0;
-  for (int32_t t = 0; t < num_tokens; ++t) {
-    weights[static_cast<size_t>(t)] = std::exp(weights[static_cast<size_t>(t)] - top);
-    total += weights[static_cast<size_t>(t)];
+  for (float& share : mass) {
+    share = std::exp(share - top);
+    total += share;
   }
-  for (int32_t t = 0; t < num_tokens; ++t) {
-    mass[t / geometry.page_tokens] += static_cast<float>(weights[static_cast<size_t>(t)] / total);
-  }
+  for (float& share : mass) share = static_cast<float>(share / total);
 }
 
 }  // namespace
 
-std::vector<float> PageMass(const LayerView& view, const KvGeometry& geometry) {
-  const int32_t pages = view.num_pages(geometry.page_tokens);
-  const int64_t head_keys = pages * geometry.plane_elements();
-  std::vector<float> mass(static_cast<size_t>(geometry.num_q_heads) * pages, 0.0f);
-  std::vector<float> weights(static_cast<size_t>(view.position) + 1);
+std::vector<float> TokenMass(const LayerView& view, const KvGeometry& geometry) {
+  const int64_t head_keys = view.num_pages(geometry.page_tokens) * geometry.plane_elements();
+  const auto tokens = static_cast<size_t>(view.position) + 1;
+  std::vector<float> mass(static_cast<size_t>(geometry.num_q_heads) * tokens);
   for (int32_t head = 0; head < geometry.num_q_heads; ++head) {
-    AddPageMass(view.queries.data() + int64_t{head} * geometry.head_dim,
-                view.keys.data() + head / geometry.group() * head_keys, view.position + 1, geometry,
-                weights, mass.data() + int64_t{head} * pages);
+    HeadMass(view.queries.data() + int64_t{head} * geometry.head_dim,
+             view.keys.data() + head / geometry.group() * head_keys, geometry,
+             {mass.data() + static_cast<size_t>(head) * tokens, tokens});
   }
   return mass;
+}
+
+std::vector<float> SumByPage(std::span<const float> token_mass, const KvGeometry& geometry) {
+  const size_t tokens = token_mass.size() / static_cast<size_t>(geometry.num_q_heads);
+  const auto page_tokens = static_cast<size_t>(geometry.page_tokens);
+  const size_t pages = (tokens + page_tokens - 1) / page_tokens;
+  std::vector<float> mass(static_cast<size_t>(geometry.num_q_heads) * pages, 0.0f);
+  for (size_t i = 0; i < token_mass.size(); ++i) {
+    mass[i / tokens * pages + i % tokens / page_tokens] += token_mass[i];
+  }
+  return mass;
+}
+
+std::vector<float> PageMass(const LayerView& view, const KvGeometry& geometry) {
+  return SumByPage(TokenMass(view, geometry), geometry);
 }
 
 std::vector<float> GroupMass(std::span<const float> mass, const KvGeometry& geometry,
@@ -97,6 +109,18 @@ std::vector<int32_t> WindowPages(int32_t num_pages, int32_t count) {
 double MassOf(std::span<const float> mass, std::span<const int32_t> pages) {
   double sum = 0;
   for (const int32_t page : pages) sum += mass[static_cast<size_t>(page)];
+  return sum;
+}
+
+double MaskedMassOf(std::span<const float> token_mass, std::span<const int32_t> pages,
+                    std::span<const uint8_t> masks, int32_t page_tokens) {
+  double sum = 0;
+  for (size_t i = 0; i < pages.size(); ++i) {
+    for (int32_t t = 0; t < page_tokens; ++t) {
+      if ((masks[i] >> t & 1) == 0) continue;
+      sum += token_mass[static_cast<size_t>(pages[i] * page_tokens + t)];
+    }
+  }
   return sum;
 }
 

@@ -12,8 +12,13 @@
 
 namespace spin::eval {
 
-// Share of each query head's softmax(q.k / sqrt(d)), over all tokens, that falls on each page: [Hq][pages], rows that
-// sum to 1.
+// Share of each query head's softmax(q.k / sqrt(d)), over all tokens, that falls on each token place: [Hq][tokens],
+// rows that sum to 1. A place is where a token is stored, whatever its position: keys are rotated before they are
+// stored.
+std::vector<float> TokenMass(const LayerView& view, const KvGeometry& geometry);
+
+// The same by page: [Hq][pages].
+std::vector<float> SumByPage(std::span<const float> token_mass, const KvGeometry& geometry);
 std::vector<float> PageMass(const LayerView& view, const KvGeometry& geometry);
 
 // Mean of `mass` over the query heads of one KV head: [pages].
@@ -30,5 +35,9 @@ std::vector<int32_t> WindowPages(int32_t num_pages, int32_t count);
 
 // Mass of the listed pages.
 double MassOf(std::span<const float> mass, std::span<const int32_t> pages);
+
+// Mass, by token, of the tokens of the listed pages that their masks name (bit t: token t of the page).
+double MaskedMassOf(std::span<const float> token_mass, std::span<const int32_t> pages,
+                    std::span<const uint8_t> masks, int32_t page_tokens);
 
 }  // namespace spin::eval

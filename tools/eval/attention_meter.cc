@@ -1,11 +1,13 @@
 #include "tools/eval/attention_meter.h"
 
 #include <algorithm>
+#include <bit>
 #include <iterator>
 #include <numeric>
 #include <span>
 
 #include "common/check.h"
+#include "common/math.h"
 #include "tools/eval/attention_mass.h"
 #include "tools/eval/logit_distance.h"
 
@@ -22,6 +24,13 @@ std::vector<int32_t> Selected(const Selection& selection, const int32_t* ids, co
   }
   const int32_t* first = ids + stream * selection.max_selected;
   return {first, first + count[stream]};
+}
+
+// Tokens of the listed pages that the masks name.
+int64_t NumTokens(std::span<const uint8_t> masks) {
+  int64_t tokens = 0;
+  for (const uint8_t mask : masks) tokens += std::popcount(mask);
+  return tokens;
 }
 
 double Overlap(std::span<const int32_t> selected, std::span<const int32_t> best) {
@@ -42,8 +51,10 @@ absl::StatusOr<std::unique_ptr<AttentionMeter>> AttentionMeter::Create(Device& d
   SPIN_ASSIGN_OR_RETURN(Buffer ids,
                         device.Allocate(MemoryKind::kPinned, streams * max_selected * 4));
   SPIN_ASSIGN_OR_RETURN(Buffer count, device.Allocate(MemoryKind::kPinned, streams * 4));
-  return std::unique_ptr<AttentionMeter>(new AttentionMeter(
-      device, geometry.num_layers, std::move(reader), std::move(ids), std::move(count)));
+  SPIN_ASSIGN_OR_RETURN(Buffer masks, device.Allocate(MemoryKind::kPinned, streams * max_selected));
+  return std::unique_ptr<AttentionMeter>(new AttentionMeter(device, geometry.num_layers,
+                                                            std::move(reader), std::move(ids),
+                                                            std::move(count), std::move(masks)));
 }
 
 void AttentionMeter::Measure(const DecodeStage& stage, const Selection& selection) {
@@ -53,6 +64,10 @@ void AttentionMeter::Measure(const DecodeStage& stage, const Selection& selectio
     SPIN_CHECK_LE(streams * selection.max_selected * 4, ids_.bytes());
     device_.Copy(ids_.data(), selection.ids, streams * selection.max_selected * 4, stage.stream);
     device_.Copy(count_.data(), selection.count, streams * 4, stage.stream);
+    if (selection.page_mask != nullptr) {
+      device_.Copy(masks_.data(), selection.page_mask, streams * selection.max_selected,
+                   stage.stream);
+    }
     device_.Synchronize(stage.stream);
   }
   for (int32_t place = 0; place < rows; ++place) MeasureRow(stage, selection, place);
@@ -64,21 +79,31 @@ void AttentionMeter::MeasureRow(const DecodeStage& stage, const Selection& selec
   LayerRecall& layer = layers_[static_cast<size_t>(stage.layer)];
   LayerView view;
   reader_->Read(stage, place, view);
-  const std::vector<float> mass = PageMass(view, geometry);
+  const std::vector<float> token_mass = TokenMass(view, geometry);
+  const std::vector<float> mass = SumByPage(token_mass, geometry);
   const int32_t pages = view.num_pages(geometry.page_tokens);
+  const auto tokens = static_cast<size_t>(view.position) + 1;
   for (int32_t kv_head = 0; kv_head < geometry.num_kv_heads; ++kv_head) {
+    const int64_t stream = int64_t{place} * geometry.num_kv_heads + kv_head;
     const std::vector<int32_t> selected =
-        Selected(selection, ids_.as<int32_t>(), count_.as<int32_t>(),
-                 int64_t{place} * geometry.num_kv_heads + kv_head, pages);
-    const std::vector<int32_t> best =
-        BestPages(GroupMass(mass, geometry, kv_head), static_cast<int32_t>(selected.size()));
+        Selected(selection, ids_.as<int32_t>(), count_.as<int32_t>(), stream, pages);
+    auto count = static_cast<int32_t>(selected.size());
+    std::span<const uint8_t> masks;
+    if (selection.page_mask != nullptr) {
+      masks = {masks_.as<uint8_t>() + stream * selection.max_selected, selected.size()};
+      count = static_cast<int32_t>(CeilDiv(NumTokens(masks), geometry.page_tokens));
+    }
+    const std::vector<int32_t> best = BestPages(GroupMass(mass, geometry, kv_head), count);
     layer.overlap.push_back(Overlap(selected, best));
     for (int32_t i = 0; i < geometry.group(); ++i) {
-      const std::span<const float> head(
-          mass.data() + int64_t{kv_head * geometry.group() + i} * pages,
-          static_cast<size_t>(pages));
-      layer.mass.push_back(MassOf(head, selected));
-      layer.oracle.push_back(MassOf(head, best));
+      const auto head = static_cast<size_t>(kv_head * geometry.group() + i);
+      const std::span<const float> by_page(mass.data() + head * static_cast<size_t>(pages),
+                                           static_cast<size_t>(pages));
+      const std::span<const float> by_token(token_mass.data() + head * tokens, tokens);
+      layer.mass.push_back(masks.empty()
+                               ? MassOf(by_page, selected)
+                               : MaskedMassOf(by_token, selected, masks, geometry.page_tokens));
+      layer.oracle.push_back(MassOf(by_page, best));
     }
   }
 }

@@ -1,5 +1,6 @@
 // How much of the true attention a selection holds, layer by layer: the mass of the selected pages, of the best pages
-// there are of that number, and how many of those were selected.
+// there are of that number, and how many of those were selected. Of a page under a mask the tokens that it names count;
+// the best pages then are as many as hold so many tokens. What is estimated counts for nothing.
 //
 // Measures a decode step while it is enqueued (StepObserver::OnAttention), at its own pace.
 #pragma once
@@ -53,18 +54,19 @@ class AttentionMeter {
 
  private:
   AttentionMeter(Device& device, int32_t num_layers, std::unique_ptr<PageReader> reader, Buffer ids,
-                 Buffer count)
+                 Buffer count, Buffer masks)
       : device_(device),
         reader_(std::move(reader)),
         ids_(std::move(ids)),
         count_(std::move(count)),
+        masks_(std::move(masks)),
         layers_(static_cast<size_t>(num_layers)) {}
 
   void MeasureRow(const DecodeStage& stage, const Selection& selection, int32_t place);
 
   Device& device_;
   std::unique_ptr<PageReader> reader_;
-  Buffer ids_, count_;  // pinned: one selection
+  Buffer ids_, count_, masks_;  // pinned: one selection
   std::vector<LayerRecall> layers_;
 };
 

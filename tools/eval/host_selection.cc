@@ -16,15 +16,6 @@ int32_t BudgetOf(const LayerDemand& demand, int32_t pages) {
 
 }  // namespace
 
-int32_t MostSelected(const SparseAlgorithm& algorithm, const KvGeometry& geometry) {
-  int32_t most = 1;
-  for (int32_t layer = 0; layer < geometry.num_layers; ++layer) {
-    const LayerDemand demand = algorithm.Demand(layer);
-    if (!demand.whole_context) most = std::max(most, BudgetOf(demand, geometry.max_pages()));
-  }
-  return std::min(most, geometry.max_pages());
-}
-
 absl::StatusOr<std::unique_ptr<HostSelection>> HostSelection::Create(
     std::unique_ptr<SparseAlgorithm> inner, Selector selector, const KvGeometry& geometry,
     int32_t max_batch, Device& device) {

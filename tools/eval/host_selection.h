@@ -17,9 +17,6 @@
 
 namespace spin::eval {
 
-// The most pages that one Select of the algorithm returns, in any layer; 1 where all need the whole context.
-int32_t MostSelected(const SparseAlgorithm& algorithm, const KvGeometry& geometry);
-
 class HostSelection final : public SparseAlgorithm {
  public:
   // Page size, demand and summaries are `inner`'s. `device` outlives the selection. REQUIRES: selector is a control.
@@ -28,9 +25,11 @@ class HostSelection final : public SparseAlgorithm {
       int32_t max_batch, Device& device);
 
   int32_t page_tokens() const override { return inner_->page_tokens(); }
+  int32_t partition_tokens() const override { return inner_->partition_tokens(); }
   int32_t summary_elements() const override { return inner_->summary_elements(); }
+  int32_t unsettled_tokens() const override { return inner_->unsettled_tokens(); }
   LayerDemand Demand(int32_t layer) const override { return inner_->Demand(layer); }
-  void IndexPrefill(const PrefillStage&) const override {}
+  const int32_t* IndexPrefill(const PrefillStage&) const override { return nullptr; }
   void IndexDecode(const DecodeStage&) const override {}
   Selection Select(const DecodeStage& stage) const override;
 

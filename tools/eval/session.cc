@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "common/check.h"
-#include "tools/eval/host_selection.h"
+#include "models/sparse/sparse_algorithm.h"
 
 namespace spin::eval {
 namespace {

@@ -47,6 +47,12 @@ LayerDemand VariantSwitch::Demand(int32_t layer) const {
   return most;
 }
 
+int32_t VariantSwitch::MaxEstimated(int32_t pages) const {
+  int32_t most = 0;
+  for (const auto& member : members_) most = std::max(most, member->MaxEstimated(pages));
+  return most;
+}
+
 int64_t VariantSwitch::WeightBytes(DType dtype) const {
   int64_t bytes = 0;
   for (const auto& member : members_) bytes += member->WeightBytes(dtype);

@@ -29,14 +29,22 @@ class VariantSwitch final : public SparseAlgorithm {
   void Use(size_t index) { current_ = index; }
 
   int32_t page_tokens() const override { return members_[0]->page_tokens(); }
+  int32_t partition_tokens() const override { return members_[0]->partition_tokens(); }
   int32_t summary_elements() const override { return members_[0]->summary_elements(); }
+  int32_t unsettled_tokens() const override { return members_[0]->unsettled_tokens(); }
   LayerDemand Demand(int32_t layer) const override;  // what is enough for all
   int64_t WeightBytes(DType dtype) const override;   // each member has its own
   absl::Status Load(DType dtype, Device& device) override;
-  int64_t IndexScratchBytes(int32_t staging_pages) const override {
-    return members_[0]->IndexScratchBytes(staging_pages);
+  int32_t MaxEstimated(int32_t pages) const override;  // likewise
+  int64_t PrefillScratchBytes(const IndexShape& shape) const override {
+    return members_[0]->PrefillScratchBytes(shape);
   }
-  void IndexPrefill(const PrefillStage& stage) const override { members_[0]->IndexPrefill(stage); }
+  int64_t DecodeScratchBytes(const IndexShape& shape) const override {
+    return members_[0]->DecodeScratchBytes(shape);
+  }
+  const int32_t* IndexPrefill(const PrefillStage& stage) const override {
+    return members_[0]->IndexPrefill(stage);
+  }
   void IndexDecode(const DecodeStage& stage) const override { members_[0]->IndexDecode(stage); }
   Selection Select(const DecodeStage& stage) const override {
     return members_[current_]->Select(stage);

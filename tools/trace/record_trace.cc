@@ -7,8 +7,10 @@
 #include <vector>
 
 #include "common/check.h"
+#include "common/math.h"
 #include "common/metrics.h"
 #include "memory/admission.h"
+#include "models/sparse/sparse_algorithm.h"
 #include "tools/trace/selection_recorder.h"
 
 namespace spin::trace {
@@ -19,6 +21,8 @@ constexpr float kForce = 1e9f;  // beyond any logit
 
 absl::StatusOr<TraceHeader> MakeHeader(const ModelPlan& plan, const RecordOptions& options) {
   const ModelConfig& config = plan.folder.config;
+  const int64_t tokens = int64_t{options.prompt_tokens} + options.num_steps;
+  const auto context = static_cast<int32_t>(CeilDiv(tokens, plan.algorithm->page_tokens()));
   TraceHeader header = {
       .num_layers = config.num_layers,
       .num_kv_heads = config.num_kv_heads,
@@ -29,7 +33,7 @@ absl::StatusOr<TraceHeader> MakeHeader(const ModelPlan& plan, const RecordOption
       .source = options.source};
   for (int32_t layer = 0; layer < config.num_layers; ++layer) {
     const LayerDemand demand = plan.algorithm->Demand(layer);
-    const int32_t pages = demand.fixed_pages + demand.selectable_pages;
+    const int32_t pages = demand.fixed_pages + demand.Selectable(context);
     if (demand.whole_context) {
       return InvalidArgument("layer %d takes the whole context: nothing to record", layer);
     }
@@ -141,11 +145,12 @@ absl::StatusOr<Recording> RecordTrace(const ServerConfig& config, ModelPlan plan
   SPIN_ASSIGN_OR_RETURN(const TraceHeader header, MakeHeader(plan, options));
   SPIN_RETURN_IF_ERROR(CheckTokens(plan, tokens, options));
   MetricsRegistry metrics;
+  const int32_t max_selected = MostSelected(*plan.algorithm, plan.cache.plan.geometry);
   SPIN_ASSIGN_OR_RETURN(const std::unique_ptr<ModelStack> stack,
                         ModelStack::Create(config, std::move(plan), metrics));
   SPIN_ASSIGN_OR_RETURN(const std::unique_ptr<SelectionRecorder> recorder,
                         SelectionRecorder::Create(*stack->plan().backend.device, header.num_layers,
-                                                  header.num_kv_heads, header.budget_pages));
+                                                  header.num_kv_heads, max_selected));
   stack->executor().Observe(recorder.get());
   Reader reader(*stack, tokens, options);
   SPIN_RETURN_IF_ERROR(reader.Prefill());

@@ -44,6 +44,9 @@ absl::StatusOr<std::unique_ptr<SparseAlgorithm>> ReplayAlgorithm::Create(
   SPIN_CHECK(trace.complete());
   const TraceHeader& header = trace.header();
   const int32_t page_tokens = inner->page_tokens();
+  if (inner->partition_tokens() != page_tokens) {
+    return InvalidArgument("the algorithm selects parts of pages: a trace does not say which");
+  }
   const int32_t scale = options.context_tokens / page_tokens / header.num_pages();
   if (scale < 1) {
     return InvalidArgument("a context of %d tokens has fewer pages than the %d of the trace",

@@ -30,8 +30,8 @@ struct ReplayOptions {
 
 class ReplayAlgorithm final : public SparseAlgorithm {
  public:
-  // InvalidArgument: the context is shorter than the trace's, or the recorded selections are not as large as those of
-  // `inner`. The device outlives the algorithm.
+  // InvalidArgument: the context is shorter than the trace's, the recorded selections are not as large as those of
+  // `inner`, or it selects parts of pages. The device outlives the algorithm.
   static absl::StatusOr<std::unique_ptr<SparseAlgorithm>> Create(
       std::unique_ptr<SparseAlgorithm> inner, Device& device, const SelectionTrace& trace,
       const ReplayOptions& options);
@@ -39,7 +39,15 @@ class ReplayAlgorithm final : public SparseAlgorithm {
   int32_t page_tokens() const override { return inner_->page_tokens(); }
   int32_t summary_elements() const override { return inner_->summary_elements(); }
   LayerDemand Demand(int32_t layer) const override { return inner_->Demand(layer); }
-  void IndexPrefill(const PrefillStage& stage) const override { inner_->IndexPrefill(stage); }
+  int64_t PrefillScratchBytes(const IndexShape& shape) const override {
+    return inner_->PrefillScratchBytes(shape);
+  }
+  int64_t DecodeScratchBytes(const IndexShape& shape) const override {
+    return inner_->DecodeScratchBytes(shape);
+  }
+  const int32_t* IndexPrefill(const PrefillStage& stage) const override {
+    return inner_->IndexPrefill(stage);
+  }
   void IndexDecode(const DecodeStage& stage) const override { inner_->IndexDecode(stage); }
   Selection Select(const DecodeStage& stage) const override;
 

@@ -52,6 +52,19 @@ TEST_CASE("page mass is the softmax over all tokens, summed by page") {
   }
 }
 
+TEST_CASE("masks name the tokens of a page that count") {
+  const LayerView view = RandomView();
+  const std::vector<float> tokens = TokenMass(view, kGeometry);
+  REQUIRE(tokens.size() == 4 * (kPosition + 1));
+  const std::span<const float> head(tokens.data() + 2 * (kPosition + 1), kPosition + 1);
+  const std::vector<float> pages = PageMass(view, kGeometry);
+  const std::vector<int32_t> listed = {0, 2};
+  CHECK(MaskedMassOf(head, listed, std::vector<uint8_t>{0xff, 0x1f}, 8) ==
+        Approx(pages[6] + pages[8]));
+  CHECK(MaskedMassOf(head, listed, std::vector<uint8_t>{0x81, 0x02}, 8) ==
+        Approx(head[0] + head[7] + head[17]));
+}
+
 TEST_CASE("a group's mass is the mean over its query heads") {
   const std::vector<float> mass = {0.5f, 0.25f, 0.25f, 0.1f, 0.8f, 0.1f,
                                    0.2f, 0.2f,  0.6f,  0.4f, 0.0f, 0.6f};
