@@ -116,6 +116,10 @@ int64_t KvCacheManager::ReservationTokens(int64_t prompt_tokens,
 absl::StatusOr<int32_t> KvCacheManager::BudgetPages(std::optional<int32_t> budget_tokens,
                                                     bool exact, int64_t most_tokens) const {
   if (!budget_tokens.has_value() && !exact) return 0;
+  if (!impl_->options.row_budgets) {
+    return InvalidArgument(
+        "sparse: this server's algorithm has one budget, the same for all requests");
+  }
   const Footprint& footprint = impl_->footprint;
   const int32_t page_tokens = footprint.geometry().page_tokens;
   const int32_t least = footprint.min_budget_pages();

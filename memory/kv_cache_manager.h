@@ -40,6 +40,7 @@ struct KvCacheOptions {
   std::vector<LayerDemand> layers;     // [num_layers]
   // The most pages that a request's own budget may have; less than the algorithm's own: that.
   int32_t max_budget_pages = 0;
+  bool row_budgets = true;  // a request may have a budget of its own
 };
 
 // Used and total extents of each pool, and the fraction of admissible capacity in use (of the

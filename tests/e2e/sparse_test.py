@@ -172,6 +172,13 @@ class RetroInferTest(unittest.TestCase):
         self.assertGreater(counters["hits"], counters["misses"])
         self.assertGreater(counters["misses"], 0)
 
+    def test_a_request_has_no_budget_of_its_own(self):
+        with spind.Spind(spind.TINY_LLAMA, spind.SMALL_POOLS | RETROINFER) as server:
+            status, _, answer = server.post("/v1/completions", {"prompt": SHORT, "sparse": {"budget_tokens": 512}})
+            self.assertEqual(status, 400)
+            self.assertEqual(answer["error"]["message"],
+                             "sparse: this server's algorithm has one budget, the same for all requests")
+
 
 class OwnBudgetTest(unittest.TestCase):
     """Requests that say themselves how much they attend to, beside others that do not."""

@@ -1,81 +1,10 @@
 // The contract of the façade, case by case; the random walk is tests/sim/memory_sim_test.cc.
-#include "memory/kv_cache_manager.h"
+#include "tests/memory/small_cache.h"
 
-#include <catch2/catch.hpp>
-
-#include <algorithm>
-
-namespace spin {
+namespace spin::testing {
 namespace {
 
 using Catch::Matchers::Contains;
-using Kind = TableCommandKind;
-
-constexpr LayerDemand kSparse = {.whole_context = false, .fixed_pages = 2, .selectable_pages = 3};
-constexpr int32_t kLayers = 2;
-
-struct Config {
-  int32_t slot_extents = 16;
-  int32_t host_extents = 64;
-  PlacementPolicy placement = PlacementPolicy::kAuto;
-  LayerDemand demand = kSparse;
-  int32_t summary_elements = 0;
-  int32_t unsettled_tokens = 0;
-};
-
-// Pages of 64 tokens: 8 an extent. A Tiered sparse stream gets min(pages, 2 + 2 * 3) = 8 slots: one
-// extent a layer.
-KvCacheOptions Options(const Config& c) {
-  const KvGeometry g = {.num_layers = kLayers,
-                        .num_kv_heads = 1,
-                        .num_q_heads = 1,
-                        .head_dim = 64,
-                        .page_tokens = 64,
-                        .max_rows = 6,
-                        .max_extents = 8,
-                        .summary_elements = c.summary_elements,
-                        .unsettled_tokens = c.unsettled_tokens};
-  KvCacheOptions o;
-  o.plan =
-      PlanMemory(g, HbmBytes(g, c.slot_extents, c.host_extents), c.host_extents * g.extent_bytes())
-          .value();
-  o.placement = c.placement;
-  o.min_buffer_ratio = 1;
-  o.max_model_len = 4096;
-  o.layers.assign(kLayers, c.demand);
-  return o;
-}
-
-std::vector<TableCommand> Take(KvCacheManager& m, Kind kind) {
-  std::vector<TableCommand> found;
-  for (const TableCommand& c : m.TakeCommands()) {
-    if (c.kind == kind) found.push_back(c);
-  }
-  return found;
-}
-
-RowId Start(KvCacheManager& m, int64_t prompt, int64_t reserve) {
-  const auto rows = m.Admit(prompt, reserve, 1);
-  REQUIRE(rows.has_value());
-  m.FinishPrefill(*rows);
-  m.CheckInvariants();
-  return rows->front();
-}
-
-// The copies of demotions pass, until none is left. Returns the slot extents they read.
-std::vector<int32_t> PassSpills(KvCacheManager& m) {
-  std::vector<int32_t> slots;
-  while (m.room_is_coming()) {
-    m.TakeCommands();
-    for (const TableCommand& c : m.TakeSpills(3)) {
-      CHECK(c.kind == Kind::kSpillExtent);
-      slots.push_back(c.value);
-    }
-    m.FinishSpills();
-    m.CheckInvariants();
-  }
-  return slots;
-}
 
 TEST_CASE("a reservation is prompt and max_tokens, or a growth step, within the model's length") {
   const KvCacheManager m(Options({}));
@@ -119,61 +48,6 @@ TEST_CASE("usage tells tokens by placement, and granted slots by their use") {
   CHECK(usage.suspended_tokens == 901);
   CHECK(usage.tiered_slots.mandatory == 0);
   CHECK(m.ReadsOf(900).attended_tokens == kLayers * (4 * 64 + 4));  // 5 pages, 4 tokens in the tail
-}
-
-TEST_CASE("a request's own budget is within the server's, or the refusal names the limit") {
-  KvCacheOptions options = Options({});  // pages of 64; 5 selected, 2 of them fixed
-  const KvCacheManager own(options);
-  CHECK(own.BudgetPages(std::nullopt, false, 4000).value() == 0);
-  CHECK(own.BudgetPages(192, false, 4000).value() == 3);
-  CHECK(own.BudgetPages(383, false, 4000).value() == 5);
-  CHECK(MessageOf(own.BudgetPages(384, false, 4000).status()) ==
-        "sparse: budget_tokens must be between 192 and 320 (sparse.max_budget_tokens), not 384");
-  CHECK(absl::IsInvalidArgument(own.BudgetPages(191, false, 4000).status()));
-  CHECK(own.BudgetPages(std::nullopt, true, 320).value() == 5);
-  CHECK(own.BudgetPages(std::nullopt, true, 10).value() == 3);
-  CHECK(MessageOf(own.BudgetPages(std::nullopt, true, 321).status()) ==
-        "sparse: exact needs a budget for all 321 tokens of prompt and output; this server's goes "
-        "to 320 (sparse.max_budget_tokens)");
-
-  options.max_budget_pages = 40;
-  const KvCacheManager more(options);
-  CHECK(more.BudgetPages(2560, false, 4000).value() == 40);
-  CHECK(more.BudgetPages(std::nullopt, true, 2560).value() == 40);
-  CHECK_FALSE(more.BudgetPages(2624, false, 4000).ok());
-  options.max_budget_pages = 4;  // less than the algorithm selects by itself
-  CHECK(KvCacheManager(options).BudgetPages(320, false, 4000).value() == 5);
-
-  const KvCacheManager dense(Options({.demand = {}}));
-  CHECK(dense.BudgetPages(std::nullopt, true, 4000).value() == 0);
-  CHECK(MessageOf(dense.BudgetPages(320, false, 4000).status()) ==
-        "sparse: this server attends to the whole context: there is no budget_tokens to choose");
-}
-
-TEST_CASE("a row's own budget decides its slots, from admission to demotion and resumption") {
-  KvCacheOptions options =
-      Options({.slot_extents = 16, .placement = PlacementPolicy::kTiered, .demand = kSparse});
-  options.max_budget_pages = 20;
-  KvCacheManager m(options);
-  // Least: 3 slots. Own: 2 + 2 * 18 = 38 slots, of 48 pages: five extents a layer.
-  const auto small = m.Admit(1000, 3000, 1, 3);
-  REQUIRE(small.has_value());
-  m.FinishPrefill(*small);
-  CHECK(m.usage().tiered_slots.mandatory == kLayers * 3);
-  CHECK(m.usage().tiered_slots.buffering == kLayers * 1);
-  const auto large = m.Admit(1000, 3000, 1, 20);
-  REQUIRE(large.has_value());
-  m.FinishPrefill(*large);
-  m.CheckInvariants();
-  CHECK(m.usage().slot_extents == kLayers * (1 + 5));
-  CHECK_FALSE(m.Admit(1000, 3000, 1, 20).has_value());
-  m.Suspend(large->front());
-  CHECK(m.usage().slot_extents == kLayers);
-  CHECK(m.Resume(large->front()));
-  CHECK(m.Grow(large->front(), 3500));
-  CHECK(m.usage().slot_extents == kLayers * (1 + 5));
-  m.CheckInvariants();
-  CHECK(m.CheckFits(1000, 3000, 1, 20).ok());
 }
 
 TEST_CASE("when HBM is full the Resident row that frees most becomes Tiered") {
@@ -514,4 +388,4 @@ TEST_CASE("usage counts slots that demotion would give back as free") {
 }
 
 }  // namespace
-}  // namespace spin
+}  // namespace spin::testing
