@@ -356,7 +356,7 @@ struct Lists {
   std::vector<uint8_t> mask;
   std::vector<float> partial;
   Elements out;
-  RetrieveCounters counters;
+  std::vector<RetrieveCounters> counters = std::vector<RetrieveCounters>(8);  // a row
 };
 
 // Retrieve, Append and Attention, in one piece or two.
@@ -378,7 +378,7 @@ void Attend(RetroWorld& x, const Step& s, bool halves, bool estimated, Lists& l)
                .ready_tokens = halves ? l.ready.data() : nullptr,
                .page_mask = s.mask.data(),
                .list_mask = l.mask.data(),
-               .counters = &l.counters},
+               .counters = l.counters.data()},
               x.world.pool);
   cpu::AppendKv({.decode = decode, .qkv = s.qkv.data(), .layer = kLayer, .tables = tables},
                 x.world.pool);
@@ -387,8 +387,7 @@ void Attend(RetroWorld& x, const Step& s, bool halves, bool estimated, Lists& l)
                     .copy_src = l.src.data(),
                     .copy_dst = l.dst.data(),
                     .copy_len = l.copies.data(),
-                    .max_list = Step::kMaxSelected,
-                    .counters = &l.counters},
+                    .max_list = Step::kMaxSelected},
                    x.world.pool);
   const auto attend = [&](ListPart part) {
     cpu::PagedAttention({.decode = decode,
@@ -430,7 +429,7 @@ TEST_CASE("a step attends to what the masks leave, and the estimate is merged wi
     s.Estimate(x);
     Lists l(x, s);
     Attend(x, s, halves, true, l);
-    CHECK(l.counters.hits > 0);
+    for (const int32_t row : x.step.rows) CHECK(l.counters[static_cast<size_t>(row)].hits > 0);
     const double tolerance = shape.dtype == DType::kF32 ? 2e-5 : 1e-2;
     for (int32_t place = 0; place < 2; ++place) {
       for (int32_t q_head = 0; q_head < x.geometry().num_q_heads; ++q_head) {
