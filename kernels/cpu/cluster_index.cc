@@ -107,16 +107,18 @@ void IndexExtent(const ClusterIndexDecodeParams& p, int32_t row, int32_t head, i
   }
 }
 
-// Calls body(i, scratch of the thread) for i < n.
+// Calls body(i, scratch of its own while it runs) for i < n, as many at a time as there are threads: a decode step that
+// waits for the pool waits for one of them.
 template <typename Body>
 void ForEachWithScratch(ThreadPool& pool, int64_t n, void* scratch, int64_t bytes, Body body) {
   const int64_t threads = pool.num_threads();
-  pool.ParallelFor(threads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t thread = begin; thread < end; ++thread) {
-      char* own = static_cast<char*>(scratch) + thread * bytes;
-      for (int64_t i = thread; i < n; i += threads) body(i, own);
-    }
-  });
+  for (int64_t first = 0; first < n; first += threads) {
+    pool.ParallelFor(std::min(threads, n - first), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        body(first + i, static_cast<char*>(scratch) + i * bytes);
+      }
+    });
+  }
 }
 
 }  // namespace
@@ -159,16 +161,16 @@ void ClusterIndexPrefill(const ClusterIndexPrefillParams& p, ThreadPool& pool) {
 void ClusterIndexDecode(const ClusterIndexDecodeParams& p, ThreadPool& pool) {
   const KvGeometry& g = p.tables.geometry;
   CheckGeometry(g);
-  const int64_t streams = int64_t{NumRows(p.decode)} * g.num_kv_heads;
-  ForEachWithScratch(pool, streams, p.scratch, ClusterDecodeThreadBytes(g),
-                     [&](int64_t i, char* scratch) {
-                       const int32_t row = p.decode.rows[i / g.num_kv_heads];
-                       const int64_t position = p.decode.position[row];
-                       const int64_t first = IndexedTokens(position);
-                       if (IndexedTokens(position + 1) == first) return;
-                       IndexExtent(p, row, static_cast<int32_t>(i % g.num_kv_heads),
-                                   static_cast<int32_t>(first), scratch);
-                     });
+  for (int32_t place = 0; place < NumRows(p.decode); ++place) {
+    const int32_t row = p.decode.rows[place];
+    const int64_t position = p.decode.position[row];
+    const auto first = static_cast<int32_t>(IndexedTokens(position));
+    if (IndexedTokens(position + 1) == first) continue;
+    ForEachWithScratch(pool, g.num_kv_heads, p.scratch, ClusterDecodeThreadBytes(g),
+                       [&](int64_t head, char* scratch) {
+                         IndexExtent(p, row, static_cast<int32_t>(head), first, scratch);
+                       });
+  }
 }
 
 }  // namespace spin::cpu
