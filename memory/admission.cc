@@ -30,12 +30,14 @@ PoolCounts& PoolCounts::operator-=(const PoolCounts& other) {
 }
 
 Footprint::Footprint(const KvGeometry& geometry, std::span<const LayerDemand> layers,
-                     double min_buffer_ratio)
+                     double min_buffer_ratio, double max_buffer_ratio)
     : geometry_(geometry),
       layers_(layers.begin(), layers.end()),
-      min_buffer_ratio_(min_buffer_ratio) {
+      min_buffer_ratio_(min_buffer_ratio),
+      max_buffer_ratio_(max_buffer_ratio) {
   SPIN_CHECK_EQ(static_cast<int32_t>(layers_.size()), geometry_.num_layers);
-  SPIN_CHECK(std::isfinite(min_buffer_ratio_) && min_buffer_ratio_ >= 0);
+  SPIN_CHECK(std::isfinite(max_buffer_ratio_) && min_buffer_ratio_ >= 0);
+  SPIN_CHECK(min_buffer_ratio_ <= max_buffer_ratio_);
   for (const LayerDemand& layer : layers_) {
     SPIN_CHECK(layer.whole_context || layer.fixed_pages + layer.selectable_pages > 0);
     SPIN_CHECK(layer.fixed_pages >= 0 && layer.selectable_pages >= 0 && layer.context_divisor >= 0);
@@ -55,20 +57,18 @@ int32_t Footprint::Pages(int64_t tokens) const {
   return static_cast<int32_t>(pages);
 }
 
-int32_t Footprint::NumSlots(int32_t layer, int64_t tokens) const {
+int32_t Footprint::UsableSlots(int32_t layer, int64_t tokens, double buffer_ratio) const {
   SPIN_CHECK(layer >= 0 && layer < geometry_.num_layers);
   const LayerDemand& demand = layers_[static_cast<size_t>(layer)];
   const int32_t pages = Pages(tokens);
   if (demand.whole_context) return pages;
   const double budget =
-      demand.fixed_pages + std::ceil(demand.Selectable(pages) * (1 + min_buffer_ratio_));
+      demand.fixed_pages + std::ceil(demand.Selectable(pages) * (1 + buffer_ratio));
   return budget >= pages ? pages : static_cast<int32_t>(budget);
 }
 
 int32_t Footprint::TieredSlotExtents(int32_t layer, int64_t tokens) const {
-  const int32_t extents = CeilDiv(NumSlots(layer, tokens), geometry_.extent_pages());
-  SPIN_CHECK_LE(extents, Extents(tokens));
-  return extents;
+  return CeilDiv(UsableSlots(layer, tokens, min_buffer_ratio_), geometry_.extent_pages());
 }
 
 int64_t Footprint::TieredSlotExtents(int64_t tokens) const {
@@ -77,6 +77,16 @@ int64_t Footprint::TieredSlotExtents(int64_t tokens) const {
     sum += TieredSlotExtents(layer, tokens);
   }
   return sum;
+}
+
+int32_t Footprint::MostSlotExtents(int32_t layer, int64_t tokens) const {
+  return CeilDiv(UsableSlots(layer, tokens, max_buffer_ratio_), geometry_.extent_pages());
+}
+
+int32_t Footprint::NumSlots(int32_t layer, int64_t tokens, int32_t slot_extents) const {
+  SPIN_CHECK(slot_extents >= 0 && slot_extents <= geometry_.max_extents);
+  return std::min(UsableSlots(layer, tokens, max_buffer_ratio_),
+                  slot_extents * geometry_.extent_pages());
 }
 
 PoolCounts Footprint::Resident(int64_t prompt_tokens, int64_t reserve_tokens,

@@ -44,9 +44,9 @@ struct PoolCounts {
 // What a reservation of so many tokens takes, in either placement.
 class Footprint {
  public:
-  // REQUIRES: one demand a layer, min_buffer_ratio >= 0.
+  // REQUIRES: one demand a layer, 0 <= min_buffer_ratio <= max_buffer_ratio.
   Footprint(const KvGeometry& geometry, std::span<const LayerDemand> layers,
-            double min_buffer_ratio);
+            double min_buffer_ratio, double max_buffer_ratio);
 
   const KvGeometry& geometry() const { return geometry_; }
 
@@ -54,12 +54,15 @@ class Footprint {
   int32_t Extents(int64_t tokens) const;
   int32_t Pages(int64_t tokens) const;
 
-  // Slots that a stream of a Tiered row gets: all pages for whole_context, else
-  // min(pages, fixed + ceil(selectable * (1 + min_buffer_ratio))), selectable as for the whole reservation.
-  int32_t NumSlots(int32_t layer, int64_t tokens) const;
-  // Slot extents of a Tiered row: of one layer, of all.
+  // Slots that a stream of a Tiered row can use: all pages for whole_context, else
+  // min(pages, fixed + ceil(selectable * (1 + ratio))), selectable as for the whole reservation. Its row holds slot
+  // extents for `ratio` from min_buffer_ratio (what it is admitted with, and never less) to max_buffer_ratio.
+  // Slot extents of a Tiered row at least: of one layer, of all. And at most, of one layer.
   int32_t TieredSlotExtents(int32_t layer, int64_t tokens) const;
   int64_t TieredSlotExtents(int64_t tokens) const;
+  int32_t MostSlotExtents(int32_t layer, int64_t tokens) const;
+  // Slots of a stream whose row has so many slot extents in the layer: all of them, as far as it can use them.
+  int32_t NumSlots(int32_t layer, int64_t tokens, int32_t slot_extents) const;
 
   // `num_sequences` sequences of one prompt that reserve `reserve_tokens` each; the full extents of
   // the prompt exist once but for meta segments and Tiered slots, which every sequence has for
@@ -71,9 +74,11 @@ class Footprint {
   bool tiering_saves() const { return tiering_saves_; }
 
  private:
+  int32_t UsableSlots(int32_t layer, int64_t tokens, double buffer_ratio) const;
+
   KvGeometry geometry_;
   std::vector<LayerDemand> layers_;
-  double min_buffer_ratio_;
+  double min_buffer_ratio_, max_buffer_ratio_;
   bool tiering_saves_ = false;
 };
 

@@ -154,6 +154,7 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
       PlanMemory(geometry, cache_bytes, config.host_pool_bytes.value_or(AutoHostPool(info))));
   plan.cache.placement = config.placement;
   plan.cache.min_buffer_ratio = config.min_buffer_ratio;
+  plan.cache.max_buffer_ratio = config.max_buffer_ratio;
   plan.cache.max_model_len = plan.max_model_len;
   for (int32_t layer = 0; layer < model.num_layers; ++layer) {
     plan.cache.layers.push_back(plan.algorithm->Demand(layer));

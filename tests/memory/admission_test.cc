@@ -19,10 +19,10 @@ constexpr LayerDemand kSparse = {.whole_context = false, .fixed_pages = 2, .sele
 
 TEST_CASE("a sparse layer gets its mandatory slots and the buffer, never more than its pages") {
   const LayerDemand layers[] = {kWhole, kSparse};
-  const Footprint footprint(kGeometry, layers, 2.25);
-  CHECK(footprint.NumSlots(0, 1000) == 63);  // whole context: every page
-  CHECK(footprint.NumSlots(1, 1000) == 35);  // 2 + ceil(10 * 3.25)
-  CHECK(footprint.NumSlots(1, 100) == 7);    // all of 7 pages
+  const Footprint footprint(kGeometry, layers, 2.25, 2.25);
+  CHECK(footprint.NumSlots(0, 1000, 2) == 63);  // whole context: every page
+  CHECK(footprint.NumSlots(1, 1000, 2) == 35);  // 2 + ceil(10 * 3.25)
+  CHECK(footprint.NumSlots(1, 100, 1) == 7);    // all of 7 pages
   CHECK(footprint.TieredSlotExtents(0, 1000) == 2);
   CHECK(footprint.TieredSlotExtents(1, 1000) == 2);  // 35 slots, 32 an extent
   CHECK(footprint.TieredSlotExtents(8000) == 16 + 2);
@@ -31,12 +31,26 @@ TEST_CASE("a sparse layer gets its mandatory slots and the buffer, never more th
 
 TEST_CASE("an enormous buffer ratio is all pages, not an overflow") {
   const LayerDemand layers[] = {kSparse, kSparse};
-  CHECK(Footprint(kGeometry, layers, 1e300).NumSlots(0, 8192) == 512);
+  CHECK(Footprint(kGeometry, layers, 1e300, 1e300).NumSlots(0, 8192, 16) == 512);
+}
+
+TEST_CASE("a stream uses all slots of its extents up to the larger buffer") {
+  const LayerDemand layers[] = {kWhole, kSparse};
+  const Footprint footprint(kGeometry, layers, 2, 9);  // 32 slots, or 102
+  CHECK(footprint.TieredSlotExtents(1, 8000) == 1);
+  CHECK(footprint.MostSlotExtents(1, 8000) == 4);
+  CHECK(footprint.NumSlots(1, 8000, 1) == 32);
+  CHECK(footprint.NumSlots(1, 8000, 3) == 96);
+  CHECK(footprint.NumSlots(1, 8000, 4) == 102);
+  CHECK(footprint.NumSlots(1, 8000, 0) == 0);
+  CHECK(footprint.MostSlotExtents(1, 1000) == 2);  // 63 pages in all
+  CHECK(footprint.NumSlots(1, 1000, 2) == 63);
+  CHECK(footprint.MostSlotExtents(0, 8000) == footprint.TieredSlotExtents(0, 8000));
 }
 
 TEST_CASE("forks share the full extents of the prompt, not segments or cache slots") {
   const LayerDemand layers[] = {kSparse, kSparse};
-  const Footprint footprint(kGeometry, layers, 1);
+  const Footprint footprint(kGeometry, layers, 1, 1);
   // 1100 tokens: two full extents; 2000 reserved: four in all, hence two of its own each.
   CHECK(footprint.Resident(1100, 2000, 3) ==
         PoolCounts{.slots = 2 * 8, .host = 0, .summaries = 2 * 8, .meta = 0});
@@ -47,7 +61,7 @@ TEST_CASE("forks share the full extents of the prompt, not segments or cache slo
 
 TEST_CASE("dense layers alone save nothing by tiering") {
   const LayerDemand layers[] = {kWhole, kWhole};
-  const Footprint footprint(kGeometry, layers, 2);
+  const Footprint footprint(kGeometry, layers, 2, 2);
   CHECK_FALSE(footprint.tiering_saves());
   CHECK(footprint.Tiered(1, 3000, 1).slots == footprint.Resident(1, 3000, 1).slots);
 }
