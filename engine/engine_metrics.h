@@ -48,7 +48,9 @@ class EngineMetrics {
   Gauge &running_, &waiting_, &kv_usage_;
   Gauge &resident_, &tiered_, &suspended_;
   Gauge &free_slots_, &free_host_, &free_summaries_, &free_meta_;
+  Gauge& buffer_slots_;
   Counter &prompt_tokens_, &generation_tokens_, &preemptions_, &demotions_;
+  Counter &handed_out_, &reclaimed_;
   // Routers refuse a server without these two; they stay 0 while every prompt is prefilled whole.
   Counter &prefix_queries_, &prefix_hits_;
   Counter &stopped_, &length_, &aborted_, &failed_;
