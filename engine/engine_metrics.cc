@@ -71,6 +71,19 @@ void AddVllmNames(MetricsRegistry& registry) {
   registry.AddAlias("vllm:time_per_output_token_seconds", "spin:inter_token_latency_seconds");
 }
 
+Gauge& BufferGauge(MetricsRegistry& registry) {
+  return registry.AddGauge("spin:slot_buffer_extents",
+                           "Slot extents that Tiered sequences hold above their least; they are "
+                           "taken back for whoever needs them");
+}
+
+Counter& BufferCounter(MetricsRegistry& registry, const char* change) {
+  return registry.AddCounter("spin:slot_buffer_changes_total",
+                             "Slot extents handed out to Tiered sequences above their least, and "
+                             "reclaimed from them for others",
+                             {{"change", change}});
+}
+
 }  // namespace
 
 EngineMetrics::PlacementGauges::PlacementGauges(MetricsRegistry& registry, const char* name,
@@ -96,6 +109,7 @@ EngineMetrics::EngineMetrics(MetricsRegistry* registry)
       free_host_(FreeExtentsGauge(registry_, "host")),
       free_summaries_(FreeExtentsGauge(registry_, "summaries")),
       free_meta_(FreeExtentsGauge(registry_, "meta")),
+      buffer_slots_(BufferGauge(registry_)),
       prompt_tokens_(registry_.AddCounter("spin:prompt_tokens_total", "Prompt tokens prefilled")),
       generation_tokens_(registry_.AddCounter("spin:generation_tokens_total", "Tokens generated")),
       preemptions_(registry_.AddCounter("spin:num_preemptions_total",
@@ -108,6 +122,8 @@ EngineMetrics::EngineMetrics(MetricsRegistry* registry)
       select_bytes_(registry_.AddCounter(
           "spin:select_bytes_total",
           "Bytes of page summaries that decode steps scored, computed from lengths")),
+      handed_out_(BufferCounter(registry_, "handed_out")),
+      reclaimed_(BufferCounter(registry_, "reclaimed")),
       prefix_queries_(registry_.AddCounter("spin:prefix_cache_queries_total",
                                            "Prompt tokens looked up in the prefix cache")),
       prefix_hits_(registry_.AddCounter("spin:prefix_cache_hits_total",
@@ -208,8 +224,11 @@ void EngineMetrics::Publish(const EngineCounts& counts, int64_t preemptions) {
   free_host_.Set(counts.kv.host_extents_total - counts.kv.host_extents);
   free_summaries_.Set(counts.kv.summary_extents_total - counts.kv.summary_extents);
   free_meta_.Set(counts.kv.meta_segments_total - counts.kv.meta_segments);
+  buffer_slots_.Set(static_cast<double>(counts.kv.buffer_extents));
   preemptions_.Add(static_cast<uint64_t>(preemptions) - preemptions_.value());
   demotions_.Add(static_cast<uint64_t>(counts.kv.demotions) - demotions_.value());
+  handed_out_.Add(static_cast<uint64_t>(counts.kv.handed_out_extents) - handed_out_.value());
+  reclaimed_.Add(static_cast<uint64_t>(counts.kv.reclaimed_extents) - reclaimed_.value());
   const std::lock_guard lock(mutex_);
   counts_ = counts;
 }

@@ -57,8 +57,10 @@ class EngineMetrics {
   PlacementGauges sequences_, sequence_tokens_;
   Gauge &mandatory_slots_, &buffering_slots_;
   Gauge &free_slots_, &free_host_, &free_summaries_, &free_meta_;
+  Gauge& buffer_slots_;
   Counter &prompt_tokens_, &generation_tokens_, &preemptions_, &demotions_;
   Counter &attention_bytes_, &select_bytes_;
+  Counter &handed_out_, &reclaimed_;
   // Routers refuse a server without these two; they stay 0 while every prompt is prefilled whole.
   Counter &prefix_queries_, &prefix_hits_;
   Counter &stopped_, &length_, &aborted_, &failed_;

@@ -63,7 +63,16 @@ const ScheduledBatch& Scheduler::Plan(int64_t now_ns) {
   CollectDecodeRows();
   for (const Waiting& waiting : requeued_) Insert(waiting);
   requeued_.clear();
+  memory_->HandOutSlots(SomeoneWaits());
   return batch_;
+}
+
+// For room, as far as one can know: a seat is free for who is in the queue, or a sequence has given
+// way or could not grow.
+bool Scheduler::SomeoneWaits() const {
+  const bool seats = num_running() < max_sequences_;
+  return awaits_room_ || !suspended_.empty() || (seats && !waiting_.empty()) ||
+         std::any_of(running_.begin(), running_.end(), [](const auto* s) { return s->stalled; });
 }
 
 void Scheduler::AdmitWaiting(int64_t now_us) {
@@ -150,7 +159,7 @@ std::optional<std::vector<RowId>> Scheduler::AdmitRows(const Waiting& waiting, i
 
 bool Scheduler::PreemptFor(const Waiting& waiting) {
   if (memory_->room_is_coming()) return false;
-  Sequence* victim = Worst();
+  Sequence* victim = NextVictim();
   if (victim == nullptr ||
       !MayPreempt(options_.policy, waiting.facts.priority, victim->request->request.priority)) {
     return false;

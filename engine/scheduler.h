@@ -9,6 +9,7 @@
 //   resume   suspended rows, best first
 //   admit    when no prefill batch is active: the queue in order, into one batch
 //   decode   the rows that still run and whose next token counts
+//   lend     slots that are left go to Tiered rows as buffers
 //
 // Whoever finds no room while demotions make some waits for them, and nobody behind it goes ahead.
 //
@@ -86,6 +87,8 @@ class Scheduler {
   void Preempt(Sequence& victim);
   void Requeue(Sequence& sequence);
   Sequence* Worst() const;
+  Sequence* NextVictim() const;
+  bool SomeoneWaits() const;
   bool OnlyHolder(const Sequence& sequence) const;
   int64_t GrowthTarget(const Sequence& sequence) const;
 

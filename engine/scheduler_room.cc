@@ -2,8 +2,9 @@
 //
 // A row grows best first; what it lacks is taken from the worst, so the best sequence always goes
 // on and the whole never stands still. A Tiered victim first gives back its slots (its KV stays on
-// the host), then everything. A row that is itself the worst waits in place: giving itself up would
-// buy it nothing. While demotions make room nobody gives way: it may be enough.
+// the host), then everything, but for as long as slots alone are short nobody is prefilled again who
+// has no slots to give. A row that is itself the worst waits in place: giving itself up would buy it
+// nothing. While demotions make room nobody gives way: it may be enough.
 #include <algorithm>
 
 #include "common/check.h"
@@ -42,7 +43,7 @@ bool Scheduler::GrowOne(Sequence& sequence) {
       awaits_room_ = true;
       return false;
     }
-    Sequence* victim = Worst();
+    Sequence* victim = NextVictim();
     SPIN_CHECK(victim != nullptr);
     if (victim != &sequence) {
       Preempt(*victim);
@@ -69,8 +70,11 @@ int64_t Scheduler::GrowthTarget(const Sequence& sequence) const {
   return std::max(length + 1, std::min(most, memory_->ReservationTokens(length, std::nullopt)));
 }
 
+// Of what it was refused last: nobody else holds any of it.
 bool Scheduler::OnlyHolder(const Sequence& sequence) const {
-  return prefill_.empty() && suspended_.empty() && running_.size() == 1 &&
+  const bool slots_alone =
+      memory_->placement(sequence.row) == Placement::kTiered && memory_->short_of_slots_alone();
+  return prefill_.empty() && (suspended_.empty() || slots_alone) && running_.size() == 1 &&
          running_.front() == &sequence;
 }
 
@@ -79,6 +83,14 @@ Sequence* Scheduler::Worst() const {
   if (suspended_.empty()) return running_.back();
   if (running_.empty()) return suspended_.back();
   return IsBetter(*suspended_.back(), *running_.back()) ? running_.back() : suspended_.back();
+}
+
+// Who gives way to whoever was refused last. Where slots alone are short, those that are suspended
+// have none to give; the worst of those that run is suspended beside them.
+Sequence* Scheduler::NextVictim() const {
+  const bool suspending_helps = !running_.empty() && memory_->short_of_slots_alone() &&
+                                memory_->placement(running_.back()->row) == Placement::kTiered;
+  return suspending_helps ? running_.back() : Worst();
 }
 
 void Scheduler::Preempt(Sequence& victim) {

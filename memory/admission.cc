@@ -37,12 +37,14 @@ StepReads& StepReads::operator+=(const StepReads& other) {
 }
 
 Footprint::Footprint(const KvGeometry& geometry, std::span<const LayerDemand> layers,
-                     double min_buffer_ratio)
+                     double min_buffer_ratio, double max_buffer_ratio)
     : geometry_(geometry),
       layers_(layers.begin(), layers.end()),
-      min_buffer_ratio_(min_buffer_ratio) {
+      min_buffer_ratio_(min_buffer_ratio),
+      max_buffer_ratio_(max_buffer_ratio) {
   SPIN_CHECK_EQ(static_cast<int32_t>(layers_.size()), geometry_.num_layers);
-  SPIN_CHECK(std::isfinite(min_buffer_ratio_) && min_buffer_ratio_ >= 0);
+  SPIN_CHECK(std::isfinite(max_buffer_ratio_) && min_buffer_ratio_ >= 0);
+  SPIN_CHECK(min_buffer_ratio_ <= max_buffer_ratio_);
   for (const LayerDemand& layer : layers_) {
     SPIN_CHECK(layer.whole_context || layer.fixed_pages + layer.selectable_pages > 0);
     SPIN_CHECK(layer.fixed_pages >= 0 && layer.selectable_pages >= 0 && layer.context_divisor >= 0);
@@ -65,30 +67,26 @@ int32_t Footprint::Pages(int64_t tokens) const {
   return static_cast<int32_t>(pages);
 }
 
-int32_t Footprint::NumSlots(int32_t layer, int64_t tokens, int32_t budget_pages) const {
+int32_t Footprint::UsableSlots(int32_t layer, int64_t tokens, double buffer_ratio,
+                               int32_t budget_pages) const {
   SPIN_CHECK(layer >= 0 && layer < geometry_.num_layers);
-  return NumSlots(layers_[static_cast<size_t>(layer)], Pages(tokens), budget_pages);
-}
-
-int32_t Footprint::NumSlots(const LayerDemand& demand, int32_t pages, int32_t budget_pages) const {
+  const LayerDemand& demand = layers_[static_cast<size_t>(layer)];
+  const int32_t pages = Pages(tokens);
   if (demand.whole_context) return pages;
   SPIN_CHECK(budget_pages == 0 || budget_pages > demand.fixed_pages);
   const int32_t selectable =
       budget_pages > 0 ? budget_pages - demand.fixed_pages : demand.Selectable(pages);
-  const double budget = demand.fixed_pages + std::ceil(selectable * (1 + min_buffer_ratio_));
+  const double budget = demand.fixed_pages + std::ceil(selectable * (1 + buffer_ratio));
   return budget >= pages ? pages : static_cast<int32_t>(budget);
 }
 
-SlotCounts Footprint::Slots(int64_t tokens, int32_t budget_pages) const {
+int64_t Footprint::MandatorySlots(int64_t tokens, int32_t budget_pages) const {
   const int32_t pages = Pages(tokens);
-  SlotCounts counts;
+  int64_t slots = 0;
   for (const LayerGroup& group : groups_) {
-    const int64_t streams = group.num_layers * geometry_.num_kv_heads;
-    const int32_t mandatory = group.demand.Mandatory(pages, budget_pages);
-    counts.mandatory += streams * mandatory;
-    counts.buffering += streams * (NumSlots(group.demand, pages, budget_pages) - mandatory);
+    slots += group.num_layers * group.demand.Mandatory(pages, budget_pages);
   }
-  return counts;
+  return slots * geometry_.num_kv_heads;
 }
 
 StepReads Footprint::Reads(int64_t tokens, int32_t budget_pages) const {
@@ -126,9 +124,8 @@ int32_t Footprint::max_mandatory_pages() const {
 }
 
 int32_t Footprint::TieredSlotExtents(int32_t layer, int64_t tokens, int32_t budget_pages) const {
-  const int32_t extents = CeilDiv(NumSlots(layer, tokens, budget_pages), geometry_.extent_pages());
-  SPIN_CHECK_LE(extents, Extents(tokens));
-  return extents;
+  return CeilDiv(UsableSlots(layer, tokens, min_buffer_ratio_, budget_pages),
+                 geometry_.extent_pages());
 }
 
 int64_t Footprint::AllTieredSlotExtents(int64_t tokens, int32_t budget_pages) const {
@@ -137,6 +134,18 @@ int64_t Footprint::AllTieredSlotExtents(int64_t tokens, int32_t budget_pages) co
     sum += TieredSlotExtents(layer, tokens, budget_pages);
   }
   return sum;
+}
+
+int32_t Footprint::MostSlotExtents(int32_t layer, int64_t tokens, int32_t budget_pages) const {
+  return CeilDiv(UsableSlots(layer, tokens, max_buffer_ratio_, budget_pages),
+                 geometry_.extent_pages());
+}
+
+int32_t Footprint::NumSlots(int32_t layer, int64_t tokens, int32_t slot_extents,
+                            int32_t budget_pages) const {
+  SPIN_CHECK(slot_extents >= 0 && slot_extents <= geometry_.max_extents);
+  return std::min(UsableSlots(layer, tokens, max_buffer_ratio_, budget_pages),
+                  slot_extents * geometry_.extent_pages());
 }
 
 PoolCounts Footprint::Resident(int64_t prompt_tokens, int64_t reserve_tokens,

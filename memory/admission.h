@@ -70,9 +70,9 @@ struct SlotCounts {
 // whole context heed neither.
 class Footprint {
  public:
-  // REQUIRES: one demand a layer, min_buffer_ratio >= 0.
+  // REQUIRES: one demand a layer, 0 <= min_buffer_ratio <= max_buffer_ratio.
   Footprint(const KvGeometry& geometry, std::span<const LayerDemand> layers,
-            double min_buffer_ratio);
+            double min_buffer_ratio, double max_buffer_ratio);
 
   const KvGeometry& geometry() const { return geometry_; }
 
@@ -80,15 +80,19 @@ class Footprint {
   int32_t Extents(int64_t tokens) const;
   int32_t Pages(int64_t tokens) const;
 
-  // Slots that a stream of a Tiered row gets: all pages for whole_context, else
-  // min(pages, fixed + ceil(selectable * (1 + min_buffer_ratio))), selectable as for the whole reservation, or what
-  // budget_pages leaves beside the fixed ones.
-  int32_t NumSlots(int32_t layer, int64_t tokens, int32_t budget_pages = 0) const;
-  // Slot extents of a Tiered row: of one layer, of all.
+  // Slots that a stream of a Tiered row can use: all pages for whole_context, else
+  // min(pages, fixed + ceil(selectable * (1 + ratio))), selectable as for the whole reservation, or what budget_pages
+  // leaves beside the fixed ones. Its row holds slot extents for `ratio` from min_buffer_ratio (what it is admitted
+  // with, and never less) to max_buffer_ratio.
+  // Slot extents of a Tiered row at least: of one layer, of all. And at most, of one layer.
   int32_t TieredSlotExtents(int32_t layer, int64_t tokens, int32_t budget_pages = 0) const;
   int64_t AllTieredSlotExtents(int64_t tokens, int32_t budget_pages = 0) const;
-  // A Tiered row's slots by their use.
-  SlotCounts Slots(int64_t tokens, int32_t budget_pages = 0) const;
+  int32_t MostSlotExtents(int32_t layer, int64_t tokens, int32_t budget_pages = 0) const;
+  // Slots of a stream whose row has so many slot extents in the layer: all of them, as far as it can use them.
+  int32_t NumSlots(int32_t layer, int64_t tokens, int32_t slot_extents,
+                   int32_t budget_pages = 0) const;
+  // Of a row, over all layers and KV heads: what one step may select of its reservation.
+  int64_t MandatorySlots(int64_t tokens, int32_t budget_pages = 0) const;
   // Of a step of a sequence of `tokens`, the new one among them. REQUIRES: tokens >= 1.
   StepReads Reads(int64_t tokens, int32_t budget_pages = 0) const;
 
@@ -112,12 +116,13 @@ class Footprint {
     LayerDemand demand;
     int64_t num_layers = 0;
   };
-  int32_t NumSlots(const LayerDemand& demand, int32_t pages, int32_t budget_pages) const;
+  int32_t UsableSlots(int32_t layer, int64_t tokens, double buffer_ratio,
+                      int32_t budget_pages) const;
 
   KvGeometry geometry_;
   std::vector<LayerDemand> layers_;
   std::vector<LayerGroup> groups_;  // layers of equal demand: a few at most
-  double min_buffer_ratio_;
+  double min_buffer_ratio_, max_buffer_ratio_;
   bool tiering_saves_ = false;
 };
 

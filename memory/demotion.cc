@@ -62,7 +62,8 @@ void KeepCache(RowTable& table, const Footprint& footprint, int32_t r) {
     const int32_t begin = std::max(holding - wanted, own);
     const int32_t kept = std::min(wanted, reserved - begin);
     table.KeepSlots(r, layer, begin, kept);
-    table.SetNumSlots(r, layer, footprint.NumSlots(layer, row.reserved_tokens, row.budget_pages));
+    table.SetNumSlots(r, layer,
+                      footprint.NumSlots(layer, row.reserved_tokens, wanted, row.budget_pages));
     const int32_t first_page = begin * table.geometry().extent_pages();
     if (first_page >= pages) continue;  // what is kept is empty
     // Cold extents follow behind the kept ones; none of them is bound, because the kept reach to

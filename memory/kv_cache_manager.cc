@@ -14,7 +14,7 @@ namespace spin {
 struct KvCacheManager::Impl {
   explicit Impl(const KvCacheOptions& o)
       : options(o),
-        footprint(o.plan.geometry, o.layers, o.min_buffer_ratio),
+        footprint(o.plan.geometry, o.layers, o.min_buffer_ratio, o.max_buffer_ratio),
         table(o.plan),
         may_stay(o.placement != PlacementPolicy::kTiered),
         may_tier(
@@ -38,6 +38,10 @@ struct KvCacheManager::Impl {
     const int32_t configured = std::min(options.max_budget_pages, footprint.geometry().max_pages());
     return std::max(configured, footprint.max_mandatory_pages());
   }
+  // Page slots that `r` has, over all layers and KV heads.
+  int64_t GrantedSlots(int32_t r) const;
+  // Slot extents that `r` lacks in its placement for its reservation.
+  int64_t MissingSlots(int32_t r) const;
 
   KvCacheOptions options;
   Footprint footprint;
@@ -65,8 +69,31 @@ void KvCacheManager::Impl::GrantSlots(int32_t r) {
     while (table.num_mapped(PoolKind::kSlot, r, layer) < wanted) {
       table.Grant(PoolKind::kSlot, r, layer);
     }
-    table.SetNumSlots(r, layer, footprint.NumSlots(layer, tokens, budget));
+    table.SetNumSlots(
+        r, layer,
+        footprint.NumSlots(layer, tokens, table.num_mapped(PoolKind::kSlot, r, layer), budget));
   }
+}
+
+int64_t KvCacheManager::Impl::GrantedSlots(int32_t r) const {
+  int64_t slots = 0;
+  for (int32_t layer = 0; layer < footprint.geometry().num_layers; ++layer) {
+    slots += table.num_slots(r, layer);
+  }
+  return slots * footprint.geometry().num_kv_heads;
+}
+
+int64_t KvCacheManager::Impl::MissingSlots(int32_t r) const {
+  const int64_t tokens = table.row(r).reserved_tokens;
+  const bool tiered = table.row(r).placement == Placement::kTiered;
+  int64_t missing = 0;
+  for (int32_t layer = 0; layer < table.geometry().num_layers; ++layer) {
+    const int32_t wanted =
+        tiered ? footprint.TieredSlotExtents(layer, tokens, table.row(r).budget_pages)
+               : footprint.Extents(tokens);
+    missing += std::max(wanted - table.num_mapped(PoolKind::kSlot, r, layer), 0);
+  }
+  return missing;
 }
 
 void KvCacheManager::Impl::GrantRow(int32_t r, int32_t shared, int32_t first_row) {
@@ -201,11 +228,20 @@ std::optional<std::vector<RowId>> KvCacheManager::Admit(int64_t prompt_tokens,
   SPIN_CHECK_LE(reserve_tokens, int64_t{impl.options.max_model_len});
   SPIN_CHECK_GE(num_sequences, 1);
   SPIN_CHECK_LE(budget_pages, impl.max_budget_pages());
-  if (num_sequences > impl.table.num_free_rows()) return std::nullopt;
-  const Placement placement = impl.room.Place(
-      impl.footprint.Resident(prompt_tokens, reserve_tokens, num_sequences),
-      impl.footprint.Tiered(prompt_tokens, reserve_tokens, num_sequences, budget_pages));
-  if (placement == Placement::kNone) return std::nullopt;
+  if (num_sequences > impl.table.num_free_rows()) {
+    impl.room.OnRefused({});  // not for lack of memory
+    return std::nullopt;
+  }
+  const PoolCounts resident = impl.footprint.Resident(prompt_tokens, reserve_tokens, num_sequences);
+  const PoolCounts tiered =
+      impl.footprint.Tiered(prompt_tokens, reserve_tokens, num_sequences, budget_pages);
+  const Placement placement = impl.room.Place(resident, tiered);
+  if (placement == Placement::kNone) {
+    impl.room.OnRefused(impl.may_tier ? tiered : resident);
+    return std::nullopt;
+  }
+  impl.room.Claim(placement == Placement::kTiered ? tiered.slots : resident.slots);
+  impl.room.OnAdmitted(tiered);
 
   std::vector<RowId> rows;
   rows.reserve(static_cast<size_t>(num_sequences));
@@ -302,8 +338,13 @@ bool KvCacheManager::Grow(RowId id, int64_t reserve_tokens) {
                    reserve_tokens);
   }
   // Counted anew: the row itself may have become Tiered.
-  if (!impl.room.Has(impl.GrowthNeed(row, reserve_tokens))) return false;
+  const PoolCounts need = impl.GrowthNeed(row, reserve_tokens);
+  if (!impl.room.Has(need)) {
+    impl.room.OnRefused(need);
+    return false;
+  }
   row.reserved_tokens = reserve_tokens;
+  impl.room.Claim(impl.MissingSlots(id.value), id.value);
   impl.GrantRow(id.value, 0, id.value);
   return true;
 }
@@ -315,7 +356,7 @@ void KvCacheManager::Suspend(RowId id) {
   row.state = RowState::kSuspended;
   for (int32_t layer = 0; layer < impl.table.geometry().num_layers; ++layer) {
     impl.table.SetNumSlots(id.value, layer, 0);  // before the slots go: it clears their owners
-    impl.table.UnmapAll(PoolKind::kSlot, id.value, layer);
+    impl.table.Unmap(PoolKind::kSlot, id.value, layer, 0);
     impl.table.ClearMeta(id.value, layer);
   }
 }
@@ -327,7 +368,11 @@ bool KvCacheManager::Resume(RowId id) {
   PoolCounts need;
   need.slots = impl.footprint.AllTieredSlotExtents(row.reserved_tokens, row.budget_pages);
   impl.room.Make(need);
-  if (!impl.room.Has(need)) return false;
+  if (!impl.room.Has(need)) {
+    impl.room.OnRefused(need);
+    return false;
+  }
+  impl.room.Claim(need.slots);
   row.state = RowState::kReady;
   impl.GrantSlots(id.value);
   return true;
@@ -356,6 +401,14 @@ bool KvCacheManager::room_is_coming() const {
   return impl_->table.HasSpills();
 }
 
+bool KvCacheManager::short_of_slots_alone() const {
+  return impl_->room.short_of_slots_alone();
+}
+
+void KvCacheManager::HandOutSlots(bool someone_waits) {
+  impl_->room.HandOut(someone_waits);
+}
+
 KvUsage KvCacheManager::usage() const {
   const RowTable& table = impl_->table;
   KvUsage usage;
@@ -369,6 +422,9 @@ KvUsage KvCacheManager::usage() const {
   count(PoolKind::kMeta, usage.meta_segments, usage.meta_segments_total);
   usage.fraction = impl_->room.Fraction();
   usage.demotions = impl_->room.demotions();
+  usage.buffer_extents = impl_->room.buffers().extents();
+  usage.handed_out_extents = impl_->room.buffers().handed_out();
+  usage.reclaimed_extents = impl_->room.buffers().reclaimed();
   for (int32_t r = 0; r < table.num_rows(); ++r) {
     const Row& row = table.row(r);
     if (row.state == RowState::kFree) continue;
@@ -378,9 +434,10 @@ KvUsage KvCacheManager::usage() const {
     } else if (row.placement == Placement::kTiered) {
       ++usage.tiered_rows;
       usage.tiered_tokens += row.length;
-      const SlotCounts slots = impl_->footprint.Slots(row.reserved_tokens, row.budget_pages);
-      usage.tiered_slots.mandatory += slots.mandatory;
-      usage.tiered_slots.buffering += slots.buffering;
+      const int64_t mandatory =
+          impl_->footprint.MandatorySlots(row.reserved_tokens, row.budget_pages);
+      usage.tiered_slots.mandatory += mandatory;
+      usage.tiered_slots.buffering += impl_->GrantedSlots(r) - mandatory;
     } else {
       ++usage.resident_rows;
       usage.resident_tokens += row.length;

@@ -7,6 +7,9 @@
 // never reused too early. DESIGN: two tiers, sequences Resident (all KV in HBM, nothing on the
 // host) until room is needed, then Tiered (all KV on the host, `num_slots` slots a stream in HBM).
 //
+// Tiered rows may hold more slots than their least while nobody else needs them; these are taken back
+// before anybody is demoted or refused.
+//
 // A demotion takes several passes, because its bulk is copied beside the running work. Whoever asks
 // for its room is refused meanwhile, with room_is_coming(), and asks again.
 //
@@ -34,8 +37,11 @@ enum class PlacementPolicy { kAuto, kResident, kTiered };
 struct KvCacheOptions {
   MemoryPlan plan;
   PlacementPolicy placement = PlacementPolicy::kAuto;
-  double min_buffer_ratio = 2;  // buffering slots a Tiered stream gets, times its selectable pages
-  int32_t max_model_len = 0;    // tokens of one sequence
+  // Buffering slots of a Tiered stream, times its selectable pages: at least, and at most while slots
+  // are free. 0 <= min <= max.
+  double min_buffer_ratio = 2;
+  double max_buffer_ratio = 5;
+  int32_t max_model_len = 0;           // tokens of one sequence
   int32_t reserve_step_tokens = 2048;  // growth step of sequences without max_tokens
   std::vector<LayerDemand> layers;     // [num_layers]
   // The most pages that a request's own budget may have; less than the algorithm's own: that.
@@ -54,6 +60,9 @@ struct KvUsage {
   int64_t resident_tokens = 0, tiered_tokens = 0, suspended_tokens = 0;  // prefilled or generated
   SlotCounts tiered_slots;  // granted to Tiered rows that are not suspended
   int64_t demotions = 0;
+  // Slot extents that Tiered rows hold above their least now, that were handed out to them and taken
+  // back from them since the start.
+  int64_t buffer_extents = 0, handed_out_extents = 0, reclaimed_extents = 0;
   double fraction = 0;
 };
 
@@ -109,6 +118,15 @@ class KvCacheManager {
   // no room now, as Grow). REQUIRES: prefill finished, Tiered.
   void Suspend(RowId row);
   bool Resume(RowId row);
+
+  // What Admit, Grow or Resume refused last lacked slots and nothing else: a row that is suspended has
+  // none to give.
+  bool short_of_slots_alone() const;
+
+  // Once a round: lends Tiered rows slots that are free, a bounded number, but for a reserve for the
+  // next request. It changes nothing that can be had: Admit, Grow and Resume take back what they
+  // need. `someone_waits`: a sequence that was refused does, or one that could run if it had room.
+  void HandOutSlots(bool someone_waits);
 
   // Everything back. Any state. Before FinishPrefill the first row of a request with forks goes
   // only together with all of them, before any other call.

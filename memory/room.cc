@@ -3,16 +3,42 @@
 #include <algorithm>
 
 #include "common/check.h"
+#include "common/math.h"
 #include "memory/demotion.h"
 
 namespace spin {
 
+namespace {
+
+// Extents handed out at a time: what a round of the engine may cost, in commands. Some seconds of
+// rounds fill the buffers of a large machine, which stay for minutes.
+constexpr int64_t kMostHandedOut = 128;
+// A request counts so much in the mean of those admitted.
+constexpr int64_t kMeanOf = 4;
+
+}  // namespace
+
 Room::Room(const Footprint* footprint, RowTable* table, bool may_stay, bool may_tier)
-    : footprint_(*footprint), table_(*table), may_stay_(may_stay), may_tier_(may_tier) {
+    : footprint_(*footprint),
+      table_(*table),
+      may_stay_(may_stay),
+      may_tier_(may_tier),
+      buffers_(footprint, table) {
   const auto rows = static_cast<size_t>(table_.num_rows());
   units_.reserve(rows);
   chosen_.reserve(rows);
   members_.reserve(rows);
+}
+
+PoolCounts Room::Available() {
+  PoolCounts available = table_.FreeCounts();
+  available.slots += buffers_.extents();
+  return available;
+}
+
+void Room::Claim(int64_t slots, int32_t growing) {
+  const int64_t missing = slots - table_.FreeCounts().slots;
+  if (missing > 0) buffers_.Reclaim(missing, growing);
 }
 
 void Room::CollectMembers(int32_t r) {
@@ -78,7 +104,7 @@ int32_t Room::CollectUnits(int32_t growing, int64_t growth_tokens) {
 bool Room::Make(const PoolCounts& need, int32_t growing, int64_t growth_tokens) {
   if (Has(need)) return true;
   const int32_t growing_unit = CollectUnits(growing, growth_tokens);
-  PoolCounts soon = table_.FreeCounts();
+  PoolCounts soon = Available();
   soon.slots += coming_slots_;
   if (!PlanDemotions(soon, need, units_, growing_unit, chosen_)) return false;
   for (const int32_t unit : chosen_) {
@@ -110,8 +136,29 @@ Placement Room::Place(const PoolCounts& resident, const PoolCounts& tiered) {
   return Placement::kNone;
 }
 
+void Room::OnAdmitted(const PoolCounts& tiered_need) {
+  const int64_t slots = tiered_need.slots;
+  typical_slots_ =
+      typical_slots_ == 0 ? slots : CeilDiv((kMeanOf - 1) * typical_slots_ + slots, kMeanOf);
+}
+
+void Room::OnRefused(const PoolCounts& need) {
+  const PoolCounts available = Available();
+  PoolCounts rest = need;
+  rest.slots = 0;
+  short_of_slots_alone_ = available.slots < need.slots && available.Covers(rest);
+  awaited_slots_ = std::max(awaited_slots_, need.slots);
+}
+
+void Room::HandOut(bool someone_waits) {
+  if (!someone_waits) awaited_slots_ = 0;
+  if (table_.HasSpills()) return;  // demotions make room for somebody
+  const int64_t spare = table_.FreeCounts().slots - std::max(typical_slots_, awaited_slots_);
+  if (spare > 0) buffers_.HandOut(std::min(spare, kMostHandedOut));
+}
+
 double Room::Fraction() {
-  const PoolCounts free = table_.FreeCounts();
+  const PoolCounts free = Available();
   CollectUnits(kAbsent, 0);
   PoolCounts reachable = free;
   reachable.slots += coming_slots_;

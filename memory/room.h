@@ -1,5 +1,6 @@
-// Room: who gives way in HBM to whom. Plans demotions on counts (admission.h), begins them, and
-// finishes them when their copies have passed (demotion.h). Engine thread.
+// Room: who gives way in HBM to whom. Takes buffers back (slot_buffers.h); plans demotions on counts
+// (admission.h), begins them, and finishes them when their copies have passed (demotion.h). Engine
+// thread.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +8,7 @@
 
 #include "memory/admission.h"
 #include "memory/row_table.h"
+#include "memory/slot_buffers.h"
 
 namespace spin {
 
@@ -15,7 +17,12 @@ class Room {
   // Both outlive the room. `may_stay`: rows may be Resident; `may_tier`: they may be Tiered.
   Room(const Footprint* footprint, RowTable* table, bool may_stay, bool may_tier);
 
-  bool Has(const PoolCounts& need) const { return table_.FreeCounts().Covers(need); }
+  // What is free, the buffers of Tiered rows included: they can be taken back at once.
+  PoolCounts Available();
+  bool Has(const PoolCounts& need) { return Available().Covers(need); }
+  // Makes sure that so many slot extents are free; buffers are taken back for what is missing.
+  // `growing` as SlotBuffers has it. REQUIRES: they are available.
+  void Claim(int64_t slots, int32_t growing = kAbsent);
   // Begins the demotions that `need` takes beside those under way; `growing` (a row or kAbsent) is
   // counted with `growth_tokens` as its reservation. False: it cannot be met so, nothing changed.
   // True: it is met now, as Has says, or will be when they have finished.
@@ -27,9 +34,21 @@ class Room {
   // they help.
   Placement Place(const PoolCounts& resident, const PoolCounts& tiered);
 
-  // Used part of the tightest pool; slots that demotions could give back, as far as the host tier
-  // can take them, count as free.
+  // Used part of the tightest pool; buffers, and slots that demotions could give back as far as the
+  // host tier can take them, count as free.
   double Fraction();
+
+  // A request was admitted, or somebody was refused, whose need was so much.
+  void OnAdmitted(const PoolCounts& tiered_need);
+  void OnRefused(const PoolCounts& need);
+  // Who was refused last lacked slots and nothing else.
+  bool short_of_slots_alone() const { return short_of_slots_alone_; }
+
+  // Lends free slots to Tiered rows, a bounded number of extents at a time, but for a reserve: what a
+  // typical request needs, and while `someone_waits` what those that were refused need.
+  void HandOut(bool someone_waits);
+  // Extents lent now and since the start, and taken back since the start.
+  SlotBuffers& buffers() { return buffers_; }
 
   int64_t demotions() const { return demotions_; }  // rows that became Tiered
 
@@ -47,9 +66,13 @@ class Room {
   RowTable& table_;
   const bool may_stay_;
   const bool may_tier_;
+  SlotBuffers buffers_;
   int64_t demotions_ = 0;
   int64_t demotions_begun_ = 0;  // of units: numbers them
-  int64_t coming_slots_ = 0;     // scratch, as all that follows
+  int64_t typical_slots_ = 0;    // extents that a request needs as Tiered: a mean of the latest
+  int64_t awaited_slots_ = 0;    // the most that one was refused, while someone waits
+  bool short_of_slots_alone_ = false;
+  int64_t coming_slots_ = 0;  // scratch, as all that follows
   std::vector<DemotionUnit> units_;
   std::vector<int32_t> chosen_;
   std::vector<int32_t> members_;

@@ -42,6 +42,7 @@ RowTable::RowTable(const MemoryPlan& plan)
   for (auto& directory : directories_) directory.assign(places * geometry_.max_extents, kAbsent);
   for (auto& mapped : mapped_) mapped.assign(places, 0);
   num_slots_.assign(places, 0);
+  slot_extents_.assign(rows_.size(), 0);
   commands_.reserve(kCommandsReserved);
   taken_.reserve(kCommandsReserved);
 }
@@ -97,7 +98,7 @@ void RowTable::CloseRow(int32_t r) {
   SetPlacement(r, Placement::kNone);  // first: from here on the device looks at nothing of the row
   for (int32_t layer = 0; layer < geometry_.num_layers; ++layer) {
     SetNumSlots(r, layer, 0);
-    for (const PoolKind kind : kAllPools) UnmapAll(kind, r, layer);
+    for (const PoolKind kind : kAllPools) Unmap(kind, r, layer, 0);
   }
   if (closed.group != kNoGroup) {
     ForkGroup& group = groups_[static_cast<size_t>(closed.group)];
@@ -121,6 +122,16 @@ int32_t RowTable::num_slots(int32_t row, int32_t layer) const {
   return num_slots_[Place(row, layer)];
 }
 
+int32_t RowTable::slot_extents(int32_t row) const {
+  SPIN_CHECK(row >= 0 && row < num_rows());
+  return slot_extents_[static_cast<size_t>(row)];
+}
+
+void RowTable::CountMapped(PoolKind kind, int32_t row, int32_t layer, int32_t change) {
+  mapped_[static_cast<size_t>(kind)][Place(row, layer)] += change;
+  if (kind == PoolKind::kSlot) slot_extents_[static_cast<size_t>(row)] += change;
+}
+
 bool RowTable::IsShared(PoolKind kind, int32_t row, int32_t layer, int32_t i) const {
   return pool(kind).references(ExtentId{extent(kind, row, layer, i)}) > 1;
 }
@@ -128,36 +139,39 @@ bool RowTable::IsShared(PoolKind kind, int32_t row, int32_t layer, int32_t i) co
 void RowTable::Grant(PoolKind kind, int32_t row, int32_t layer) {
   const std::optional<ExtentId> granted = mutable_pool(kind).Allocate();
   SPIN_CHECK(granted.has_value());  // policy counted before
-  int32_t& mapped = mapped_[static_cast<size_t>(kind)][Place(row, layer)];
+  const int32_t mapped = num_mapped(kind, row, layer);
   int32_t& entry = directories_[static_cast<size_t>(kind)][Entry(row, layer, mapped)];
   SPIN_CHECK_EQ(entry, kAbsent);
   entry = granted->value;
-  Emit(SetCommand(kind), row, layer, mapped++, entry);
+  CountMapped(kind, row, layer, 1);
+  Emit(SetCommand(kind), row, layer, mapped, entry);
 }
 
 void RowTable::Share(PoolKind kind, int32_t row, int32_t layer, int32_t from_row) {
   SPIN_CHECK(kind != PoolKind::kMeta && row != from_row);
-  int32_t& mapped = mapped_[static_cast<size_t>(kind)][Place(row, layer)];
+  const int32_t mapped = num_mapped(kind, row, layer);
   int32_t& entry = directories_[static_cast<size_t>(kind)][Entry(row, layer, mapped)];
   SPIN_CHECK_EQ(entry, kAbsent);
   entry = extent(kind, from_row, layer, mapped);
   mutable_pool(kind).Share(ExtentId{entry});
+  CountMapped(kind, row, layer, 1);
   Emit(kind == PoolKind::kSlot ? TableCommandKind::kShareSlotExtent : SetCommand(kind), row, layer,
-       mapped++, entry);
+       mapped, entry);
 }
 
-void RowTable::UnmapAll(PoolKind kind, int32_t row, int32_t layer) {
-  int32_t& mapped = mapped_[static_cast<size_t>(kind)][Place(row, layer)];
-  while (mapped > 0) {
-    int32_t& entry = directories_[static_cast<size_t>(kind)][Entry(row, layer, --mapped)];
+void RowTable::Unmap(PoolKind kind, int32_t row, int32_t layer, int32_t first) {
+  SPIN_CHECK_GE(first, 0);
+  for (int32_t i = num_mapped(kind, row, layer) - 1; i >= first; --i) {
+    int32_t& entry = directories_[static_cast<size_t>(kind)][Entry(row, layer, i)];
     mutable_pool(kind).Release(ExtentId{entry});
     entry = kAbsent;
-    Emit(SetCommand(kind), row, layer, mapped, kAbsent);
+    CountMapped(kind, row, layer, -1);
+    Emit(SetCommand(kind), row, layer, i, kAbsent);
   }
 }
 
 void RowTable::KeepSlots(int32_t row, int32_t layer, int32_t begin, int32_t count) {
-  int32_t& mapped = mapped_[static_cast<size_t>(PoolKind::kSlot)][Place(row, layer)];
+  const int32_t mapped = num_mapped(PoolKind::kSlot, row, layer);
   SPIN_CHECK(begin >= 0 && count >= 0 && begin + count <= mapped);
   auto& directory = directories_[static_cast<size_t>(PoolKind::kSlot)];
   for (int32_t i = 0; i < mapped; ++i) {
@@ -175,7 +189,7 @@ void RowTable::KeepSlots(int32_t row, int32_t layer, int32_t begin, int32_t coun
     directory[Entry(row, layer, i)] = moved;
     Emit(TableCommandKind::kSetSlotExtent, row, layer, i, moved);
   }
-  mapped = count;
+  CountMapped(PoolKind::kSlot, row, layer, count - mapped);
 }
 
 void RowTable::ClearMeta(int32_t row, int32_t layer) {

@@ -77,14 +77,16 @@ class RowTable {
   int32_t extent(PoolKind kind, int32_t row, int32_t layer, int32_t i) const;
   int32_t num_mapped(PoolKind kind, int32_t row, int32_t layer) const;
   int32_t num_slots(int32_t row, int32_t layer) const;
+  // Slot entries that are mapped, of all layers.
+  int32_t slot_extents(int32_t row) const;
   bool IsShared(PoolKind kind, int32_t row, int32_t layer, int32_t i) const;
 
   // The next entry of a directory: a new extent (REQUIRES: one is free), or the extent of the same
   // entry of `from_row`.
   void Grant(PoolKind kind, int32_t row, int32_t layer);
   void Share(PoolKind kind, int32_t row, int32_t layer, int32_t from_row);
-  // Gives back and unmaps all entries.
-  void UnmapAll(PoolKind kind, int32_t row, int32_t layer);
+  // Gives back and unmaps the entries from `first` on.
+  void Unmap(PoolKind kind, int32_t row, int32_t layer, int32_t first);
   // Slot entries [begin, begin + count) become entries [0, count), owners cleared; the others are
   // given back.
   void KeepSlots(int32_t row, int32_t layer, int32_t begin, int32_t count);
@@ -122,6 +124,8 @@ class RowTable {
   void CheckSharing() const;
   size_t Entry(int32_t row, int32_t layer, int32_t i) const;
   size_t Place(int32_t row, int32_t layer) const;
+  // The count of mapped entries grows by `change`.
+  void CountMapped(PoolKind kind, int32_t row, int32_t layer, int32_t change);
   ExtentPool& mutable_pool(PoolKind kind) { return pools_[static_cast<size_t>(kind)]; }
 
   KvGeometry geometry_;
@@ -133,6 +137,7 @@ class RowTable {
       directories_;                                         // [max_rows][num_layers][max_extents]
   std::array<std::vector<int32_t>, kNumPoolKinds> mapped_;  // [max_rows][num_layers]
   std::vector<int32_t> num_slots_;                          // [max_rows][num_layers]
+  std::vector<int32_t> slot_extents_;                       // [max_rows] mapped, of all layers
   std::vector<TableCommand> commands_, taken_;
 
   struct Spill {

@@ -65,15 +65,17 @@ void RowTable::CheckRow(int32_t r, const Footprint& footprint) const {
   SPIN_CHECK(!leaving || row.demotion >= OldestSpill());
   SPIN_CHECK(row.spilled_extents <= (leaving ? geometry_.SettledExtents(row.length) : 0));
   const int32_t on_host = resident && !leaving ? 0 : extents;
+  int32_t all_slot_extents = 0;
   for (int32_t layer = 0; layer < geometry_.num_layers; ++layer) {
-    int32_t slot_extents = 0, slots = 0;
-    if (resident) {
-      slot_extents = extents;
-    } else if (!free && !suspended) {
-      slot_extents = footprint.TieredSlotExtents(layer, row.reserved_tokens, row.budget_pages);
-      slots = footprint.NumSlots(layer, row.reserved_tokens, row.budget_pages);
+    const int32_t slot_extents = num_mapped(PoolKind::kSlot, r, layer);
+    int32_t least = resident ? extents : 0, most = least, slots = 0;
+    if (!resident && !free && !suspended) {
+      least = most = footprint.TieredSlotExtents(layer, row.reserved_tokens, row.budget_pages);
+      if (prefilled) most = footprint.MostSlotExtents(layer, row.reserved_tokens, row.budget_pages);
+      slots = footprint.NumSlots(layer, row.reserved_tokens, slot_extents, row.budget_pages);
     }
-    SPIN_CHECK_EQ(num_mapped(PoolKind::kSlot, r, layer), slot_extents);
+    SPIN_CHECK(slot_extents >= least && slot_extents <= most);
+    all_slot_extents += slot_extents;
     SPIN_CHECK_EQ(num_mapped(PoolKind::kHost, r, layer), on_host);
     SPIN_CHECK_EQ(num_mapped(PoolKind::kMeta, r, layer), on_host);
     SPIN_CHECK_EQ(num_mapped(PoolKind::kSummary, r, layer), has_summaries() ? extents : 0);
@@ -86,6 +88,7 @@ void RowTable::CheckRow(int32_t r, const Footprint& footprint) const {
       }
     }
   }
+  SPIN_CHECK_EQ(slot_extents(r), all_slot_extents);
 }
 
 // Only settled extents of a group's prompt are shared, at the same place of the same layer, and never

@@ -116,6 +116,16 @@ absl::Status ReadFile(const std::string& path, LoadedConfig& loaded) {
   }
 }
 
+// What no key can say alone.
+absl::Status CheckTogether(const LoadedConfig& loaded) {
+  if (loaded.config.min_buffer_ratio <= loaded.config.max_buffer_ratio) return absl::OkStatus();
+  const auto& least = loaded.values.at("memory.min_buffer_ratio");
+  const auto& most = loaded.values.at("memory.max_buffer_ratio");
+  return InvalidArgument(
+      "%s: key 'memory.min_buffer_ratio': '%s' is more than memory.max_buffer_ratio, '%s' (%s)",
+      least.source, least.text, most.text, most.source);
+}
+
 // A value as YAML reads it back: plain where nothing in it can be taken for syntax.
 std::string YamlScalar(const std::string& text) {
   const bool plain = !text.empty() && text != "null" && text != "Null" && text != "NULL" &&
@@ -156,6 +166,7 @@ absl::StatusOr<LoadedConfig> LoadConfig(const ConfigSources& sources) {
   for (const auto& [name, text] : sources.assignments) {
     SPIN_RETURN_IF_ERROR(Assign(loaded, name, text, name == "model.path" ? "--model" : "--set"));
   }
+  SPIN_RETURN_IF_ERROR(CheckTogether(loaded));
   return loaded;
 }
 

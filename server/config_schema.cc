@@ -160,6 +160,9 @@ constexpr ConfigKey kMemoryKeys[] = {
     {"memory.min_buffer_ratio", "2", "0..64",
      "Slots that a Tiered sequence keeps for reuse, times the pages that a step may select.",
      [](Config& c, const std::string& t) { return ParseNumber(t, 0, 64, c.min_buffer_ratio); }},
+    {"memory.max_buffer_ratio", "5", "0..64, at least memory.min_buffer_ratio",
+     "As memory.min_buffer_ratio, while slots are free: they are lent, and taken back for others.",
+     [](Config& c, const std::string& t) { return ParseNumber(t, 0, 64, c.max_buffer_ratio); }},
     {"memory.placement", "auto", "auto, resident, tiered",
      "auto: in HBM until room is needed, then tiered; tiered: every sequence at once.",
      [](Config& c, const std::string& t) {

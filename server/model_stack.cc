@@ -192,6 +192,7 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
       PlanMemory(geometry, cache_bytes, config.host_pool_bytes.value_or(AutoHostPool(info))));
   plan.cache.placement = config.placement;
   plan.cache.min_buffer_ratio = config.min_buffer_ratio;
+  plan.cache.max_buffer_ratio = config.max_buffer_ratio;
   plan.cache.max_model_len = plan.max_model_len;
   plan.cache.max_budget_pages = max_budget_pages;
   plan.cache.row_budgets = plan.algorithm->has_row_budgets();

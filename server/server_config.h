@@ -38,6 +38,7 @@ struct ServerConfig {
   std::optional<int64_t> hbm_budget_bytes;
   std::optional<int64_t> host_pool_bytes;
   double min_buffer_ratio = 0;
+  double max_buffer_ratio = 0;
   PlacementPolicy placement = PlacementPolicy::kAuto;
   Eviction eviction = Eviction::kBucketed;
   RetrieveOverlap overlap = RetrieveOverlap::kAuto;

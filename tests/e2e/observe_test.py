@@ -11,7 +11,7 @@ import openai
 import spind
 
 QUEST = {"sparse.algorithm": "quest", "sparse.budget_tokens": 256}
-TIERED = {"memory.placement": "tiered"}
+TIERED = {"memory.placement": "tiered", "memory.max_buffer_ratio": 2}
 SAMPLED = {"observability.stage_sample_period": 4}
 STAGES = ("index", "select", "lookup", "append", "gather", "attention", "rest")
 

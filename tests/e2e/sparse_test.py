@@ -23,7 +23,7 @@ SHADOWKV = {"sparse.algorithm": "shadowkv", "sparse.shadowkv.outlier_pages": 8,
 SEER = {"sparse.algorithm": "seer", "sparse.budget_tokens": 256,
         "sparse.seer.gates": os.path.join(spind.ROOT, "configs/gates/smollm2-135m-instruct.safetensors")}
 RETROINFER = {"sparse.algorithm": "retroinfer"}
-TIERED = {"memory.placement": "tiered"}
+TIERED = {"memory.placement": "tiered", "memory.max_buffer_ratio": 2}  # no more slots than it starts with
 RESIDENT = {"memory.placement": "resident"}
 EXACT = {"sparse.exact": "true"}
 
@@ -86,11 +86,19 @@ class SmallModelTest(unittest.TestCase):
 
     def test_a_smaller_buffer_and_other_evictions_change_traffic_but_no_answer(self):
         _, kept = ask(self.MODEL, self.SPARSE | TIERED, LONG)
-        for settings in ({"memory.min_buffer_ratio": 0}, {"memory.eviction": "last_step"}, {"memory.eviction": "none"}):
+        for settings in ({"memory.min_buffer_ratio": 0, "memory.max_buffer_ratio": 0},
+                         {"memory.eviction": "last_step"}, {"memory.eviction": "none"}):
             with self.subTest(settings=settings):
                 (long,), counters = ask(self.MODEL, self.SPARSE | TIERED | settings, LONG)
                 self.assertEqual(long, self.sparse_long)
                 self.assertGreaterEqual(counters["misses"], kept["misses"])
+
+    def test_slots_that_are_lent_change_traffic_but_no_answer(self):
+        _, kept = ask(self.MODEL, self.SPARSE | TIERED, LONG)
+        (long,), counters = ask(self.MODEL, self.SPARSE | TIERED | {"memory.max_buffer_ratio": 64}, LONG)
+        self.assertEqual(long, self.sparse_long)
+        self.assertLess(counters["evictions"], kept["evictions"])
+        self.assertLessEqual(counters["misses"], kept["misses"])
 
     def test_exact_mode_equals_dense_in_both_tiers(self):
         for placement in (RESIDENT, TIERED):

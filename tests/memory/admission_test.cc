@@ -19,30 +19,22 @@ constexpr LayerDemand kSparse = {.whole_context = false, .fixed_pages = 2, .sele
 
 TEST_CASE("a sparse layer gets its mandatory slots and the buffer, never more than its pages") {
   const LayerDemand layers[] = {kWhole, kSparse};
-  const Footprint footprint(kGeometry, layers, 2.25);
-  CHECK(footprint.NumSlots(0, 1000) == 63);  // whole context: every page
-  CHECK(footprint.NumSlots(1, 1000) == 35);  // 2 + ceil(10 * 3.25)
-  CHECK(footprint.NumSlots(1, 100) == 7);    // all of 7 pages
+  const Footprint footprint(kGeometry, layers, 2.25, 2.25);
+  CHECK(footprint.NumSlots(0, 1000, 2) == 63);  // whole context: every page
+  CHECK(footprint.NumSlots(1, 1000, 2) == 35);  // 2 + ceil(10 * 3.25)
+  CHECK(footprint.NumSlots(1, 100, 1) == 7);    // all of 7 pages
   CHECK(footprint.TieredSlotExtents(0, 1000) == 2);
   CHECK(footprint.TieredSlotExtents(1, 1000) == 2);  // 35 slots, 32 an extent
   CHECK(footprint.AllTieredSlotExtents(8000) == 16 + 2);
   CHECK(footprint.tiering_saves());
 }
 
-TEST_CASE("slots by their use, and what a step reads, over all layers and heads") {
+TEST_CASE("what a step may select and what it reads, over all layers and heads") {
   const LayerDemand layers[] = {kWhole, kSparse};
-  const Footprint footprint(kGeometry, layers, 2.25);
+  const Footprint footprint(kGeometry, layers, 2.25, 2.25);
   // 1000 tokens are 63 pages; two heads. The whole layer has no buffer: all of its pages are mandatory.
-  CHECK(footprint.Slots(1000).mandatory == 2 * (63 + 12));
-  CHECK(footprint.Slots(1000).buffering == 2 * (35 - 12));
-  CHECK(footprint.Slots(100).mandatory == 2 * (7 + 7));
-  CHECK(footprint.Slots(100).buffering == 0);
-  for (const int64_t tokens : {1, 16, 17, 192, 193, 1000}) {
-    INFO(tokens);
-    int64_t slots = 0;
-    for (int32_t layer = 0; layer < 2; ++layer) slots += 2 * footprint.NumSlots(layer, tokens);
-    CHECK(footprint.Slots(tokens).mandatory + footprint.Slots(tokens).buffering == slots);
-  }
+  CHECK(footprint.MandatorySlots(1000) == 2 * (63 + 12));
+  CHECK(footprint.MandatorySlots(100) == 2 * (7 + 7));
   // The tail page holds 8 of 16 tokens. A token of a head is 2 * 64 bf16; a summary 128 of them.
   const StepReads reads = footprint.Reads(1000);
   CHECK(reads.attended_tokens == 1000 + (12 * 16 - 8));
@@ -54,33 +46,48 @@ TEST_CASE("slots by their use, and what a step reads, over all layers and heads"
 
 TEST_CASE("a budget of its own takes its own slots, where the context is not mandatory") {
   const LayerDemand layers[] = {kWhole, kSparse};
-  const Footprint footprint(kGeometry, layers, 2.25);
+  const Footprint footprint(kGeometry, layers, 2.25, 2.25);
   CHECK(footprint.min_budget_pages() == 3);
   CHECK(footprint.max_mandatory_pages() == 12);
-  CHECK(footprint.NumSlots(0, 1000, 4) == 63);
-  CHECK(footprint.NumSlots(1, 1000, 4) == 9);    // 2 + ceil(2 * 3.25)
-  CHECK(footprint.NumSlots(1, 1000, 20) == 61);  // 2 + ceil(18 * 3.25)
-  CHECK(footprint.NumSlots(1, 100, 20) == 7);
-  CHECK(footprint.NumSlots(1, 1000, 12) == footprint.NumSlots(1, 1000));
+  CHECK(footprint.NumSlots(0, 1000, 2, 4) == 63);
+  CHECK(footprint.NumSlots(1, 1000, 2, 4) == 9);    // 2 + ceil(2 * 3.25)
+  CHECK(footprint.NumSlots(1, 1000, 2, 20) == 61);  // 2 + ceil(18 * 3.25)
+  CHECK(footprint.NumSlots(1, 1000, 1, 20) == 32);  // all of one extent
+  CHECK(footprint.NumSlots(1, 100, 1, 20) == 7);
+  CHECK(footprint.NumSlots(1, 1000, 2, 12) == footprint.NumSlots(1, 1000, 2));
   CHECK(footprint.AllTieredSlotExtents(8000, 100) == 16 + 11);  // 321 slots
+  CHECK(footprint.MostSlotExtents(1, 8000, 100) == 11);
   CHECK(footprint.Tiered(100, 8000, 1, 100).slots == 27);
-  CHECK(footprint.Slots(1000, 4).mandatory == 2 * (63 + 4));
-  CHECK(footprint.Slots(1000, 4).buffering == 2 * 5);
+  CHECK(footprint.MandatorySlots(1000, 4) == 2 * (63 + 4));
   CHECK(footprint.Reads(1000, 4).attended_tokens == 1000 + (4 * 16 - 8));
   CHECK(footprint.Reads(1000, 63).attended_tokens == 2 * 1000);
   CHECK(footprint.Reads(1000, 4).summary_bytes == footprint.Reads(1000).summary_bytes);
   const LayerDemand dense[] = {kWhole, kWhole};
-  CHECK(Footprint(kGeometry, dense, 2).min_budget_pages() == 0);
+  CHECK(Footprint(kGeometry, dense, 2, 2).min_budget_pages() == 0);
 }
 
 TEST_CASE("an enormous buffer ratio is all pages, not an overflow") {
   const LayerDemand layers[] = {kSparse, kSparse};
-  CHECK(Footprint(kGeometry, layers, 1e300).NumSlots(0, 8192) == 512);
+  CHECK(Footprint(kGeometry, layers, 1e300, 1e300).NumSlots(0, 8192, 16) == 512);
+}
+
+TEST_CASE("a stream uses all slots of its extents up to the larger buffer") {
+  const LayerDemand layers[] = {kWhole, kSparse};
+  const Footprint footprint(kGeometry, layers, 2, 9);  // 32 slots, or 102
+  CHECK(footprint.TieredSlotExtents(1, 8000) == 1);
+  CHECK(footprint.MostSlotExtents(1, 8000) == 4);
+  CHECK(footprint.NumSlots(1, 8000, 1) == 32);
+  CHECK(footprint.NumSlots(1, 8000, 3) == 96);
+  CHECK(footprint.NumSlots(1, 8000, 4) == 102);
+  CHECK(footprint.NumSlots(1, 8000, 0) == 0);
+  CHECK(footprint.MostSlotExtents(1, 1000) == 2);  // 63 pages in all
+  CHECK(footprint.NumSlots(1, 1000, 2) == 63);
+  CHECK(footprint.MostSlotExtents(0, 8000) == footprint.TieredSlotExtents(0, 8000));
 }
 
 TEST_CASE("forks share the full extents of the prompt, not segments or cache slots") {
   const LayerDemand layers[] = {kSparse, kSparse};
-  const Footprint footprint(kGeometry, layers, 1);
+  const Footprint footprint(kGeometry, layers, 1, 1);
   // 1100 tokens: two full extents; 2000 reserved: four in all, hence two of its own each.
   CHECK(footprint.Resident(1100, 2000, 3) ==
         PoolCounts{.slots = 2 * 8, .host = 0, .summaries = 2 * 8, .meta = 0});
@@ -93,7 +100,7 @@ TEST_CASE("forks share no extent that may still change") {
   KvGeometry geometry = kGeometry;
   geometry.unsettled_tokens = 64;
   const LayerDemand layers[] = {kSparse, kSparse};
-  const Footprint footprint(geometry, layers, 1);
+  const Footprint footprint(geometry, layers, 1, 1);
   CHECK(footprint.Resident(1087, 2000, 3).slots == 2 * (4 + 2 * 3));
   CHECK(footprint.Resident(1088, 2000, 3).slots == 2 * (4 + 2 * 2));
   CHECK(footprint.Resident(63, 64, 3).slots == 2 * 3);
@@ -103,7 +110,7 @@ TEST_CASE("forks share no extent that may still change") {
 
 TEST_CASE("dense layers alone save nothing by tiering") {
   const LayerDemand layers[] = {kWhole, kWhole};
-  const Footprint footprint(kGeometry, layers, 2);
+  const Footprint footprint(kGeometry, layers, 2, 2);
   CHECK_FALSE(footprint.tiering_saves());
   CHECK(footprint.Tiered(1, 3000, 1).slots == footprint.Resident(1, 3000, 1).slots);
 }

@@ -65,7 +65,7 @@ std::vector<TableCommand> Demote(RowTable& table, const Footprint& footprint,
 
 TEST_CASE("a row keeps its last extents with tokens as cache and spills all of them") {
   RowTable table(Plan());
-  const Footprint footprint(table.geometry(), {&kSparse, 1}, 0);  // 12 slots: 2 extents
+  const Footprint footprint(table.geometry(), {&kSparse, 1}, 0, 0);  // 12 slots: 2 extents
   const int32_t r = Open(table, 5, 4 * kExtentTokens - 10, 0, kAbsent);
   table.TakeCommands();
   CHECK(Demote(table, footprint, {&r, 1}).size() == 3);
@@ -82,7 +82,7 @@ TEST_CASE("a row keeps its last extents with tokens as cache and spills all of t
 
 TEST_CASE("a row with few tokens keeps the extents behind them too, as its budget says") {
   RowTable table(Plan());
-  const Footprint footprint(table.geometry(), {&kSparse, 1}, 0);
+  const Footprint footprint(table.geometry(), {&kSparse, 1}, 0, 0);
   const int32_t r = Open(table, 4, 100, 0, kAbsent);
   CHECK(Demote(table, footprint, {&r, 1}).empty());
   CHECK(table.num_mapped(PoolKind::kSlot, r, 0) == 2);
@@ -92,7 +92,7 @@ TEST_CASE("a row with few tokens keeps the extents behind them too, as its budge
 
 TEST_CASE("rows of one prompt share its host extents; only the last holder keeps shared slots") {
   RowTable table(Plan());
-  const Footprint footprint(table.geometry(), {&kSparse, 1}, 0);
+  const Footprint footprint(table.geometry(), {&kSparse, 1}, 0, 0);
   const int64_t length = 3 * kExtentTokens + 1;
   const int32_t a = Open(table, 4, length, 3, kAbsent);
   const int32_t b = Open(table, 4, length, 3, a);
@@ -117,7 +117,7 @@ TEST_CASE("rows of one prompt share its host extents; only the last holder keeps
 
 TEST_CASE("what is full too late for the copies goes with the tail") {
   RowTable table(Plan());
-  const Footprint footprint(table.geometry(), {&kSparse, 1}, 0);
+  const Footprint footprint(table.geometry(), {&kSparse, 1}, 0, 0);
   const int32_t r = Open(table, 5, 2 * kExtentTokens - 1, 0, kAbsent);
   BeginDemotion(table, footprint, {&r, 1}, 1);
   table.TakeCommands();
@@ -133,7 +133,7 @@ TEST_CASE("what is full too late for the copies goes with the tail") {
 
 TEST_CASE("what may still change is not copied in the background but with the tail") {
   RowTable table(Plan(64));
-  const Footprint footprint(table.geometry(), {&kSparse, 1}, 0);
+  const Footprint footprint(table.geometry(), {&kSparse, 1}, 0, 0);
   const int64_t length = GENERATE(2 * kExtentTokens, 2 * kExtentTokens + 63);
   const int32_t r = Open(table, 5, length, 0, kAbsent);
   BeginDemotion(table, footprint, {&r, 1}, 1);
@@ -154,7 +154,7 @@ TEST_CASE("what may still change is not copied in the background but with the ta
 TEST_CASE(
     "a copy under way keeps its extents from being granted again; one that waits is dropped") {
   RowTable table(Plan());
-  const Footprint footprint(table.geometry(), {&kSparse, 1}, 0);
+  const Footprint footprint(table.geometry(), {&kSparse, 1}, 0, 0);
   const int32_t r = Open(table, 5, 4 * kExtentTokens, 0, kAbsent);
   const PoolCounts before = table.FreeCounts();
   BeginDemotion(table, footprint, {&r, 1}, 1);
@@ -175,7 +175,7 @@ TEST_CASE(
 
 TEST_CASE("a prompt's copies go on for the rows that are left") {
   RowTable table(Plan());
-  const Footprint footprint(table.geometry(), {&kSparse, 1}, 0);
+  const Footprint footprint(table.geometry(), {&kSparse, 1}, 0, 0);
   const int64_t length = 3 * kExtentTokens + 1;
   const int32_t a = Open(table, 4, length, 3, kAbsent);
   const int32_t b = Open(table, 4, length, 3, a);

@@ -59,9 +59,9 @@ TEST_CASE("a shared slot extent is announced without clearing it, and freed by i
   table.Share(PoolKind::kSlot, b, 0, a);
   CHECK(table.IsShared(PoolKind::kSlot, b, 0, 0));
   CHECK(Take(table).back().kind == Kind::kShareSlotExtent);
-  table.UnmapAll(PoolKind::kSlot, a, 0);
+  table.Unmap(PoolKind::kSlot, a, 0, 0);
   CHECK(table.FreeCounts().slots == 11);
-  table.UnmapAll(PoolKind::kSlot, b, 0);
+  table.Unmap(PoolKind::kSlot, b, 0, 0);
   CHECK(table.FreeCounts().slots == 12);
   CHECK(Take(table).back().value == kAbsent);
 }

@@ -43,6 +43,7 @@ inline KvCacheOptions Options(const Config& c) {
           .value();
   o.placement = c.placement;
   o.min_buffer_ratio = 1;
+  o.max_buffer_ratio = 1;
   o.max_model_len = 4096;
   o.layers.assign(kLayers, c.demand);
   return o;

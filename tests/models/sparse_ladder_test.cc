@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/models/ladder.h"
@@ -129,6 +130,50 @@ TEST_CASE("Forced Tiered equals Resident while pages are evicted and fetched at 
   const RetrieveCounters counters = tiered.executor().retrieve_counters();
   CHECK(counters.misses > 0);
   CHECK(counters.evictions > 0);
+}
+
+TEST_CASE("Rows whose budgets grow and shrink on the way equal rows whose budgets stay") {
+  const std::string algorithm = GENERATE("quest", "shadowkv", "seer");
+  ModelRunnerOptions options = Starved(SmallRunner(kLlama));
+  options.sparse = Sparse(algorithm, 128);
+  ModelRunner fixed(options);
+  const Generations expected = Run(fixed, Prompts(), kSteps, true);
+
+  // Three layers. Each row has one extent of slots a layer, at most all its pages: 0, 1, 2, 3 more. And 3 are left.
+  options.max_buffer_ratio = 30;
+  SetPools(options, 3 * (4 + 6 + 1), 3 * 20);
+  ModelRunner runner(options);
+  runner.sampling().num_logprobs = kMaxLogprobs;
+  KvCacheManager& memory = runner.memory();
+  std::vector<RowId> rows, others;
+  Generations tokens;
+  for (const auto& prompt : Prompts()) {
+    rows.push_back(runner.Start(prompt, static_cast<int64_t>(prompt.size()) + kSteps)[0]);
+    tokens.push_back({runner.first_token(rows.back())});
+  }
+  const auto take = [&](int32_t count) {  // of one extent a layer
+    const auto taken = memory.Admit(16, 16, count);
+    REQUIRE(taken.has_value());
+    others.insert(others.end(), taken->begin(), taken->end());
+    return memory.usage().buffer_extents;
+  };
+  const auto lend = [&] {
+    for (const RowId row : std::exchange(others, {})) memory.Release(row);
+    memory.HandOutSlots(false);
+    return memory.usage().buffer_extents;
+  };
+  for (int32_t step = 1; step < kSteps; ++step) {
+    if (step == 8) CHECK(lend() == 18);
+    if (step == 16) CHECK(take(4) == 9);
+    if (step == 20) CHECK(take(3) == 0);
+    if (step == 26) CHECK(lend() > 9);
+    if (step == 33) CHECK(take(5) < 9);
+    const auto sampled = runner.Step(rows);
+    for (size_t i = 0; i < rows.size(); ++i) tokens[i].push_back(sampled[i]);
+  }
+  CHECK(Difference(tokens, expected) == "");
+  CHECK(runner.executor().retrieve_counters().misses > 0);
+  CHECK(runner.executor().retrieve_counters().misses < fixed.executor().retrieve_counters().misses);
 }
 
 // Pages that one prompt's decode steps select in all, a fresh tail left out.

@@ -90,8 +90,8 @@ TEST_CASE("ShadowKV declares a 64th of the context beside outliers, window and t
   const LayerDemand demand = shadowkv->Demand(0);
   CHECK_FALSE(demand.whole_context);
   CHECK(demand.fixed_pages == 48 + 4 + 1);
-  CHECK(demand.Selectable(1) == 256 / 8);
-  CHECK(demand.Selectable(131072 / 8) == 2048 / 8);
+  CHECK(demand.Selectable(1) == 2048 / 8);
+  CHECK(demand.Selectable(262144 / 8) == 4096 / 8);
   SparseOptions exact = ShadowKv();
   exact.exact = true;
   CHECK(MakeSparseAlgorithm(exact, kShape).value()->Demand(0).whole_context);

@@ -136,6 +136,15 @@ TEST_CASE("mistakes in the file are told with file, line, key and what is allowe
   CheckContains(Refusal("server:\n\thttp_port: 1\n"), {"config_test.yaml:2", "not valid YAML"});
 }
 
+TEST_CASE("the least buffer is no more than the most, whoever says so") {
+  CheckContains(Refusal("memory:\n  min_buffer_ratio: 6\n"),
+                {"config_test.yaml:2", "memory.min_buffer_ratio", "'6'", "memory.max_buffer_ratio",
+                 "'5'", "default"});
+  CheckContains(Refusal("memory:\n  min_buffer_ratio: 2\n  max_buffer_ratio: 1.5\n"),
+                {"config_test.yaml:2", "'2'", "'1.5'", "config_test.yaml:3"});
+  CHECK(LoadText("memory:\n  min_buffer_ratio: 6\n  max_buffer_ratio: 6\n").ok());
+}
+
 TEST_CASE("a missing file and bad variables or assignments are named") {
   ConfigSources sources;
   sources.file = "/no/such/file.yaml";

@@ -57,6 +57,7 @@ TEST_CASE("the defaults are the documented ones") {
   CHECK(config.sparse.retroinfer_estimate_permille == 232);
   CHECK_FALSE(config.sparse.exact);
   CHECK(config.min_buffer_ratio == 2);
+  CHECK(config.max_buffer_ratio == 5);
   CHECK(config.placement == PlacementPolicy::kAuto);
   CHECK(config.eviction == Eviction::kBucketed);
 }
@@ -116,6 +117,8 @@ TEST_CASE("what is not allowed is refused and leaves the value alone") {
   }
   for (const char* text : {"nan", "-0.5", "65", "two", ""})
     refuses("memory.min_buffer_ratio", text);
+  for (const char* text : {"nan", "-0.5", "65", "auto", ""})
+    refuses("memory.max_buffer_ratio", text);
   for (const char* text : {"30", "s", "-1s", "30 s", "2h", "90000000s", "1.5s"}) {
     refuses("server.drain_timeout", text);
   }

@@ -314,6 +314,20 @@ void MemoryModel::Fetch(int32_t row, int32_t layer, int32_t page, Random& random
   }
 }
 
+Residency MemoryModel::Residents() const {
+  Residency residents(num_slots_.size());
+  for (int32_t row = 0; row < g_.max_rows; ++row) {
+    if (placement_[static_cast<size_t>(row)] != static_cast<int32_t>(Placement::kTiered)) continue;
+    for (int32_t layer = 0; layer < g_.num_layers; ++layer) {
+      auto& pages = residents[static_cast<size_t>(row * g_.num_layers + layer)];
+      for (int32_t j = 0; j < NumSlots(row, layer); ++j) {
+        pages.push_back(owner_[Find(slot_dir_, row, layer, j)]);
+      }
+    }
+  }
+  return residents;
+}
+
 // ---- Checks ------------------------------------------------------------------------------------
 
 void MemoryModel::CheckContents() const {
@@ -362,6 +376,26 @@ void MemoryModel::CheckRow(int32_t row, int32_t layer) const {
     SPIN_CHECK(owner >= 0 && owner < pages);
     SPIN_CHECK_EQ(meta_[Find(meta_dir_, row, layer, owner)], j);
   }
+}
+
+int64_t MemoryModel::CheckKept(const Residency& then) const {
+  const Residency now = Residents();
+  int64_t evicted = 0;
+  for (size_t stream = 0; stream < now.size(); ++stream) {
+    if (then[stream].empty() || now[stream].empty()) continue;
+    const auto row = static_cast<int32_t>(stream) / g_.num_layers;
+    const auto layer = static_cast<int32_t>(stream) % g_.num_layers;
+    const size_t kept = std::min(then[stream].size(), now[stream].size());
+    for (size_t j = 0; j < kept; ++j) SPIN_CHECK_EQ(now[stream][j], then[stream][j]);
+    for (size_t j = kept; j < now[stream].size(); ++j) SPIN_CHECK_EQ(now[stream][j], kAbsent);
+    for (size_t j = kept; j < then[stream].size(); ++j) {
+      const int32_t page = then[stream][j];
+      if (page == kAbsent) continue;
+      SPIN_CHECK_EQ(meta_[Find(meta_dir_, row, layer, page)], kAbsent);
+      ++evicted;
+    }
+  }
+  return evicted;
 }
 
 // An extent that several rows map is a settled one of one prompt, at one place, and no cache.

@@ -33,6 +33,10 @@ struct Expected {
   std::vector<uint64_t> pages;  // hash of each page
 };
 
+// The pages in the local slots of every stream of Tiered rows, kAbsent where there is none; no slots
+// for other rows.
+using Residency = std::vector<std::vector<int32_t>>;  // [max_rows * num_layers][num_slots]
+
 class MemoryModel {
  public:
   explicit MemoryModel(const MemoryPlan& plan);
@@ -56,6 +60,12 @@ class MemoryModel {
   // One decode step: an extent may settle; the tail and random other pages are selected (whole context: all), what is
   // missing is fetched, the token is appended to slot, host and summary.
   void Decode(int32_t row, std::span<const LayerDemand> layers, Random& random);
+
+  Residency Residents() const;
+  // Rows that were Tiered then and have slots now kept the pages in the slots that they kept; what
+  // was in slots that are gone is absent, new slots are empty. Returns the pages so evicted. REQUIRES:
+  // nothing was decoded and no row was opened in the place of another since.
+  int64_t CheckKept(const Residency& then) const;
 
   // Every row sees its own tokens, and nobody else maps what it may write.
   void CheckContents() const;

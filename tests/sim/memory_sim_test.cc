@@ -1,6 +1,7 @@
-// 100,000 seeded random steps of the KV cache manager. After each one: the manager's invariants,
-// and a model of the device that applied the same commands and says whether every row still sees
-// its own tokens (memory_model.h). Copies of demotions run between any two steps.
+// 100,000 seeded random steps of the KV cache manager. After each one: the manager's invariants, a
+// model of the device that applied the same commands and says whether every row still sees its own
+// tokens (memory_model.h), and a second manager that never lends slots and must decide alike
+// (twin_managers.h). Copies of demotions run between any two steps.
 #include <catch2/catch.hpp>
 
 #include <algorithm>
@@ -14,6 +15,7 @@
 #include "memory/kv_cache_manager.h"
 #include "memory/memory_plan.h"
 #include "tests/sim/memory_model.h"
+#include "tests/sim/twin_managers.h"
 
 namespace spin::sim {
 namespace {
@@ -64,19 +66,21 @@ class Simulation {
     if (random_.Below(3) == 0) Spill();
     const uint32_t dice = random_.Below(100);
     if (dice < 18) {
-      Admit();
+      Watch(&Simulation::Admit);
     } else if (dice < 36) {
       FinishPrefill();
-    } else if (dice < 72) {
+    } else if (dice < 66) {
       Decode();
+    } else if (dice < 72) {
+      Watch(&Simulation::HandOut);
     } else if (dice < 82) {
-      Grow();
+      Watch(&Simulation::Grow);
     } else if (dice < 86) {
-      Suspend();
+      Watch(&Simulation::Suspend);
     } else if (dice < 92) {
-      Resume();
+      Watch(&Simulation::Resume);
     } else {
-      Release();
+      Watch(&Simulation::Release);
     }
     if (random_.Below(2) == 0) Flush();  // else several changes travel in one batch
     manager_.CheckInvariants();
@@ -98,7 +102,8 @@ class Simulation {
   // What happened to rows in the middle of their demotion.
   int leaving_decoded = 0, leaving_grown = 0, leaving_released = 0, leaving_settled = 0;
   int64_t settled() const { return model_.settled(); }
-  int64_t demotions() const { return manager_.usage().demotions; }
+  int64_t evicted = 0;  // pages that were cached in slots that were taken back
+  KvUsage usage() const { return manager_.usage(); }
 
  private:
   enum class State { kPrefill, kForked, kReady, kSuspended };
@@ -113,8 +118,28 @@ class Simulation {
     model_.CheckContents();
   }
 
+  // A change that decodes nothing: what running rows have cached stays, but in slots taken from them.
+  void Watch(void (Simulation::*change)()) {
+    Flush();
+    const Residency before = model_.Residents();
+    (this->*change)();
+    if (random_.Below(2) == 0) return;  // its commands travel with later ones
+    Flush();
+    evicted += model_.CheckKept(before);
+  }
+
+  void HandOut() {
+    const KvUsage before = manager_.usage();
+    manager_.HandOutSlots(random_.Below(3) == 0);
+    const KvUsage after = manager_.usage();
+    REQUIRE(after.slot_extents - before.slot_extents ==
+            after.handed_out_extents - before.handed_out_extents);
+    REQUIRE(after.reclaimed_extents == before.reclaimed_extents);
+  }
+
   // Some copies start, some run; when all have run, the manager may learn it.
   void Spill() {
+    if (random_.Below(4) == 0) HandOut();
     Flush();
     model_.StartSpills(manager_.TakeSpills(1 + static_cast<int32_t>(random_.Below(6))));
     const bool passed = model_.RunSpills(random_);
@@ -157,6 +182,7 @@ class Simulation {
   void CheckUnchanged(const KvUsage& before) {
     const KvUsage after = manager_.usage();
     REQUIRE(after.slot_extents == before.slot_extents);
+    REQUIRE(after.buffer_extents == before.buffer_extents);
     REQUIRE(after.host_extents == before.host_extents);
     REQUIRE(after.summary_extents == before.summary_extents);
     REQUIRE(after.meta_segments == before.meta_segments);
@@ -298,7 +324,7 @@ class Simulation {
   }
 
   KvCacheOptions options_;
-  KvCacheManager manager_;
+  TwinManagers manager_;
   MemoryModel model_;
   Random random_;
   std::vector<Sequence> sequences_;
@@ -374,6 +400,7 @@ TEST_CASE("every row sees its own tokens through random admissions, demotions, f
     int64_t demotions = 0, forks = 0, grown = 0, suspended = 0, refused = 0, waited = 0;
     int64_t leaving_decoded = 0, leaving_grown = 0, leaving_released = 0;
     int64_t settled = 0, leaving_settled = 0;
+    int64_t handed_out = 0, reclaimed = 0, evicted = 0;
     for (uint64_t seed = 1; seed <= 4; ++seed) {
       INFO(scenario.name << ", seed " << seed);
       Simulation simulation(scenario, seed);
@@ -381,7 +408,10 @@ TEST_CASE("every row sees its own tokens through random admissions, demotions, f
       simulation.ReleaseAll();
       CHECK(simulation.admitted > 50);
       CHECK(simulation.decoded > 1000);
-      demotions += simulation.demotions();
+      demotions += simulation.usage().demotions;
+      handed_out += simulation.usage().handed_out_extents;
+      reclaimed += simulation.usage().reclaimed_extents;
+      evicted += simulation.evicted;
       forks += simulation.forks;
       grown += simulation.grown;
       suspended += simulation.suspended;
@@ -411,6 +441,12 @@ TEST_CASE("every row sees its own tokens through random admissions, demotions, f
     CHECK((leaving_decoded > 20) == demotes);
     CHECK((leaving_grown > 3) == demotes);
     CHECK((leaving_released > 5) == demotes);
+    const bool lends = saves && scenario.placement != PlacementPolicy::kResident;
+    INFO(handed_out << " extents handed out, " << reclaimed << " taken back with at least "
+                    << evicted << " pages in them");
+    CHECK((handed_out > 100) == lends);
+    CHECK((reclaimed > 50) == lends);
+    CHECK((evicted > 50) == lends);
     CHECK((suspended > 5) == (scenario.placement == PlacementPolicy::kTiered || demotions > 0));
   }
 }

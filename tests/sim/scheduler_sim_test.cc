@@ -26,6 +26,7 @@ struct World {
   int32_t slot_extents = 0;
   int32_t host_extents = 0;
   int32_t max_num_seqs = 12;
+  bool lends = false;  // slots are often free, and then needed
 };
 
 HarnessOptions OptionsOf(const World& world) {
@@ -80,6 +81,8 @@ class Simulation {
   int64_t finished = 0, cancelled = 0, refused = 0, exhausted = 0;
   int64_t longest = 0;  // steps that a request took
   int64_t demotions() const { return harness_.memory.usage().demotions; }
+  int64_t handed_out() const { return harness_.memory.usage().handed_out_extents; }
+  int64_t reclaimed() const { return harness_.memory.usage().reclaimed_extents; }
   int64_t spills() const { return harness_.executor.num_spills(); }
   int64_t decoded_beside_spills() const { return harness_.executor.decoded_beside_spills(); }
   int64_t preemptions() const {
@@ -221,6 +224,16 @@ const World kWorlds[] = {
      .sparse = true,
      .slot_extents = 2 * 4,
      .host_extents = 2 * 30},
+    {.name = "tiered, every page mandatory",
+     .placement = PlacementPolicy::kTiered,
+     .slot_extents = 2 * 6,
+     .host_extents = 2 * 30},
+    {.name = "tiered, slots to lend",
+     .placement = PlacementPolicy::kTiered,
+     .sparse = true,
+     .slot_extents = 2 * 13,
+     .host_extents = 2 * 40,
+     .lends = true},
     {.name = "tiered, host short, priorities",
      .policy = SchedulePolicy::kPriority,
      .placement = PlacementPolicy::kTiered,
@@ -233,8 +246,8 @@ const World kWorlds[] = {
      .max_num_seqs = 4},
 };
 
-TEST_CASE("1e5 seeded steps: every output is right, every wait is bounded, nothing leaks") {
-  constexpr int64_t kSteps = 100'000;
+TEST_CASE("1.2e5 seeded steps: every output is right, every wait is bounded, nothing leaks") {
+  constexpr int64_t kSteps = 121'000;
   constexpr auto kNumWorlds = static_cast<int64_t>(std::size(kWorlds));
   int64_t preemptions = 0;
   uint64_t seed = 1;
@@ -248,7 +261,8 @@ TEST_CASE("1e5 seeded steps: every output is right, every wait is bounded, nothi
                     << " preemptions, longest " << simulation.longest << " steps, "
                     << simulation.demotions() << " demotions with " << simulation.spills()
                     << " copies, beside which " << simulation.decoded_beside_spills()
-                    << " tokens were decoded");
+                    << " tokens were decoded, " << simulation.handed_out() << " slot extents lent, "
+                    << simulation.reclaimed() << " of them taken back");
     const bool demotes = world.sparse && world.placement == PlacementPolicy::kAuto;
     CHECK((simulation.demotions() > 20) == demotes);
     CHECK((simulation.spills() > 20) == demotes);
@@ -258,6 +272,8 @@ TEST_CASE("1e5 seeded steps: every output is right, every wait is bounded, nothi
     // A queue of 24 requests of at most 1536 tokens, served a few at a time.
     if (world.policy == SchedulePolicy::kFcfs) CHECK(simulation.longest < 12'000);
     preemptions += simulation.preemptions();
+    if (world.lends) CHECK(simulation.handed_out() > 50);
+    if (world.lends) CHECK(simulation.reclaimed() > 15);
   }
   CHECK(preemptions > 100);
 }

@@ -50,6 +50,7 @@ ModelRunner::ModelRunner(const ModelRunnerOptions& options) : max_spills_(option
   cache.plan = Unwrap(PlanMemory(geometry, options.hbm_bytes, options.host_bytes));
   cache.placement = options.placement;
   cache.min_buffer_ratio = options.min_buffer_ratio;
+  cache.max_buffer_ratio = std::max(options.min_buffer_ratio, options.max_buffer_ratio);
   cache.max_model_len = options.max_model_len;
   cache.max_budget_pages = options.max_budget_pages;
   for (int32_t layer = 0; layer < config.num_layers; ++layer) {

@@ -26,6 +26,7 @@ struct ModelRunnerOptions {
   SparseOptions sparse = {};
   PlacementPolicy placement = PlacementPolicy::kAuto;
   double min_buffer_ratio = 2;
+  double max_buffer_ratio = 0;  // where that is less: min_buffer_ratio, hence always the same slots
   int64_t hbm_bytes = 256 << 20;
   int64_t host_bytes = 256 << 20;
   int32_t max_model_len = 4608;

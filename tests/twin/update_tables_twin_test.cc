@@ -98,7 +98,7 @@ class Twins {
     for (int32_t layer = 0; layer < world_.geometry.num_layers; ++layer) {
       Do({kSetNumSlots, row, layer, 0, 0});
       for (const auto kind : {kSetSlotExtent, kSetHostExtent, kSetSummaryExtent, kSetMetaSegment}) {
-        UnmapAll(kind, row, layer);
+        Unmap(kind, row, layer, 0);
       }
     }
   }
@@ -144,19 +144,22 @@ class Twins {
   void Suspend(int32_t row) {
     for (int32_t layer = 0; layer < world_.geometry.num_layers; ++layer) {
       Do({kSetNumSlots, row, layer, 0, 0});
-      UnmapAll(kSetSlotExtent, row, layer);
+      Unmap(kSetSlotExtent, row, layer, 0);
       for (int32_t i = 0; i < Mapped(kSetMetaSegment, row, layer); ++i) {
         Do({kSetMetaSegment, row, layer, i, Entry(kSetMetaSegment, row, layer, i)});
       }
     }
   }
 
-  void Resume(int32_t row, int32_t num_slots) {
+  // Slots for a row that is resumed, more for one that is lent some, fewer for one that gives some back.
+  void Resize(int32_t row, int32_t num_slots) {
+    const int32_t wanted = CeilDiv(num_slots, world_.geometry.extent_pages());
     for (int32_t layer = 0; layer < world_.geometry.num_layers; ++layer) {
-      for (int32_t i = 0; i < CeilDiv(num_slots, world_.geometry.extent_pages()); ++i) {
+      for (int32_t i = 0; i < wanted; ++i) {
         if (Entry(kSetSlotExtent, row, layer, i) == kAbsent) Grant(kSetSlotExtent, row, layer, i);
       }
       Do({kSetNumSlots, row, layer, 0, num_slots});
+      Unmap(kSetSlotExtent, row, layer, wanted);
     }
   }
 
@@ -251,8 +254,8 @@ class Twins {
   void Grant(TableCommandKind kind, int32_t row, int32_t layer, int32_t i) {
     Do({kind, row, layer, i, KvWorld::Take(Free(kind))});
   }
-  void UnmapAll(TableCommandKind kind, int32_t row, int32_t layer) {
-    for (int32_t i = Mapped(kind, row, layer) - 1; i >= 0; --i) {
+  void Unmap(TableCommandKind kind, int32_t row, int32_t layer, int32_t first) {
+    for (int32_t i = Mapped(kind, row, layer) - 1; i >= first; --i) {
       Free(kind).push_back(Entry(kind, row, layer, i));  // to be granted again, maybe in this list
       Do({kind, row, layer, i, kAbsent});
     }
@@ -303,7 +306,7 @@ void Event(Twins& twins) {
           return twins.Suspend(row);
         case 2:
         case 3:
-          return twins.Resume(row, num_slots);
+          return twins.Resize(row, num_slots);
         case 4:
           return twins.Admit(row, Placement::kResident, extents, 0);
         case 5:

@@ -279,6 +279,7 @@ absl::StatusOr<std::vector<StepTimes>> RunSelection(const std::string& selection
     return InvalidArgument("model.max_model_len: %d is less than the context of %d and %d steps",
                            plan.max_model_len, options.context, options.run_steps());
   }
+  plan.cache.max_buffer_ratio = plan.cache.min_buffer_ratio;  // so many slots, whatever is free
   SPIN_RETURN_IF_ERROR(SetSelection(selection, options.context, options.run_steps(), plan));
   const auto begin = std::chrono::steady_clock::now();
   MetricsRegistry metrics;

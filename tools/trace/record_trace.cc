@@ -144,6 +144,7 @@ absl::StatusOr<Recording> RecordTrace(const ServerConfig& config, ModelPlan plan
   SPIN_CHECK(options.prompt_tokens >= 1 && options.num_steps >= 1);
   SPIN_ASSIGN_OR_RETURN(const TraceHeader header, MakeHeader(plan, options));
   SPIN_RETURN_IF_ERROR(CheckTokens(plan, tokens, options));
+  plan.cache.max_buffer_ratio = plan.cache.min_buffer_ratio;  // so many slots, whatever is free
   MetricsRegistry metrics;
   const int32_t max_selected = MostSelected(*plan.algorithm, plan.cache.plan.geometry);
   SPIN_ASSIGN_OR_RETURN(const std::unique_ptr<ModelStack> stack,
@@ -168,8 +169,10 @@ absl::StatusOr<Recording> RecordTrace(const ServerConfig& config, ModelPlan plan
   recording.nats_per_token = reader.nats_per_token();
   if (stack->memory().usage().tiered_rows > 0) {
     const KvCacheOptions& cache = stack->plan().cache;
-    const Footprint footprint(cache.plan.geometry, cache.layers, cache.min_buffer_ratio);
-    recording.num_slots = footprint.NumSlots(0, int64_t{options.prompt_tokens} + options.num_steps);
+    const Footprint footprint(cache.plan.geometry, cache.layers, cache.min_buffer_ratio,
+                              cache.max_buffer_ratio);
+    const int64_t tokens = int64_t{options.prompt_tokens} + options.num_steps;
+    recording.num_slots = footprint.NumSlots(0, tokens, footprint.TieredSlotExtents(0, tokens));
   }
   return recording;
 }
