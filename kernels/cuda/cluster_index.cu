@@ -271,7 +271,7 @@ struct RowsOfRun {
 
 // A warp a cluster. Floor: the keys read once, a row of 128 to 512 bytes at a time.
 template <typename T, int kDim>
-__global__ void __launch_bounds__(kSumWarps* kWarp)
+__global__ void __launch_bounds__(kSumWarps* kWarp, 2)
     UpdateCentroids(const __grid_constant__ PrefillTask task) {
   WaitForPredecessors();
   AllowSuccessors();

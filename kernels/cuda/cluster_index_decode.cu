@@ -23,7 +23,7 @@ constexpr int kClusters = kExtentTokens / kClusterTokens;
 constexpr int kPages = kExtentTokens / kClusterPageTokens;
 constexpr int kWorkers = 8;  // rows of a step that are clustered at the same time, if so many are
 constexpr int kTiles = kExtentTokens / kTileTokens / kWarps;  // of a warp
-constexpr int kRowsAhead = 16;                                // of a cluster
+constexpr int kRowsAhead = 12;  // of a cluster
 static_assert(kClusters == kBlockClusters);
 
 template <typename T, int kDim>
@@ -206,10 +206,10 @@ class ExtentIndex {
     }
   }
 
-  // Scratch to pages, all but the sink: that stays where it is.
+  // Scratch to pages. The sink goes where it was.
   __device__ __forceinline__ void WriteTokens() {
     const auto* from = reinterpret_cast<const uint4*>(keys_);
-    constexpr int kAhead = 8;
+    constexpr int kAhead = 4;
 #pragma unroll 1
     for (int32_t at = Thread(); at < kExtentPieces; at += kAhead * kThreads) {
       uint4 data[kAhead];

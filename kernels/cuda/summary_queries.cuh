@@ -1,5 +1,5 @@
 // Products of the query heads of a KV head with the summaries of its pages, 16 summaries a warp at a time: upper bounds
-// from a maximum and a minimum a channel, or plain products with a mean.
+// from a maximum and a minimum a channel, or plain products with a mean or a cluster's centroid.
 #pragma once
 
 #include <cstdint>
@@ -12,10 +12,11 @@ namespace spin::cuda {
 
 constexpr int kScoreWarps = 8;  // of a thread block
 
-// Bytes of a summary: a maximum and a minimum a channel, or a mean.
+// Bytes of a summary: a maximum and a minimum a channel, a mean, or a cluster's record.
 template <typename T, int kDim, SummaryKind kKind>
 constexpr int SummaryBytes() {
-  return (kKind == SummaryKind::kBounds ? 2 : 1) * kDim * static_cast<int>(sizeof(T));
+  constexpr int kTail = kKind == SummaryKind::kClusters ? kClusterTailElements : 0;
+  return ((kKind == SummaryKind::kMean ? 1 : 2) * kDim + kTail) * static_cast<int>(sizeof(T));
 }
 
 // The queries of a group, ready to score tiles of 16 summaries. Score leaves in lane l = 4 g + t the unscaled logits
