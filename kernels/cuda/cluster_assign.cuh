@@ -1,5 +1,5 @@
-// Which centroid a token is nearest to: a warp holds 32 tokens in registers and meets centroids block by block in shared
-// memory; of the products only the largest of each token is kept, so that no matrix of scores ever is in memory.
+// Which centroid a token is nearest to: a warp holds 32 tokens in registers and meets centroids block by block in
+// shared memory; of the products only the largest of each token is kept, so that no matrix of scores ever is in memory.
 //
 //   [16 tokens x d] * [d x 8 centroids]      tokens on the M side of mma.m16n8k16, centroids on its N side
 //

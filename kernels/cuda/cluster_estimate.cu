@@ -214,8 +214,8 @@ __device__ __forceinline__ void FinishPart(const Records& records, const Shared<
   });
 }
 
-// Floor: the records read once, 528 bytes a cluster at D 128; a CTA has 32 KiB of them in flight, a multiprocessor three
-// such. For a single sequence it is latency: ids, directory, record, and a merge.
+// Floor: the records read once, 528 bytes a cluster at D 128; a CTA has 32 KiB of them in flight, a multiprocessor
+// three such. For a single sequence it is latency: ids, directory, record, and a merge.
 template <int D>
 __global__ void __launch_bounds__(kThreads, kCtasPerSm)
     EstimateBf16(const __grid_constant__ ClusterEstimateParams p, const Scratch scratch,

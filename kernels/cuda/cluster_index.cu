@@ -1,5 +1,5 @@
-// RetroInfer's Index of a prompt: k-means of every segment of every KV head at once, then the order of the tokens and the
-// clusters' records.
+// RetroInfer's Index of a prompt: k-means of every segment of every KV head at once, then the order of the tokens and
+// the clusters' records.
 //
 // A launch is one step of all segments, so that even a single sequence fills the machine:
 //   begin    means of the segments, first centroids
@@ -7,7 +7,7 @@
 //   sort     tokens by cluster, behind each assignment
 //   update   centroids, between two assignments
 //   records  means of keys and values
-// What a step leaves for the next is in the caller's scratch: 13 MB for 64K tokens of 8 heads of 128. Keys are centered
+// What a step leaves for the next is in the caller's scratch: 10 MB for 64K tokens of 8 heads of 128. Keys are centered
 // anew where they are read, which is cheaper than a copy of them all.
 #include <algorithm>
 
@@ -190,9 +190,9 @@ __device__ __forceinline__ void LoadBlock(const Segment<T>& segment, int32_t blo
 
 // A CTA 256 tokens, a warp 32, which stay in registers and meet all centroids of their segment.
 //
-// Floor: 2 * 32 * 512 * d operations a warp's tile; a block of 32 centroids is 64 products of 16 x 8 x 16 a warp between
-// two barriers, for 8 KiB of shared memory that it reads: half of what shared memory gives in that time. The largest
-// product is found in registers, three instructions each, a quarter of the issue slots that the products leave.
+// Floor: 2 * 32 * 512 * d operations a warp's tile; a block of 32 centroids is 64 products of 16 x 8 x 16 a warp
+// between two barriers, for 8 KiB of shared memory that it reads: half of what shared memory gives in that time. The
+// largest product is found in registers, three instructions each, a quarter of the issue slots that the products leave.
 template <typename T, int kDim>
 __global__ void __launch_bounds__(kAssignThreads, 2)
     Assign(const __grid_constant__ PrefillTask task) {

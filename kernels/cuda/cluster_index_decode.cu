@@ -23,7 +23,7 @@ constexpr int kClusters = kExtentTokens / kClusterTokens;
 constexpr int kPages = kExtentTokens / kClusterPageTokens;
 constexpr int kWorkers = 8;  // rows of a step that are clustered at the same time, if so many are
 constexpr int kTiles = kExtentTokens / kTileTokens / kWarps;  // of a warp
-constexpr int kRowsAhead = 12;  // of a cluster
+constexpr int kRowsAhead = 12;                                // of a cluster
 static_assert(kClusters == kBlockClusters);
 
 template <typename T, int kDim>

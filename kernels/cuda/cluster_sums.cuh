@@ -71,8 +71,8 @@ __device__ __forceinline__ void ForEachRow(int32_t count, RowOf row_of, Add add)
   }
 }
 
-// The direction of the mean of a cluster's centered keys, as the next centroid. False: it has none, and stays. `mean` is
-// the segment's. Whole warp.
+// The direction of the mean of a cluster's centered keys, as the next centroid. False: it has none, and stays. `mean`
+// is the segment's. Whole warp.
 template <typename T, int kDim, int kAhead, typename RowOf>
 __device__ __forceinline__ bool NextCentroid(int32_t count, RowOf row_of, const float* mean,
                                              RowPart<T, kDim>& centroid) {

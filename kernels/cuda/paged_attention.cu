@@ -156,6 +156,20 @@ __device__ __forceinline__ int TakeParts(const PagedTask& task, int place, CtaSt
   return piece.pages;
 }
 
+// Takes away what of a step's 16 tokens is not there (from `valid` on), or not attended to.
+template <int D, bool kMasked>
+__device__ __forceinline__ void MaskStep(int valid, uint32_t attended, int lane, float (&scores)[4],
+                                         ValueFragment<D>& values) {
+  if (valid < kStepTokens) {
+    MaskScores(scores, valid, lane);
+    values.Mask(valid, lane);
+  }
+  if constexpr (kMasked) {
+    MaskScoreBits(scores, attended, lane);
+    values.MaskBits(attended, lane);
+  }
+}
+
 // bf16. A CTA takes an equal share of its row's parts, one after the other; its warps take the 16-token steps of a part
 // in turn, each with a softmax of its own.
 //
@@ -209,8 +223,7 @@ __global__ void __launch_bounds__(kThreads, kMinCtas) AttendBf16(const PagedTask
       const int valid = shared.limit - token;
       if (valid <= 0) continue;
       const bool more = valid > kRoundTokens;
-      uint32_t attended = 0;
-      if constexpr (kMasked) attended = list.Mask(token);  // there before the keys are
+      const uint32_t attended = kMasked ? list.Mask(token) : 0;  // there before the keys are
       float scores[4];
       uint32_t p[2];
       Scores(keys, shared.queries, lane, scores);
@@ -218,14 +231,7 @@ __global__ void __launch_bounds__(kThreads, kMinCtas) AttendBf16(const PagedTask
         at = list.Runs(pages, token + kRoundTokens);
         keys.Load(lane_keys, at);
       }
-      if (valid < kStepTokens) {
-        MaskScores(scores, valid, lane);
-        values.Mask(valid, lane);
-      }
-      if constexpr (kMasked) {
-        MaskScoreBits(scores, attended, lane);
-        values.MaskBits(attended, lane);
-      }
+      MaskStep<D, kMasked>(valid, attended, lane, scores, values);
       state.AddScores(scores, task.scale, p);
       state.AddValues(values, p);
       if (more) {

@@ -234,6 +234,43 @@ __device__ bool LastOfRow(const RowResults<D>& row, CtaState<D>& shared) {
   return shared.last;
 }
 
+// The parts' shares of a row's weight, a head a warp; and the estimate's.
+template <int D, bool kMasked>
+__device__ __forceinline__ void WeighParts(const RowResults<D>& row, CtaState<D>& shared) {
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const int parts = shared.parts;
+  if (warp >= row.task.group) return;
+  float2 states[kMaxParts / kWarp];
+  float max = -INFINITY;
+#pragma unroll
+  for (int i = 0; i < kMaxParts / kWarp; ++i) {
+    const int part = i * kWarp + lane;
+    states[i] = part < parts ? __ldcg(row.PartState(part, warp)) : float2{-INFINITY, 0};
+    max = fmaxf(max, states[i].x);
+  }
+  max = WarpMax(max);
+  if constexpr (kMasked) max = fmaxf(max, Estimate<D>(row.task, row.index, warp).Max());
+  float weight = 0;
+#pragma unroll
+  for (int i = 0; i < kMaxParts / kWarp; ++i) {
+    states[i].x = Exp2(states[i].x - max);
+    weight = fmaf(states[i].x, states[i].y, weight);
+  }
+  weight = WarpSum(weight);
+  float share = 0;  // of the estimate
+  if constexpr (kMasked) {
+    const Estimate<D> estimate(row.task, row.index, warp);
+    share = Exp2(estimate.Max() - max);
+    weight = fmaf(share, estimate.Weight(), weight);
+  }
+  const float inverse = 1 / weight;
+  if (kMasked && lane == 0) shared.estimate_weights[warp] = share * inverse;
+#pragma unroll
+  for (int i = 0; i < kMaxParts / kWarp; ++i) {
+    shared.part_weights[warp][i * kWarp + lane] = states[i].x * inverse;
+  }
+}
+
 // Output = parts, each by its share of the row's weight. Several groups of threads take every so-manieth part, then
 // their sums are added in order.
 template <int D, bool kMasked>
@@ -257,38 +294,7 @@ __device__ void MergeParts(const RowResults<D>& row, CtaState<D>& shared, float4
   };
   load(slice);  // before the weights are known
 
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  if (warp < group) {
-    float2 states[kMaxParts / kWarp];
-    float max = -INFINITY;
-#pragma unroll
-    for (int i = 0; i < kMaxParts / kWarp; ++i) {
-      const int part = i * kWarp + lane;
-      states[i] = part < parts ? __ldcg(row.PartState(part, warp)) : float2{-INFINITY, 0};
-      max = fmaxf(max, states[i].x);
-    }
-    max = WarpMax(max);
-    if constexpr (kMasked) max = fmaxf(max, Estimate<D>(row.task, row.index, warp).Max());
-    float weight = 0;
-#pragma unroll
-    for (int i = 0; i < kMaxParts / kWarp; ++i) {
-      states[i].x = Exp2(states[i].x - max);
-      weight = fmaf(states[i].x, states[i].y, weight);
-    }
-    weight = WarpSum(weight);
-    float share = 0;  // of the estimate
-    if constexpr (kMasked) {
-      const Estimate<D> estimate(row.task, row.index, warp);
-      share = Exp2(estimate.Max() - max);
-      weight = fmaf(share, estimate.Weight(), weight);
-    }
-    const float inverse = 1 / weight;
-    if (kMasked && lane == 0) shared.estimate_weights[warp] = share * inverse;
-#pragma unroll
-    for (int i = 0; i < kMaxParts / kWarp; ++i) {
-      shared.part_weights[warp][i * kWarp + lane] = states[i].x * inverse;
-    }
-  }
+  WeighParts<D, kMasked>(row, shared);
   __syncthreads();
 
   float4 sum = {};

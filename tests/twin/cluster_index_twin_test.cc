@@ -1,5 +1,5 @@
-// RetroInfer's Index on the GPU: where no two centroids are nearly as close to a token, order and records are the CPU's;
-// elsewhere they are what the rule says of the GPU's own clusters, and those are as good as the CPU's.
+// RetroInfer's Index on the GPU: where no two centroids are nearly as close to a token, order and records are the
+// CPU's; elsewhere they are what the rule says of the GPU's own clusters, and those are as good as the CPU's.
 #include <algorithm>
 #include <cmath>
 #include <set>
