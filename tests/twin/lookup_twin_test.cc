@@ -123,7 +123,7 @@ class Twins {
     if (index % 3 == 0) std::swap(rows.front(), rows.back());
     if (index % 7 == 6) rows.pop_back();
     words[static_cast<size_t>(layout_.num_rows)] = static_cast<int32_t>(rows.size());
-    for (int64_t i = layout_.page_mask; i < layout_.list_mask; ++i) {
+    for (int64_t i = layout_.page_mask; s_.masks && i < layout_.list_mask; ++i) {
       words[static_cast<size_t>(i)] = static_cast<int32_t>(random_.NextU32());
     }
     for (int32_t place = 0; place < kRows + kSparePlaces; ++place) {
