@@ -218,7 +218,7 @@ void CheckEstimate(EstimateWorld& w, int32_t bucket) {
   CHECK(gpu_error <= std::max(2 * cpu_error, f32 ? 1e-5 : 5e-3));
 }
 
-TEST_CASE("estimates equal float64, for lists of every length") {
+TEST_CASE("estimates equal float64, for lists of every length", "[small]") {
   const auto dtype = GENERATE(DType::kF32, DType::kBf16);
   const Heads heads = GENERATE(Heads{8, 2, 128}, Heads{3, 3, 64}, Heads{16, 2, 128},
                                Heads{10, 2, 64}, Heads{2, 1, 64});
@@ -386,7 +386,7 @@ TEST_CASE("attention under masks, with an estimate, whole or in halves, equals f
   }
 }
 
-TEST_CASE("masks that take nothing away change no bit; an estimate needs no masks") {
+TEST_CASE("masks that take nothing away change no bit; an estimate needs no masks", "[small]") {
   const auto dtype = GENERATE(DType::kF32, DType::kBf16);
   const bool halves = GENERATE(false, true);
   MaskWorld w({8, 2, 128}, dtype, {1, 2, 17, 250, 1900}, {.halves = halves, .whole = true});

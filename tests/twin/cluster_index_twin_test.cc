@@ -298,7 +298,7 @@ TEST_CASE("clusters of prompts of several segments") {
   CheckPrefill(w, false);
 }
 
-TEST_CASE("Index writes nothing but the order of its slices and their records") {
+TEST_CASE("Index writes nothing but the order of its slices and their records", "[small]") {
   PrefillWorld w(DType::kBf16, 64, 2, {700, 1300, 80}, Kind::kRandom);
   const KvGeometry& g = w.world.geometry;
   w.OnGpu();
@@ -417,7 +417,7 @@ TEST_CASE("a decode step clusters the extent that is 64 tokens behind, and nothi
 }
 
 // More rows than are clustered at the same time, each at its own position: every third one has an extent to index.
-TEST_CASE("a decode step clusters some of many rows") {
+TEST_CASE("a decode step clusters some of many rows", "[small]") {
   constexpr int32_t kRows = 21;
   const KvGeometry g =
       PrefillWorld::Geometry(DType::kBf16, 128, 2, std::vector<int32_t>(kRows, 576));

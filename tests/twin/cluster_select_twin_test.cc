@@ -202,7 +202,7 @@ TEST_CASE("clusters and their pages are selected as on the CPU") {
   CHECK(estimated > 1000);
 }
 
-TEST_CASE("lengths at the edges of the index") {
+TEST_CASE("lengths at the edges of the index", "[small]") {
   Random random(52);
   for (const int32_t length : {1, 7, 8, 9, 63, 64, 575, 576, 577, 584, 1087, 1088, 1089, 2048}) {
     INFO("length " << length);
@@ -211,7 +211,7 @@ TEST_CASE("lengths at the edges of the index") {
   }
 }
 
-TEST_CASE("one cluster that touches more pages than may be is estimated, others are taken") {
+TEST_CASE("one cluster that touches more pages than may be is estimated", "[small]") {
   Random random(53);
   // The only cluster with tokens touches hundreds of pages; with a budget of half of all clusters it fits.
   for (const int32_t fixed : {1, 3, 20, 64}) {

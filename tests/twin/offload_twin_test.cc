@@ -116,7 +116,7 @@ TEST_CASE("offload: Resident and Tiered rows of odd lengths in one batch, then a
   twins.Offload({}, 0, 34);
 }
 
-TEST_CASE("offload: tokens in a given order") {
+TEST_CASE("offload: tokens in a given order", "[small]") {
   const auto dtype = GENERATE(DType::kF32, DType::kBf16);
   const int32_t d = GENERATE(64, 128);
   Twins twins(testing::SmallGeometry(dtype, d, 8));

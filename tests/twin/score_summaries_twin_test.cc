@@ -284,7 +284,7 @@ TEST_CASE("a row's scores are the same bits in every bucket") {
   }
 }
 
-TEST_CASE("scores of clusters; those without tokens score -infinity and weigh nothing") {
+TEST_CASE("scores of clusters; those without tokens score -infinity and weigh nothing", "[small]") {
   Rule rule = kRetroInfer;
   rule.reduction = GENERATE(GroupReduction::kSum, GroupReduction::kMax);
   const auto dtype = GENERATE(DType::kF32, DType::kBf16);
