@@ -62,6 +62,19 @@ void CudaOps::SeerScore(const SeerScoreParams& p, Stream& stream) {
   cuda::SeerScore(p, scratch_, StreamOf(stream));
 }
 
+void CudaOps::ClusterEstimate(const ClusterEstimateParams& p, Stream& stream) {
+  cuda::ClusterEstimate(p, scratch_, StreamOf(stream));
+}
+
+int64_t CudaOps::ClusterPrefillScratchBytes(const KvGeometry& geometry,
+                                            int32_t staging_pages) const {
+  return cuda::ClusterPrefillScratchBytes(geometry, staging_pages);
+}
+
+int64_t CudaOps::ClusterDecodeScratchBytes(const KvGeometry& geometry, int32_t max_batch) const {
+  return cuda::ClusterDecodeScratchBytes(geometry, max_batch);
+}
+
 void CudaOps::PagedAttention(const PagedAttentionParams& p, Stream& stream) {
   cuda::PagedAttention(p, scratch_, StreamOf(stream));
 }
@@ -101,6 +114,9 @@ SPIN_ENQUEUE(LandmarkIndexPrefill)
 SPIN_ENQUEUE(LandmarkIndexDecode)
 SPIN_ENQUEUE(SeerIndexPrefill)
 SPIN_ENQUEUE(SeerIndexDecode)
+SPIN_ENQUEUE(ClusterIndexPrefill)
+SPIN_ENQUEUE(ClusterIndexDecode)
+SPIN_ENQUEUE(ClusterSelect)
 SPIN_ENQUEUE(SelectTopK)
 SPIN_ENQUEUE(ReplaySelection)
 SPIN_ENQUEUE(Lookup)

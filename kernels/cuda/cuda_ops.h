@@ -38,6 +38,13 @@ class CudaOps final : public Ops {
   void SeerIndexPrefill(const SeerIndexPrefillParams& p, Stream& stream) override;
   void SeerIndexDecode(const SeerIndexDecodeParams& p, Stream& stream) override;
   void SeerScore(const SeerScoreParams& p, Stream& stream) override;
+  void ClusterIndexPrefill(const ClusterIndexPrefillParams& p, Stream& stream) override;
+  void ClusterIndexDecode(const ClusterIndexDecodeParams& p, Stream& stream) override;
+  void ClusterSelect(const ClusterSelectParams& p, Stream& stream) override;
+  void ClusterEstimate(const ClusterEstimateParams& p, Stream& stream) override;
+  int64_t ClusterPrefillScratchBytes(const KvGeometry& geometry,
+                                     int32_t staging_pages) const override;
+  int64_t ClusterDecodeScratchBytes(const KvGeometry& geometry, int32_t max_batch) const override;
   void SelectTopK(const SelectTopKParams& p, Stream& stream) override;
   void ReplaySelection(const ReplaySelectionParams& p, Stream& stream) override;
   void Lookup(const LookupParams& p, Stream& stream) override;

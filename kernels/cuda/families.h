@@ -48,7 +48,16 @@ void ScoreSummaries(const ScoreSummariesParams& p, const Scratch& scratch,
 void SeerIndexPrefill(const SeerIndexPrefillParams& p, cudaStream_t stream);  // seer_index.cu
 void SeerIndexDecode(const SeerIndexDecodeParams& p, cudaStream_t stream);    // seer_index.cu
 void SeerScore(const SeerScoreParams& p, const Scratch& scratch,
-               cudaStream_t stream);                                        // seer_score.cu
+               cudaStream_t stream);  // seer_score.cu
+void ClusterIndexPrefill(const ClusterIndexPrefillParams& p,
+                         cudaStream_t stream);  // cluster_index.cu
+void ClusterIndexDecode(const ClusterIndexDecodeParams& p,
+                        cudaStream_t stream);  // cluster_index_decode.cu
+int64_t ClusterPrefillScratchBytes(const KvGeometry& geometry, int32_t staging_pages);
+int64_t ClusterDecodeScratchBytes(const KvGeometry& geometry, int32_t max_batch);
+void ClusterSelect(const ClusterSelectParams& p, cudaStream_t stream);  // cluster_select.cu
+void ClusterEstimate(const ClusterEstimateParams& p, const Scratch& scratch,
+                     cudaStream_t stream);                                  // cluster_estimate.cu
 void SelectTopK(const SelectTopKParams& p, cudaStream_t stream);            // select_topk.cu
 void ReplaySelection(const ReplaySelectionParams& p, cudaStream_t stream);  // replay_selection.cu
 

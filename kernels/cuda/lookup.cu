@@ -124,7 +124,7 @@ class TieredLookup {
         at_[k] = static_cast<int32_t>(s_.slots.Index(extent[k], local[k]));
         atomicOr(&selected_slots[local[k] / 32], 1u << local[k] % 32);
       }
-      if (id_[k] >= 0) s_.list[of_ids_.Entry(base, k)] = at_[k];
+      if (id_[k] >= 0) s_.SetEntry(of_ids_.Entry(base, k), of_ids_.Entry(base, k), at_[k]);
     }
     return misses;
   }
@@ -272,9 +272,9 @@ class TieredLookup {
         const int32_t own_rank = rank + CountBelow(all);  // misses before i
         rank += __popc(all);
         if (miss) {
-          Place(s_.ready_tokens == nullptr ? i : PlaceBehindHits(own_rank), id_[k], own_rank);
+          Place(s_.ready_tokens == nullptr ? i : PlaceBehindHits(own_rank), i, id_[k], own_rank);
         } else if (i >= 0 && s_.ready_tokens != nullptr) {
-          s_.list[i - own_rank] = at_[k];
+          s_.SetEntry(i - own_rank, i, at_[k]);
         }
       }
     }
@@ -293,13 +293,14 @@ class TieredLookup {
     return rank < copies_ ? ready + rank : ready - 1;
   }
 
-  __device__ __forceinline__ void Place(int32_t i, int32_t id, int32_t rank) {
+  // The miss `id`, which is the i-th id, becomes entry `at` of the list.
+  __device__ __forceinline__ void Place(int32_t at, int32_t i, int32_t id, int32_t rank) {
     const int32_t local = rank < copies_ ? s_.copy_dst[rank] : shared_.tail_slot;
     const auto slot = static_cast<int32_t>(s_.slots[local]);
     t_.slot_owner[slot] = id;
     t_.slot_age[slot] = 0;
     t_.meta[s_.metas[id]] = local;
-    s_.list[i] = slot;
+    s_.SetEntry(at, i, slot);
     if (rank >= copies_) return;
     s_.copy_src[rank] = s_.pages[id];
     s_.copy_dst[rank] = slot;
@@ -347,7 +348,7 @@ __device__ __forceinline__ void Translate(const LookupStream& s) {
 #pragma unroll
     for (int k = 0; k < kTiles; ++k) {
       const int32_t i = base + k * kThreads;
-      if (i < s.count) s.list[i] = static_cast<int32_t>(s.slots.Index(extent[k], id[k]));
+      if (i < s.count) s.SetEntry(i, i, static_cast<int32_t>(s.slots.Index(extent[k], id[k])));
     }
   }
   if (threadIdx.x == 0) {
@@ -386,6 +387,7 @@ __global__ void __launch_bounds__(kThreads, 2) LookupKernel(const LookupParams p
 void Lookup(const LookupParams& p, cudaStream_t stream) {
   const KvGeometry& g = p.tables.geometry;
   SPIN_CHECK((g.extent_pages() & (g.extent_pages() - 1)) == 0);
+  SPIN_CHECK(p.page_mask == nullptr || (p.ids != nullptr && p.list_mask != nullptr));
   if (p.decode.max_batch == 0) return;
   const dim3 grid(static_cast<unsigned>(g.num_kv_heads), static_cast<unsigned>(p.decode.max_batch));
   const auto shared_bytes = static_cast<size_t>(CeilDiv(g.max_pages(), 32)) * sizeof(uint32_t);

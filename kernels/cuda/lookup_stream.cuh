@@ -76,11 +76,18 @@ struct LookupStream {
     copy_len = p.copy_len + i;
     list_len = p.list_len + i;
     ready_tokens = p.ready_tokens == nullptr ? nullptr : p.ready_tokens + i;
+    masks = p.page_mask == nullptr ? nullptr : p.page_mask + i * p.max_selected;
+    list_mask = p.list_mask + (masks == nullptr ? 0 : i * p.max_list);
     page_tokens = tables.geometry.page_tokens;
     tail_tokens = position % page_tokens + 1;
   }
 
   __device__ int32_t Id(int32_t i) const { return ids == nullptr ? i : ids[i]; }
+  // Entry `at` of the list is the i-th id, in this slot.
+  __device__ __forceinline__ void SetEntry(int32_t at, int32_t i, int32_t slot) const {
+    list[at] = slot;
+    if (masks != nullptr) list_mask[at] = masks[i];
+  }
 
   // Of the first `pages` of the list, which are not copied; the tail's may be one of them.
   __device__ void ReportReady(int32_t pages, bool with_tail) const {
@@ -97,6 +104,8 @@ struct LookupStream {
   const int32_t* ids;  // null: 0, 1, 2...
   int32_t count;
   int32_t* list;
+  const uint8_t* masks;  // of the ids; null: pages have none
+  uint8_t* list_mask;
   int64_t* copy_src;
   int32_t* copy_dst;
   int32_t* copy_len;

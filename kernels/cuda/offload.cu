@@ -3,6 +3,8 @@
 // It runs on a stream of its own beside the next layer's GEMMs, so the grids are bounded: being quick matters less than
 // staying out of the way. A layer of 32K tokens is 134 MB each way (8 heads of 128 in bf16): 64 us of HBM time, 2.6 ms
 // on the link, while the next layer computes for some 30 ms.
+#include <bit>
+
 #include "common/check.h"
 #include "common/math.h"
 #include "kernels/cuda/families.h"
@@ -74,22 +76,54 @@ __global__ void __launch_bounds__(kTableThreads, 1)
   }
 }
 
-// One warp moves the valid tokens of a page: contiguous in each plane of staging, contiguous in each plane of the page.
-// What lies behind them in staging is garbage, what lies behind them in the page stays.
-__device__ __forceinline__ void CopyPage(char* page, const StagingView& staging,
-                                         const KvGeometry& g, int32_t head, int64_t token,
-                                         int32_t valid) {
-  const char* keys = staging.Key(head, token);
-  const char* values = staging.Value(head, token);
+__device__ __forceinline__ int Log2(int64_t power_of_two) {
+  return __ffsll(power_of_two) - 1;
+}
+
+// Where the valid tokens of a page are in staging. Without an order they are contiguous in each plane; with one, each
+// is where the order says.
+template <bool kOrdered>
+class PageTokens {
+ public:
+  // `order` of the page's first token.
+  __device__ PageTokens(const StagingView& staging, int32_t head, int64_t token,
+                        const int32_t* order)
+      : keys_(staging.Key(head, kOrdered ? 0 : token)),
+        plane_bytes_(staging.plane_bytes),
+        order_(order),
+        token_shift_(Log2(staging.token_bytes)) {}
+
+  // 16 bytes at offset `at` of the page's plane of keys or values.
+  __device__ __forceinline__ uint4 Load(int32_t at, bool value) const {
+    const char* from = keys_ + (value ? plane_bytes_ : 0);
+    if constexpr (kOrdered) {
+      const int32_t in_token = at & ((1 << token_shift_) - 1);
+      return LoadStreaming(from + (int64_t{order_[at >> token_shift_]} << token_shift_) + in_token);
+    } else {
+      return LoadStreaming(from + at);
+    }
+  }
+
+ private:
+  const char* keys_;
+  int64_t plane_bytes_;
+  const int32_t* order_;
+  int token_shift_;
+};
+
+// One warp moves the valid tokens of a page. What lies behind them in staging is garbage, what lies behind them in the
+// page stays.
+template <bool kOrdered>
+__device__ __forceinline__ void CopyPage(char* page, const PageTokens<kOrdered>& tokens,
+                                         const KvGeometry& g, int32_t half) {
   char* page_values = page + g.ValueOffset(0) * SizeOf(g.dtype);
-  const int32_t half = valid * static_cast<int32_t>(staging.token_bytes);  // bytes of a plane
   const int32_t lane = static_cast<int32_t>(threadIdx.x % kWarp) * 16;
   for (int32_t begin = lane; begin < 2 * half; begin += kLoads * 16 * kWarp) {
     uint4 data[kLoads];
 #pragma unroll
     for (int q = 0; q < kLoads; ++q) {
       const int32_t at = begin + q * 16 * kWarp;
-      if (at < 2 * half) data[q] = LoadStreaming(at < half ? keys + at : values + (at - half));
+      if (at < 2 * half) data[q] = tokens.Load(at < half ? at : at - half, at >= half);
     }
 #pragma unroll
     for (int q = 0; q < kLoads; ++q) {
@@ -101,6 +135,7 @@ __device__ __forceinline__ void CopyPage(char* page, const StagingView& staging,
 
 // The first kHostBlocks blocks write host pages, all of a Tiered row's; the others write slots. Which pages get slots
 // follows from counts alone, so nothing here reads what BindLastPages writes.
+template <bool kOrdered>
 __global__ void __launch_bounds__(kCopyThreads) CopyPages(const __grid_constant__ OffloadParams p) {
   using Work = FlatWork<kCopyThreads, 1>;
   __shared__ Work work;
@@ -128,8 +163,14 @@ __global__ void __launch_bounds__(kCopyThreads) CopyPages(const __grid_constant_
       const StreamView view(t, slice.slice.row, p.layer, head);
       char* to =
           to_host ? PageAt(t.host_pages, g, view.HostPage(i)) : PageAt(t.slots, g, view.Slot(i));
-      CopyPage(to, staging, g, head, int64_t{slice.slice.page_begin + page} * g.page_tokens,
-               min(g.page_tokens, slice.tokens - page * g.page_tokens));
+      const int64_t token = int64_t{slice.slice.page_begin + page} * g.page_tokens;
+      const int64_t places = int64_t{p.staging.num_pages} * g.page_tokens;  // of a head
+      const PageTokens<kOrdered> tokens(staging, head, token,
+                                        kOrdered ? p.order + head * places + token : nullptr);
+      // Bytes of a plane.
+      const int32_t half = min(g.page_tokens, slice.tokens - page * g.page_tokens) *
+                           static_cast<int32_t>(staging.token_bytes);
+      CopyPage(to, tokens, g, half);
     }
     unit -= units;  // the next round goes on with the warp whose turn it is
   }
@@ -142,7 +183,9 @@ void Offload(const OffloadParams& p, cudaStream_t stream) {
   const KvGeometry& g = p.tables.geometry;
   SPIN_CHECK_EQ(g.head_dim * SizeOf(g.dtype) % 16, 0);
   Launch(BindLastPages, p.num_slices * g.num_kv_heads, kTableThreads, 0, stream, p);
-  Launch(CopyPages, kHostBlocks + kSlotBlocks, kCopyThreads, 0, stream, p);
+  const auto copy = p.order == nullptr ? CopyPages<false> : CopyPages<true>;
+  SPIN_CHECK(p.order == nullptr || std::has_single_bit(static_cast<uint32_t>(g.head_dim)));
+  Launch(copy, kHostBlocks + kSlotBlocks, kCopyThreads, 0, stream, p);
 }
 
 }  // namespace spin::cuda

@@ -47,6 +47,11 @@ struct SlotList {
     if constexpr (kRunPages) return {first, task.page_list[min(token / 8 + 1, last)]};
     return {first, first};
   }
+  // Bits of the step's tokens that are attended to; of a page past the list's end those of the last one. kMasked.
+  __device__ __forceinline__ uint32_t Mask(int token) const {
+    if (task.page_mask == nullptr) return 0xffff;
+    return task.page_mask[min(token / 8, last)] | task.page_mask[min(token / 8 + 1, last)] << 8;
+  }
   // The same as the step's runs.
   __device__ __forceinline__ StepRuns Runs(int2 pages, int token) const {
     if constexpr (kRunPages) return {2 * pages.x, 2 * pages.y};
@@ -151,6 +156,20 @@ __device__ __forceinline__ int TakeParts(const PagedTask& task, int place, CtaSt
   return piece.pages;
 }
 
+// Takes away what of a step's 16 tokens is not there (from `valid` on), or not attended to.
+template <int D, bool kMasked>
+__device__ __forceinline__ void MaskStep(int valid, uint32_t attended, int lane, float (&scores)[4],
+                                         ValueFragment<D>& values) {
+  if (valid < kStepTokens) {
+    MaskScores(scores, valid, lane);
+    values.Mask(valid, lane);
+  }
+  if constexpr (kMasked) {
+    MaskScoreBits(scores, attended, lane);
+    values.MaskBits(attended, lane);
+  }
+}
+
 // bf16. A CTA takes an equal share of its row's parts, one after the other; its warps take the 16-token steps of a part
 // in turn, each with a softmax of its own.
 //
@@ -159,7 +178,10 @@ __device__ __forceinline__ int TakeParts(const PagedTask& task, int place, CtaSt
 // values after the second, also across the ends of parts; and the pages of the step after that are looked up. Two CTAs
 // on an SM have up to 128 KB in flight, three times what latency times bandwidth asks for. The arithmetic is a tenth of
 // what the SM can issue in the meantime.
-template <int D, bool kRunPages, bool kHalf>
+//
+// With kMasked pages come with masks, and an estimate is merged: what RetroInfer attends to. Of each step some token is
+// attended to: no page is listed for nothing.
+template <int D, bool kRunPages, bool kHalf, bool kMasked>
 __global__ void __launch_bounds__(kThreads, kMinCtas) AttendBf16(const PagedTask task) {
   extern __shared__ float4 dynamic[];
   __shared__ CtaState<D> shared;
@@ -201,6 +223,7 @@ __global__ void __launch_bounds__(kThreads, kMinCtas) AttendBf16(const PagedTask
       const int valid = shared.limit - token;
       if (valid <= 0) continue;
       const bool more = valid > kRoundTokens;
+      const uint32_t attended = kMasked ? list.Mask(token) : 0;  // there before the keys are
       float scores[4];
       uint32_t p[2];
       Scores(keys, shared.queries, lane, scores);
@@ -208,10 +231,7 @@ __global__ void __launch_bounds__(kThreads, kMinCtas) AttendBf16(const PagedTask
         at = list.Runs(pages, token + kRoundTokens);
         keys.Load(lane_keys, at);
       }
-      if (valid < kStepTokens) {
-        MaskScores(scores, valid, lane);
-        values.Mask(valid, lane);
-      }
+      MaskStep<D, kMasked>(valid, attended, lane, scores, values);
       state.AddScores(scores, task.scale, p);
       state.AddValues(values, p);
       if (more) {
@@ -223,11 +243,11 @@ __global__ void __launch_bounds__(kThreads, kMinCtas) AttendBf16(const PagedTask
     state.Write(sums + writer * task.group * kSumStride<D>, kSumStride<D>, shared.maxima[writer],
                 shared.weights[writer], task.group, ThreadHere() % kWarp);
     __syncthreads();
-    FinishPart<D, kHalf>(RowResults<D>{task, shared.row}, shared.part, shared, sums);
+    FinishPart<D, kHalf, kMasked>(RowResults<D>{task, shared.row}, shared.part, shared, sums);
   } while (shared.part + 1 < shared.part_end);
   const RowResults<D> row{task, shared.row};
   if (kHalf && !shared.finishes) return;
-  if (shared.parts > 1 && LastOfRow(row, shared)) MergeParts(row, shared, dynamic);
+  if (shared.parts > 1 && LastOfRow(row, shared)) MergeParts<D, kMasked>(row, shared, dynamic);
 }
 
 // Parts that a row of this model may have: about two CTAs an SM for a single sequence, as far as kBucket places have
@@ -256,6 +276,18 @@ int32_t PlacesPerLaunch(const PagedAttentionParams& p) {
   const int64_t places = std::min(in_scratch, countable);
   SPIN_CHECK_GE(places, 1);
   return static_cast<int32_t>(std::min<int64_t>(places, p.decode.max_batch));
+}
+
+template <int D>
+auto KernelFor(const PagedAttentionParams& p) {
+  const bool halves = p.part != ListPart::kAll;
+  if (p.page_mask != nullptr || p.estimate != nullptr) {
+    return halves ? AttendBf16<D, true, true, true> : AttendBf16<D, true, false, true>;
+  }
+  if (p.tables.geometry.page_tokens == 8) {
+    return halves ? AttendBf16<D, true, true, false> : AttendBf16<D, true, false, false>;
+  }
+  return halves ? AttendBf16<D, false, true, false> : AttendBf16<D, false, false, false>;
 }
 
 template <int D>
@@ -298,16 +330,17 @@ void LaunchBf16(const PagedAttentionParams& p, const Scratch& scratch, cudaStrea
     task.page_list = p.page_list + int64_t{first} * g.num_kv_heads * p.max_list;
     task.list_len = p.list_len + int64_t{first} * g.num_kv_heads;
     task.ready_tokens = p.ready_tokens + (halves ? int64_t{first} * g.num_kv_heads : 0);
+    const int64_t first_stream = int64_t{first} * g.num_kv_heads;
+    task.page_mask = p.page_mask == nullptr ? nullptr : p.page_mask + first_stream * p.max_list;
+    task.estimate =
+        p.estimate == nullptr ? nullptr : p.estimate + first_stream * g.group() * (D + 2);
     task.out = static_cast<Bf16*>(p.out) + int64_t{first} * g.num_q_heads * D;
     const int64_t part_heads = halves ? first * g.num_kv_heads * row_heads : 0;
     task.part_sums = scratch.partials + part_heads * D;
     task.part_states = states + part_heads;
     const dim3 grid(static_cast<unsigned>(ctas), static_cast<unsigned>(g.num_kv_heads),
                     static_cast<unsigned>(std::min(places, p.decode.max_batch - first)));
-    const auto kernel = g.page_tokens == 8
-                            ? (halves ? AttendBf16<D, true, true> : AttendBf16<D, true, false>)
-                            : (halves ? AttendBf16<D, false, true> : AttendBf16<D, false, false>);
-    Launch(kernel, grid, kThreads, shared_bytes, stream, task);
+    Launch(KernelFor<D>(p), grid, kThreads, shared_bytes, stream, task);
   }
 }
 
@@ -322,6 +355,8 @@ void PagedAttention(const PagedAttentionParams& p, const Scratch& scratch, cudaS
   SPIN_CHECK(1 <= g.group() && g.group() <= kMaxGroup);
   SPIN_CHECK(p.part == ListPart::kAll ||
              int64_t{p.decode.max_batch} * g.num_q_heads <= kMaxHalvedHeads);
+  const bool masked = p.page_mask != nullptr || p.estimate != nullptr;
+  SPIN_CHECK(!masked || g.page_tokens == kClusterPageTokens);
   if (p.decode.max_batch == 0) return;
   if (g.dtype == DType::kF32) {
     g.head_dim == 64 ? LaunchF32<64>(p, scratch, stream) : LaunchF32<128>(p, scratch, stream);

@@ -7,6 +7,7 @@
 #include "common/check.h"
 #include "common/math.h"
 #include "kernels/cuda/families.h"
+#include "kernels/cuda/float_attention.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/numeric.cuh"
 #include "kernels/cuda/stream_view.cuh"
@@ -14,32 +15,12 @@
 namespace spin::cuda {
 namespace {
 
-constexpr int kF32Warps = 8;
-constexpr int kF32Threads = kF32Warps * kWarp;
-
-// A warp's running softmax in float32; a lane has every 32nd dimension.
-template <int kDims>
-struct FloatState {
-  float sum[kDims] = {};
-  float max = -INFINITY, weight = 0;
-
-  __device__ void Add(float score, const float (&value)[kDims]) {
-    const float now = fmaxf(max, score);
-    const float rescale = expf(max - now), e = expf(score - now);
-    max = now;
-    weight = weight * rescale + e;
-#pragma unroll
-    for (int c = 0; c < kDims; ++c) sum[c] = fmaf(e, value[c], sum[c] * rescale);
-  }
-};
-
 // float32, for tests of numerics: a CTA a query head, its warps taking tokens in turn, nothing past the end read.
 // `halves` [place][head][D + 2]: sums, maximum, weight of what is ready.
 template <int D>
 __global__ void AttendF32(const PagedAttentionParams p, float scale, float* halves) {
   constexpr int kDims = D / kWarp;
-  __shared__ float sums[kF32Warps][D];
-  __shared__ float maxima[kF32Warps], weights[kF32Warps];
+  __shared__ FloatStates<D> states;
   WaitForPredecessors();
   AllowSuccessors();
   const KvGeometry& g = p.tables.geometry;
@@ -48,6 +29,7 @@ __global__ void AttendF32(const PagedAttentionParams p, float scale, float* halv
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int64_t stream = int64_t{place} * g.num_kv_heads + head / g.group();
   const int32_t* list = p.page_list + stream * p.max_list;
+  const uint8_t* masks = p.page_mask == nullptr ? nullptr : p.page_mask + stream * p.max_list;
   const int pages = p.list_len[stream];
   SPIN_DEVICE_CHECK(0 < pages && pages <= p.max_list);
   const int all_tokens =
@@ -56,14 +38,15 @@ __global__ void AttendF32(const PagedAttentionParams p, float scale, float* halv
   SPIN_DEVICE_CHECK(0 <= ready && ready <= all_tokens);
   const bool fetched = p.part == ListPart::kFetched;
   if (fetched && ready == all_tokens) return;  // finished by kReady
-  if (fetched) list += CeilDiv(ready, g.page_tokens);
+  const int first_page = fetched ? CeilDiv(ready, g.page_tokens) : 0;
   const int num_tokens = fetched ? all_tokens - ready : ready;
   float* half = halves + (int64_t{place} * g.num_q_heads + head) * (D + 2);
   const float* q = static_cast<const float*>(p.qkv) + place * QkvWidth(g) + int64_t{head} * D;
   FloatState<kDims> state;
   for (int token = warp; token < num_tokens; token += kF32Warps) {
-    const auto* page =
-        reinterpret_cast<const float*>(PageAt(p.tables.slots, g, list[token / g.page_tokens]));
+    const int entry = first_page + token / g.page_tokens;
+    if (masks != nullptr && (masks[entry] >> token % g.page_tokens & 1) == 0) continue;
+    const auto* page = reinterpret_cast<const float*>(PageAt(p.tables.slots, g, list[entry]));
     float dot = 0, value[kDims];
 #pragma unroll
     for (int c = 0; c < kDims; ++c) {
@@ -73,31 +56,29 @@ __global__ void AttendF32(const PagedAttentionParams p, float scale, float* halv
     }
     state.Add(WarpSum(dot) * scale, value);
   }
-#pragma unroll
-  for (int c = 0; c < kDims; ++c) sums[warp][c * kWarp + lane] = state.sum[c];
-  if (lane == 0) {
-    maxima[warp] = state.max;
-    weights[warp] = state.weight;
-  }
+  states.Put(state);
   __syncthreads();
   if (threadIdx.x >= D) return;
-  float max = fetched ? half[D] : -INFINITY;
-  for (int w = 0; w < kF32Warps; ++w) max = fmaxf(max, maxima[w]);
-  const auto share = [max](float of) { return of == -INFINITY ? 0 : expf(of - max); };
-  float total = fetched ? share(half[D]) * half[D + 1] : 0;
-  float out = fetched ? share(half[D]) * half[threadIdx.x] : 0;
-  for (int w = 0; w < kF32Warps; ++w) {
-    total = fmaf(share(maxima[w]), weights[w], total);
-    out = fmaf(share(maxima[w]), sums[w][threadIdx.x], out);
-  }
+  const auto dim = static_cast<int>(threadIdx.x);
+  float out = fetched ? half[dim] : 0, max = fetched ? half[D] : -INFINITY;
+  float total = fetched ? half[D + 1] : 0;
+  states.AddTo(dim, out, max, total);
+  const int64_t q_head = int64_t{place} * g.num_q_heads + head;
   if (num_tokens < all_tokens && !fetched) {
-    half[threadIdx.x] = out;
-    if (threadIdx.x == 0) half[D] = max;
-    if (threadIdx.x == 0) half[D + 1] = total;
+    half[dim] = out;
+    if (dim == 0) half[D] = max;
+    if (dim == 0) half[D + 1] = total;
     return;
   }
-  static_cast<float*>(p.out)[(int64_t{place} * g.num_q_heads + head) * D + threadIdx.x] =
-      out / total;
+  if (p.estimate != nullptr) {
+    const float* estimate = p.estimate + q_head * (D + 2);
+    const float now = fmaxf(max, estimate[D]);
+    const float own = FloatStates<D>::Share(max, now);
+    const float other = FloatStates<D>::Share(estimate[D], now);
+    out = own * out + other * estimate[dim];
+    total = own * total + other * estimate[D + 1];
+  }
+  static_cast<float*>(p.out)[q_head * D + dim] = out / total;
 }
 
 template <int D>

@@ -98,12 +98,24 @@ struct ValueFragment {
   __device__ __forceinline__ void Mask(int valid, int lane) {
 #pragma unroll
     for (int token = 0; token < 4; ++token) {
-      const bool keep = lane % 4 * 2 + token % 2 + token / 2 * 8 < valid;
+      Keep(token, lane % 4 * 2 + token % 2 + token / 2 * 8 < valid);
+    }
+  }
+  // The same of tokens whose bit of `attended` is 0.
+  __device__ __forceinline__ void MaskBits(uint32_t attended, int lane) {
+    attended >>= lane % 4 * 2;
 #pragma unroll
-      for (int i = 0; i < D / 64; ++i) {
-        uint4& v = row[token][i];
-        v = {keep ? v.x : 0, keep ? v.y : 0, keep ? v.z : 0, keep ? v.w : 0};
-      }
+    for (int token = 0; token < 4; ++token) {
+      Keep(token, (attended >> (token % 2 + token / 2 * 8) & 1) != 0);
+    }
+  }
+
+ private:
+  __device__ __forceinline__ void Keep(int token, bool keep) {
+#pragma unroll
+    for (int i = 0; i < D / 64; ++i) {
+      uint4& v = row[token][i];
+      v = {keep ? v.x : 0, keep ? v.y : 0, keep ? v.z : 0, keep ? v.w : 0};
     }
   }
 };
@@ -125,17 +137,18 @@ struct Attention {
     for (int t = 0; t < D / 16; ++t) sum[t][0] = sum[t][1] = sum[t][2] = sum[t][3] = 0;
   }
 
-  // scores[4] becomes the two B registers of exp2(score * scale - max), the state relative to the new maximum.
-  __device__ __forceinline__ void AddScores(const float (&scores)[4], float scale,
-                                            uint32_t (&p)[2]) {
+  // scores[4] becomes the two B registers of exp2(score * scale - max), the state relative to the new maximum. A key
+  // may stand for several tokens: the lane's two, r and r + 8, for so many each.
+  __device__ __forceinline__ void AddScores(const float (&scores)[4], float scale, uint32_t (&p)[2],
+                                            float low_tokens = 1, float high_tokens = 1) {
     float e[4], rescale[2];
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
       const float now = fmaxf(max[j], scale * MaxOverKeys(fmaxf(scores[j], scores[j + 2])));
       rescale[j] = Exp2(max[j] - now);
       max[j] = now;
-      e[j] = Exp2(fmaf(scores[j], scale, -now));
-      e[j + 2] = Exp2(fmaf(scores[j + 2], scale, -now));
+      e[j] = low_tokens * Exp2(fmaf(scores[j], scale, -now));
+      e[j + 2] = high_tokens * Exp2(fmaf(scores[j + 2], scale, -now));
     }
     p[0] = PackBf16(e[0], e[1]);
     p[1] = PackBf16(e[2], e[3]);
@@ -222,6 +235,15 @@ __device__ __forceinline__ void MaskScores(float (&scores)[4], int valid, int la
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     if (lane / 4 + j / 2 * 8 >= valid) scores[j] = -INFINITY;
+  }
+}
+
+// The same of tokens whose bit of `attended` is 0.
+__device__ __forceinline__ void MaskScoreBits(float (&scores)[4], uint32_t attended, int lane) {
+  attended >>= lane / 4;
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    if ((attended >> (j / 2 * 8) & 1) == 0) scores[j] = -INFINITY;
   }
 }
 

@@ -58,6 +58,9 @@ struct PagedTask {
   const int32_t* page_list;
   const int32_t* list_len;
   const int32_t* ready_tokens;
+  const uint8_t*
+      page_mask;          // as page_list; null: all tokens of a page. kMasked only, as is the next
+  const float* estimate;  // [row][group][D + 2] to be merged, or null
   Bf16* out;
   float* part_sums;     // [row][part_stride][group][D]
   float2* part_states;  // [row][part_stride][group]: maximum, weight
@@ -93,6 +96,7 @@ struct CtaState {
   float maxima[kWarps][kMaxGroup];
   float weights[kWarps][kMaxGroup];
   float part_weights[kMaxGroup][kMaxParts];
+  float estimate_weights[kMaxGroup];  // kMasked only
   // Of the row and the CTA; here, not in registers, of which the steps need all.
   int row;
   int parts;        // of the row; of a half, up to its last
@@ -132,6 +136,27 @@ __device__ __forceinline__ void AddScaled(float4& to, float scale, const float4&
   to.w = fmaf(scale, x.w, to.w);
 }
 
+// A head's part of PagedAttentionParams::estimate, or none of it.
+template <int D>
+struct Estimate {
+  static constexpr float kLog2E = 1.44269504f;
+
+  __device__ Estimate(const PagedTask& task, int row, int head)
+      : state(task.estimate == nullptr
+                  ? nullptr
+                  : task.estimate + (int64_t{row} * task.group + head) * (D + 2)) {}
+  __device__ float Max() const { return state == nullptr ? -INFINITY : state[D] * kLog2E; }
+  __device__ float Weight() const { return state == nullptr ? 0 : state[D + 1]; }
+  // Four dimensions, in SumOrder.
+  __device__ float4 Sum(int column) const {
+    if (state == nullptr) return {};
+    return {state[SumOrder<D>(4 * column)], state[SumOrder<D>(4 * column + 1)],
+            state[SumOrder<D>(4 * column + 2)], state[SumOrder<D>(4 * column + 3)]};
+  }
+
+  const float* state;
+};
+
 // Where a row's results go.
 template <int D>
 struct RowResults {
@@ -157,7 +182,7 @@ struct RowResults {
 };
 
 // The warps' states, in order, make the part's: into scratch, or the output when it is the row's only one.
-template <int D, bool kHalf>
+template <int D, bool kHalf, bool kMasked>
 __device__ void FinishPart(const RowResults<D>& row, int part, const CtaState<D>& shared,
                            const float* sums) {
   const int thread = ThreadHere();
@@ -178,6 +203,14 @@ __device__ void FinishPart(const RowResults<D>& row, int part, const CtaState<D>
     AddScaled(sum, scale, reinterpret_cast<const float4*>(from)[column]);
   }
   if (shared.parts == 1 && (!kHalf || shared.finishes)) {
+    if constexpr (kMasked) {
+      const Estimate<D> estimate(row.task, row.index, head);
+      const float now = fmaxf(max, estimate.Max());
+      const float own = Exp2(max - now), other = Exp2(estimate.Max() - now);
+      sum = {own * sum.x, own * sum.y, own * sum.z, own * sum.w};
+      AddScaled(sum, other, estimate.Sum(column));
+      weight = own * weight + other * estimate.Weight();
+    }
     const float inverse = 1 / weight;
     row.StoreOut(head, column,
                  {sum.x * inverse, sum.y * inverse, sum.z * inverse, sum.w * inverse});
@@ -201,9 +234,46 @@ __device__ bool LastOfRow(const RowResults<D>& row, CtaState<D>& shared) {
   return shared.last;
 }
 
+// The parts' shares of a row's weight, a head a warp; and the estimate's.
+template <int D, bool kMasked>
+__device__ __forceinline__ void WeighParts(const RowResults<D>& row, CtaState<D>& shared) {
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const int parts = shared.parts;
+  if (warp >= row.task.group) return;
+  float2 states[kMaxParts / kWarp];
+  float max = -INFINITY;
+#pragma unroll
+  for (int i = 0; i < kMaxParts / kWarp; ++i) {
+    const int part = i * kWarp + lane;
+    states[i] = part < parts ? __ldcg(row.PartState(part, warp)) : float2{-INFINITY, 0};
+    max = fmaxf(max, states[i].x);
+  }
+  max = WarpMax(max);
+  if constexpr (kMasked) max = fmaxf(max, Estimate<D>(row.task, row.index, warp).Max());
+  float weight = 0;
+#pragma unroll
+  for (int i = 0; i < kMaxParts / kWarp; ++i) {
+    states[i].x = Exp2(states[i].x - max);
+    weight = fmaf(states[i].x, states[i].y, weight);
+  }
+  weight = WarpSum(weight);
+  float share = 0;  // of the estimate
+  if constexpr (kMasked) {
+    const Estimate<D> estimate(row.task, row.index, warp);
+    share = Exp2(estimate.Max() - max);
+    weight = fmaf(share, estimate.Weight(), weight);
+  }
+  const float inverse = 1 / weight;
+  if (kMasked && lane == 0) shared.estimate_weights[warp] = share * inverse;
+#pragma unroll
+  for (int i = 0; i < kMaxParts / kWarp; ++i) {
+    shared.part_weights[warp][i * kWarp + lane] = states[i].x * inverse;
+  }
+}
+
 // Output = parts, each by its share of the row's weight. Several groups of threads take every so-manieth part, then
 // their sums are added in order.
-template <int D>
+template <int D, bool kMasked>
 __device__ void MergeParts(const RowResults<D>& row, CtaState<D>& shared, float4* sums) {
   constexpr int kAhead = 8;  // parts in flight a thread
   const int group = row.task.group;
@@ -224,29 +294,7 @@ __device__ void MergeParts(const RowResults<D>& row, CtaState<D>& shared, float4
   };
   load(slice);  // before the weights are known
 
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  if (warp < group) {
-    float2 states[kMaxParts / kWarp];
-    float max = -INFINITY;
-#pragma unroll
-    for (int i = 0; i < kMaxParts / kWarp; ++i) {
-      const int part = i * kWarp + lane;
-      states[i] = part < parts ? __ldcg(row.PartState(part, warp)) : float2{-INFINITY, 0};
-      max = fmaxf(max, states[i].x);
-    }
-    max = WarpMax(max);
-    float weight = 0;
-#pragma unroll
-    for (int i = 0; i < kMaxParts / kWarp; ++i) {
-      states[i].x = Exp2(states[i].x - max);
-      weight = fmaf(states[i].x, states[i].y, weight);
-    }
-    const float inverse = 1 / WarpSum(weight);
-#pragma unroll
-    for (int i = 0; i < kMaxParts / kWarp; ++i) {
-      shared.part_weights[warp][i * kWarp + lane] = states[i].x * inverse;
-    }
-  }
+  WeighParts<D, kMasked>(row, shared);
   __syncthreads();
 
   float4 sum = {};
@@ -262,6 +310,10 @@ __device__ void MergeParts(const RowResults<D>& row, CtaState<D>& shared, float4
   __syncthreads();
   if (slice != 0) return;
   for (int s = 1; s < slices; ++s) AddScaled(sum, 1, sums[s * items + item]);
+  if constexpr (kMasked) {
+    const Estimate<D> estimate(row.task, row.index, head);
+    AddScaled(sum, shared.estimate_weights[head], estimate.Sum(column));
+  }
   row.StoreOut(head, column, sum);
 }
 

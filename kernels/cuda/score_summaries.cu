@@ -1,4 +1,5 @@
-// Scores of pages from their summaries: products with the queries, softmax over pages, the group's maximum or sum.
+// Scores of partitions from their summaries: products with the queries, softmax over partitions, the group's maximum or
+// sum. "Page" here is what a summary stands for: with SummaryKind::kClusters a cluster.
 //
 // The pages of all streams (batch place, KV head) are numbered through in steps of 128, and each CTA takes an equal
 // range of steps: one wave, whatever the lengths, so that the way to the first summary is gone once. A CTA writes the
@@ -97,7 +98,7 @@ class Summaries {
   __device__ Summaries(const ScoreSummariesParams& p, const Position& at) : pages_(at.pages) {
     const KvGeometry& g = p.tables.geometry;
     directory_ = p.tables.summary_dir + g.DirIndex(at.row, p.layer, 0);
-    shift_ = __ffs(g.extent_pages()) - 1;
+    shift_ = __ffs(g.extent_partitions()) - 1;
     bytes_ = static_cast<int32_t>(g.summary_bytes());
     extent_bytes_ = static_cast<int32_t>(g.summary_extent_bytes());
     of_head_ = static_cast<const char*>(p.tables.summaries) + (int64_t{at.head} * bytes_ << shift_);
@@ -158,6 +159,17 @@ __device__ __forceinline__ void FinishTile(const Stream& stream, int32_t page, f
   }
 }
 
+// Tokens that a summary stands for: a cluster may have none.
+template <typename T, int kDim, SummaryKind kKind>
+__device__ __forceinline__ int32_t TokensOf(const char* summary) {
+  if constexpr (kKind == SummaryKind::kClusters) {
+    constexpr int kRunAt = 2 * kDim * static_cast<int>(sizeof(T));
+    return summary == nullptr ? 0 : reinterpret_cast<const ClusterRun*>(summary + kRunAt)->size;
+  } else {
+    return 1;
+  }
+}
+
 // Scores the pages of a stream from step `at` on and before page `end`, a tile a warp. Both of a tile's halves of 8
 // pages lie in one extent.
 template <typename T, int kDim, SummaryKind kKind>
@@ -181,8 +193,12 @@ __device__ __forceinline__ void ScorePart(
   for (; page < shared.end; page += kStepPages) {
     const char* low = summaries.At(page + in_tile, low_extent);
     const char* high = summaries.At(page + 8 + in_tile, high_extent);
+    const int32_t low_tokens = TokensOf<T, kDim, kKind>(low);  // in flight with all else
+    const int32_t high_tokens = TokensOf<T, kDim, kKind>(high);
     float c[4];
     queries.Score(low, high, c);
+    if (low_tokens == 0) c[0] = c[1] = MinusInfinity();  // whatever is in its centroid
+    if (high_tokens == 0) c[2] = c[3] = MinusInfinity();
     low_extent = summaries.Extent(page + kStepPages);
     high_extent = summaries.Extent(page + kStepPages + 8);
     FinishTile(stream, page, scale, c);
@@ -242,7 +258,7 @@ __device__ __forceinline__ void StoreScores(float* scores, int32_t page, int32_t
 
 // Scores of all pages [max_pages] from the logits: twice four pages a thread, two heads at once. The order of heads
 // and the comparisons are those of the CPU, so that NaN goes the same way: it weighs nothing, and marks an outlier
-// where the summary is a mean.
+// where the summary is a mean. A cluster without tokens keeps its -infinity.
 template <SummaryKind kKind>
 __device__ __forceinline__ void WriteScores(const Stream& stream, float* scores, bool sum,
                                             const float* max_of, const float* scale_of) {
@@ -271,10 +287,12 @@ __device__ __forceinline__ void WriteScores(const Stream& stream, float* scores,
           const float of_page[4] = {logits[h][j].x, logits[h][j].y, logits[h][j].z, logits[h][j].w};
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
+            const bool empty = kKind == SummaryKind::kClusters && of_page[i] == MinusInfinity();
             if (first + h == 0) {
               const bool outlier = kKind == SummaryKind::kMean && isnan(of_page[i]);
-              score[j][i] = outlier ? __int_as_float(0x7f800000) : 0.0f;
+              score[j][i] = outlier ? __int_as_float(0x7f800000) : empty ? MinusInfinity() : 0.0f;
             }
+            if (empty) continue;
             const float share = Weight(of_page[i], max) * scale;
             if (sum) {
               score[j][i] += share > 0 ? share : 0.0f;
@@ -290,7 +308,18 @@ __device__ __forceinline__ void WriteScores(const Stream& stream, float* scores,
   }
 }
 
+// Pages of a row that are scored, before `unscored_last` is taken off.
+template <SummaryKind kKind>
+__device__ __forceinline__ int32_t ScoredPages(const KvGeometry& g, int32_t position) {
+  if constexpr (kKind == SummaryKind::kClusters) {
+    return static_cast<int32_t>(IndexedTokens(position + 1)) / kClusterTokens;
+  } else {
+    return position / g.page_tokens + 1;
+  }
+}
+
 // Numbers the steps of places first.. and says how many there are.
+template <SummaryKind kKind>
 __device__ __forceinline__ int32_t NumberSteps(const ScoreSummariesParams& p, int32_t first,
                                                Steps& steps) {
   const KvGeometry& g = p.tables.geometry;
@@ -298,7 +327,7 @@ __device__ __forceinline__ int32_t NumberSteps(const ScoreSummariesParams& p, in
   return steps.work.Build(places, [&](int32_t i) {
     const int32_t row = p.decode.rows[first + i];  // with the count of rows, not behind it
     if (first + i >= NumRows(p.decode)) return 0;
-    const int32_t pages = p.decode.position[row] / g.page_tokens + 1 - p.unscored_last;
+    const int32_t pages = ScoredPages<kKind>(g, p.decode.position[row]) - p.unscored_last;
     SPIN_DEVICE_CHECK(pages <= g.max_pages());
     steps.row[i] = row;
     steps.pages[i] = pages;
@@ -319,16 +348,17 @@ __device__ __forceinline__ void EndStream(const ScoreSummariesParams& p, const S
                      shared.scale_of);
 }
 
-// Floor: summaries read once (512 bytes a page of bounds at head dimension 128, 256 of a mean), and 1/32 or 1/16 of
-// that written and read again as logits, out of L2. A warp has 8 or 4 KiB of summaries in flight, a multiprocessor with
-// two CTAs 128 or 64 KiB: more than what the latency of HBM asks for, so that a CTA that changes streams leaves no gap.
+// Floor: summaries read once (512 bytes a page of bounds at head dimension 128, 256 of a mean or a centroid), and 1/32
+// or 1/16 of that written and read again as logits, out of L2. A warp has 8 or 4 KiB of summaries in flight, a
+// multiprocessor with two CTAs 128 or 64 KiB: more than what the latency of HBM asks for, so that a CTA that changes
+// streams leaves no gap.
 // On top come the way to the first summary (rows, position, directory) and the end of the last stream, some 3 us each.
 template <typename T, int kDim, SummaryKind kKind>
 __global__ void __launch_bounds__(kThreads, 2)
     ScoreKernel(const ScoreSummariesParams p, const Scratch scratch, int32_t first_place) {
   __shared__ Shared<typename Queries<T, kDim, kKind>::Shared> shared;
   WaitForPredecessors();
-  const auto steps = static_cast<uint32_t>(NumberSteps(p, first_place, shared.steps));
+  const auto steps = static_cast<uint32_t>(NumberSteps<kKind>(p, first_place, shared.steps));
   // Shares differ by one at most; a division of 64 bits is long.
   const uint32_t share = steps / gridDim.x, rest = steps % gridDim.x;
   auto begin = static_cast<int32_t>(blockIdx.x * share + min(blockIdx.x, rest));
@@ -362,8 +392,10 @@ auto KernelFor(const KvGeometry& g) {
 void ScoreSummaries(const ScoreSummariesParams& p, const Scratch& scratch, cudaStream_t stream) {
   const KvGeometry& g = p.tables.geometry;
   SPIN_CHECK(g.head_dim == 64 || g.head_dim == 128);
-  const bool bounds = p.kind == SummaryKind::kBounds;
-  SPIN_CHECK_EQ(g.summary_elements, (bounds ? 2 : 1) * g.head_dim);
+  const bool clusters = p.kind == SummaryKind::kClusters;
+  const int32_t vectors = p.kind == SummaryKind::kMean ? 1 : 2;
+  SPIN_CHECK_EQ(g.summary_elements, vectors * g.head_dim + (clusters ? kClusterTailElements : 0));
+  if (clusters) SPIN_CHECK_EQ(g.partition_tokens, kClusterTokens);
   SPIN_CHECK_GE(p.unscored_last, 0);
   SPIN_CHECK(g.dtype == DType::kF32 || g.dtype == DType::kBf16);
   SPIN_CHECK(g.group() >= 1 && g.group() <= kMaxGroup);
@@ -373,8 +405,9 @@ void ScoreSummaries(const ScoreSummariesParams& p, const Scratch& scratch, cudaS
   SPIN_CHECK_LE(2 * p.decode.max_batch * g.num_q_heads * tiles, kPartialFloats);
   SPIN_CHECK_LE(int64_t{p.decode.max_batch} * g.num_kv_heads, kTickets);
   if (p.decode.max_batch == 0) return;
-  const auto kernel =
-      bounds ? KernelFor<SummaryKind::kBounds>(g) : KernelFor<SummaryKind::kMean>(g);
+  const auto kernel = clusters                         ? KernelFor<SummaryKind::kClusters>(g)
+                      : p.kind == SummaryKind::kBounds ? KernelFor<SummaryKind::kBounds>(g)
+                                                       : KernelFor<SummaryKind::kMean>(g);
   for (int32_t first = 0; first < p.decode.max_batch; first += Work::kItems) {
     const int64_t streams = int64_t{p.decode.max_batch - first} * g.num_kv_heads;
     const int64_t blocks = std::min<int64_t>(2 * Traits().num_sms,  // one wave

@@ -29,10 +29,16 @@ class StreamView {
   __device__ bool tiered() const { return placement_ == Placement::kTiered; }
   __device__ int32_t num_slots() const { return num_slots_; }  // Tiered only
 
-  // Index in its pool of: local slot j; page, summary or meta entry p.
+  // Index in its pool of: local slot j; page or meta entry p; summary of partition p.
   __device__ int64_t Slot(int32_t j) const { return IndexIn(tables_.slot_dir, j); }
   __device__ int64_t HostPage(int32_t p) const { return IndexIn(tables_.host_dir, p); }
-  __device__ int64_t Summary(int32_t p) const { return IndexIn(tables_.summary_dir, p); }
+  __device__ int64_t Summary(int32_t p) const {
+    const KvGeometry& g = tables_.geometry;
+    const int32_t partitions = g.extent_partitions();
+    const int32_t extent = tables_.summary_dir[dir_ + p / partitions];
+    SPIN_DEVICE_CHECK(extent >= 0);
+    return g.SummaryIndex(extent, head_, p % partitions);
+  }
   __device__ int64_t Meta(int32_t p) const { return IndexIn(tables_.meta_dir, p); }
 
   // The slot that holds page p. REQUIRES: it is resident.

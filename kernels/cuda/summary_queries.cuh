@@ -1,5 +1,5 @@
 // Products of the query heads of a KV head with the summaries of its pages, 16 summaries a warp at a time: upper bounds
-// from a maximum and a minimum a channel, or plain products with a mean.
+// from a maximum and a minimum a channel, or plain products with a mean or a cluster's centroid.
 #pragma once
 
 #include <cstdint>

@@ -20,6 +20,7 @@ struct Setting {
   Eviction eviction = Eviction::kBucketed;
   bool everything = false;  // no ids: all pages of the sequence
   bool ready_first = false;
+  bool masks = false;  // pages have them
   int32_t page_tokens = 8;
   int32_t max_extents = 3;
   int32_t tokens = 1480;              // where a sequence starts again
@@ -48,10 +49,12 @@ struct Layout {
     copy_dst = take(streams * max_list);
     copy_len = take(streams);
     ready_tokens = take(streams);
+    page_mask = take(CeilDiv<int64_t>(streams * max_selected, 4));  // of bytes, as the next
+    list_mask = take(CeilDiv<int64_t>(streams * max_list, 4));
   }
   int64_t size = 0;  // in words of 32 bits
   int64_t copy_src, num_rows, rows, position, ids, count, page_list, list_len, copy_dst, copy_len;
-  int64_t ready_tokens;
+  int64_t ready_tokens, page_mask, list_mask;
 };
 
 class Twins {
@@ -120,6 +123,9 @@ class Twins {
     if (index % 3 == 0) std::swap(rows.front(), rows.back());
     if (index % 7 == 6) rows.pop_back();
     words[static_cast<size_t>(layout_.num_rows)] = static_cast<int32_t>(rows.size());
+    for (int64_t i = layout_.page_mask; s_.masks && i < layout_.list_mask; ++i) {
+      words[static_cast<size_t>(i)] = static_cast<int32_t>(random_.NextU32());
+    }
     for (int32_t place = 0; place < kRows + kSparePlaces; ++place) {
       const bool used = place < static_cast<int32_t>(rows.size());
       const int32_t row = used ? rows[static_cast<size_t>(place)] : 1 << 30;
@@ -170,6 +176,8 @@ class Twins {
             .copy_dst = words + layout_.copy_dst,
             .copy_len = words + layout_.copy_len,
             .ready_tokens = s_.ready_first ? words + layout_.ready_tokens : nullptr,
+            .page_mask = s_.masks ? reinterpret_cast<uint8_t*>(words + layout_.page_mask) : nullptr,
+            .list_mask = s_.masks ? reinterpret_cast<uint8_t*>(words + layout_.list_mask) : nullptr,
             .counters = counters};
   }
 
@@ -217,6 +225,24 @@ TEST_CASE("a few lookups", "[small]") {
   Twins twins(setting);
   RunSteps(twins, 6);
   CHECK(twins.counters().misses > 0);
+}
+
+TEST_CASE("masks go with their pages, whatever becomes of those") {
+  Setting setting = {.masks = true, .budget = {{1, 70}, {3, 44}, {2, 40}}, .seed = 17};
+  setting.eviction = GENERATE(Eviction::kBucketed, Eviction::kLastStep, Eviction::kNone);
+  setting.ready_first = GENERATE(false, true);
+  SECTION("in registers") {
+    Twins twins(setting);
+    RunSteps(twins, 300);
+  }
+  SECTION("and beyond") {
+    setting.max_extents = 40;
+    setting.tokens = 20000;
+    setting.max_selected = 1300;
+    setting.budget = {{1, 1700}, {2, 1300}, {3, 2047}};
+    Twins twins(setting);
+    RunSteps(twins, 20);
+  }
 }
 
 TEST_CASE("ages saturate and the oldest leave, lowest slot first") {

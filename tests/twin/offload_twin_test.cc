@@ -30,8 +30,9 @@ class Twins {
     gpu_ = nullptr;
   }
 
-  // Offloads the parts with pages between them that no slice owns, and compares everything.
-  void Offload(const std::vector<Part>& parts, int32_t layer, uint64_t seed) {
+  // Offloads the parts with pages between them that no slice owns, and compares everything. `ordered`: a head's tokens
+  // are stored in an order of its own.
+  void Offload(const std::vector<Part>& parts, int32_t layer, uint64_t seed, bool ordered = false) {
     const KvGeometry& g = world_.geometry;
     if (gpu_ == nullptr) gpu_ = std::make_unique<KvOnDevice>(world_);
     std::vector<PrefillSlice> slices;
@@ -49,16 +50,20 @@ class Twins {
     Elements staging = world_.MakeStaging(pages, slices, random);
     const ElementsOnDevice planes(testing::PlanesOf(staging, g, pages));
     const OnDevice<PrefillSlice> device_slices(slices);
+    const std::vector<int32_t> order = MakeOrder(slices, pages, random);
+    const OnDevice<int32_t> device_order(order);
     const auto slots = world_.slots, host = world_.host;
     OffloadParams p{.slices = device_slices.data(),
                     .num_slices = static_cast<int32_t>(slices.size()),
                     .layer = layer,
                     .tables = gpu_->tables,
-                    .staging = {planes.data(), pages}};
+                    .staging = {planes.data(), pages},
+                    .order = ordered ? device_order.data() : nullptr};
     Gpu::Get().ops().Offload(p, Gpu::Get().stream());
     p.slices = slices.data();
     p.tables = world_.tables;
     p.staging = {staging.data(), pages};
+    p.order = ordered ? order.data() : nullptr;
     cpu::Offload(p, world_.pool);
     gpu_->CheckEquals(world_);
     const auto tiered = [&](const Part& part) {
@@ -70,6 +75,26 @@ class Twins {
   }
 
  private:
+  // Each slice's tokens shuffled, a head at a time; what is in no slice must not be read.
+  std::vector<int32_t> MakeOrder(const std::vector<PrefillSlice>& slices, int32_t pages,
+                                 Random& random) const {
+    const KvGeometry& g = world_.geometry;
+    const int64_t places = int64_t{pages} * g.page_tokens;
+    std::vector<int32_t> order(static_cast<size_t>(g.num_kv_heads * places), 1 << 30);
+    for (const PrefillSlice& slice : slices) {
+      const int32_t tokens = slice.prefix_tokens + slice.num_tokens;
+      for (int32_t head = 0; head < g.num_kv_heads; ++head) {
+        const int32_t first = slice.page_begin * g.page_tokens;
+        int32_t* of_head = order.data() + head * places + first;
+        std::iota(of_head, of_head + tokens, first);
+        for (int32_t i = tokens; i > 1; --i) {
+          std::swap(of_head[i - 1], of_head[random.Below(static_cast<uint32_t>(i))]);
+        }
+      }
+    }
+    return order;
+  }
+
   KvWorld world_;
   std::unique_ptr<KvOnDevice> gpu_;
 };
@@ -89,6 +114,18 @@ TEST_CASE("offload: Resident and Tiered rows of odd lengths in one batch, then a
   twins.Offload({{1, page_tokens + 1}, {2, 600}}, 1, 32);
   twins.Offload({{2, 1}}, 0, 33);
   twins.Offload({}, 0, 34);
+}
+
+TEST_CASE("offload: tokens in a given order", "[small]") {
+  const auto dtype = GENERATE(DType::kF32, DType::kBf16);
+  const int32_t d = GENERATE(64, 128);
+  Twins twins(testing::SmallGeometry(dtype, d, 8));
+  twins.AddRow(0, Placement::kResident, 1100);
+  twins.AddRow(1, Placement::kTiered, 1300, 3);
+  twins.AddRow(2, Placement::kTiered, 700, 80);
+  twins.Offload({{0, 1099}, {1, 1201, 8}, {2, 5}}, 1, 38, true);
+  twins.Offload({{2, 699, 512}, {1, 16}, {0, 1}}, 1, 39, true);
+  twins.Offload({}, 0, 40, true);
 }
 
 TEST_CASE("offload: more slices than a block has threads", "[small]") {

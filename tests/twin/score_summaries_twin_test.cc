@@ -30,16 +30,17 @@ struct Rule {
 constexpr Rule kQuest = {};
 constexpr Rule kShadowKv = {.kind = SummaryKind::kMean, .unscored_last = 5};
 constexpr Rule kMeanSum = {.kind = SummaryKind::kMean, .reduction = GroupReduction::kSum};
+constexpr Rule kRetroInfer = {.kind = SummaryKind::kClusters, .reduction = GroupReduction::kSum};
 
 // Random summaries behind a shuffled directory, and queries; NaN wherever no page is scored. Of means one in twenty
-// marks an outlier.
+// marks an outlier; of clusters, which are the pages then, one in ten has no tokens and NaN for a centroid.
 struct ScoreWorld {
   ScoreWorld(const KvGeometry& geometry, const Rule& scored, std::vector<int32_t> last_tokens,
              uint64_t seed)
       : g(geometry),
         rule(scored),
         step(Iota(static_cast<int32_t>(last_tokens.size())), g.max_rows),
-        summaries(g.dtype, int64_t{Extents()} * g.pages_per_extent() * g.summary_elements),
+        summaries(g.dtype, Extents() * g.summary_extent_bytes() / SizeOf(g.dtype)),
         qkv(g.dtype, g.max_rows * QkvWidth(g)),
         placement(static_cast<size_t>(g.max_rows), static_cast<int32_t>(Placement::kResident)),
         directory(Iota(Extents())) {
@@ -55,7 +56,8 @@ struct ScoreWorld {
         for (int32_t page = 0; page < Pages(row); ++page) Summarise(row, head, page, random);
       }
       // No extent beyond those in use.
-      for (int32_t i = CeilDiv(std::max(Pages(row), 0), g.extent_pages()); i < g.max_extents; ++i) {
+      const int32_t extents = CeilDiv(std::max(Pages(row), 0), g.extent_partitions());
+      for (int32_t i = extents; i < g.max_extents; ++i) {
         directory[static_cast<size_t>(g.DirIndex(row, 0, i))] = kAbsent;
       }
     }
@@ -69,16 +71,25 @@ struct ScoreWorld {
       if (rule.kind == SummaryKind::kBounds) summaries.Set(at + g.head_dim + c, std::min(a, b));
     }
     if (rule.kind == SummaryKind::kMean && random.Below(20) == 0) summaries.Set(at, kNan);
+    if (rule.kind != SummaryKind::kClusters) return;
+    const ClusterRun run = {8, random.Below(10) == 0 ? 0 : 16};
+    auto* bytes = static_cast<char*>(summaries.data());
+    std::memcpy(bytes + (at + 2 * g.head_dim) * SizeOf(g.dtype), &run, sizeof(run));
+    for (int32_t c = 0; run.size == 0 && c < g.head_dim; ++c) summaries.Set(at + c, kNan);
   }
 
   int32_t Extents() const { return g.max_rows * g.max_extents; }
   int32_t Pages(int32_t row) const {  // that are scored
-    return step.position[static_cast<size_t>(row)] / g.page_tokens + 1 - rule.unscored_last;
+    const int32_t position = step.position[static_cast<size_t>(row)];
+    if (rule.kind == SummaryKind::kClusters) {
+      return static_cast<int32_t>(IndexedTokens(position + 1)) / kClusterTokens;
+    }
+    return position / g.page_tokens + 1 - rule.unscored_last;
   }
   int64_t At(int32_t row, int32_t head, int32_t page) const {
-    const int32_t extent =
-        directory[static_cast<size_t>(g.DirIndex(row, 0, page / g.extent_pages()))];
-    return g.PageIndex(extent, head, page % g.extent_pages()) * g.summary_elements;
+    const int32_t of_extent = g.extent_partitions();
+    const int32_t extent = directory[static_cast<size_t>(g.DirIndex(row, 0, page / of_extent))];
+    return g.SummaryIndex(extent, head, page % of_extent) * g.summary_elements;
   }
   int64_t QueryAt(int32_t row, int32_t q_head) const {
     return row * QkvWidth(g) + int64_t{q_head} * g.head_dim;
@@ -157,7 +168,7 @@ struct ScoreWorld {
       for (size_t page = 0; page < pages; ++page) {
         const double share = std::exp(logit[page] - max) / sum;
         if (std::isnan(logit[page])) {
-          score[page] = double{kInfinity};
+          score[page] = double{rule.kind == SummaryKind::kClusters ? -kInfinity : kInfinity};
         } else if (rule.reduction == GroupReduction::kSum) {
           score[page] += share;
         } else {
@@ -177,6 +188,8 @@ struct ScoreWorld {
 
 KvGeometry ScoreGeometry(const Rule& rule, DType dtype, int32_t d, int32_t page_tokens,
                          int32_t kv_heads, int32_t group, int32_t max_rows, int32_t max_extents) {
+  const bool clusters = rule.kind == SummaryKind::kClusters;
+  const int32_t vectors = rule.kind == SummaryKind::kMean ? 1 : 2;
   return {.num_layers = 1,
           .num_kv_heads = kv_heads,
           .num_q_heads = kv_heads * group,
@@ -184,7 +197,8 @@ KvGeometry ScoreGeometry(const Rule& rule, DType dtype, int32_t d, int32_t page_
           .page_tokens = page_tokens,
           .max_rows = max_rows,
           .max_extents = max_extents,
-          .summary_elements = (rule.kind == SummaryKind::kBounds ? 2 : 1) * d,
+          .summary_elements = vectors * d + (clusters ? kClusterTailElements : 0),
+          .partition_tokens = clusters ? kClusterTokens : 0,
           .dtype = dtype};
 }
 
@@ -203,7 +217,7 @@ void CheckScores(ScoreWorld& world, int32_t bucket) {
         if (i >= want.size()) {
           wrong += got[page] != -1;
         } else if (std::isinf(want[i])) {
-          wrong += got[page] != kInfinity;
+          wrong += double{got[page]} != want[i];
         } else {
           wrong += !(std::abs(double{got[page]} - want[i]) <= 1e-4 * want[i] + 1e-12);
         }
@@ -268,6 +282,27 @@ TEST_CASE("a row's scores are the same bits in every bucket") {
     scores.resize(alone.size());
     CHECK((scores == alone));
   }
+}
+
+TEST_CASE("scores of clusters; those without tokens score -infinity and weigh nothing", "[small]") {
+  Rule rule = kRetroInfer;
+  rule.reduction = GENERATE(GroupReduction::kSum, GroupReduction::kMax);
+  const auto dtype = GENERATE(DType::kF32, DType::kBf16);
+  const int32_t d = GENERATE(64, 128);
+  const int32_t group = GENERATE(1, 3, 4, 8);
+  ScoreWorld world(ScoreGeometry(rule, dtype, d, 8, 2, group, 4, 10), rule,
+                   {574, 575, 10 * kExtentTokens - 1, 2000}, 12);
+  CheckScores(world, 5);
+}
+
+TEST_CASE("scores of clusters over 32K tokens, the same bits in every bucket") {
+  ScoreWorld world(ScoreGeometry(kRetroInfer, DType::kBf16, 128, 8, 8, 4, 2, 64), kRetroInfer,
+                   {32767, 32000}, 13);
+  CheckScores(world, 2);
+  const std::vector<float> alone = world.OnGpu(2);
+  std::vector<float> scores = world.OnGpu(30);
+  scores.resize(alone.size());
+  CHECK((scores == alone));
 }
 
 TEST_CASE("NaN and infinity weigh what they weigh on the CPU") {
