@@ -108,7 +108,7 @@ TEST_CASE("all sequences of a request are summed up") {
 TEST_CASE("a demotion on the way is told, and what was looked up since") {
   HarnessOptions options = Tiered();
   options.placement = PlacementPolicy::kAuto;
-  options.slot_extents = 2 * 4;
+  options.slot_extents = 2 * 3;  // what it takes itself
   EngineHarness h(options);
   const auto sink = h.Submit(Asking(h, 1100, 300));
   while (sink->num_outputs < 5) h.Steps(1);

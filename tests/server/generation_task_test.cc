@@ -58,7 +58,7 @@ TEST_CASE("usage.spin is there when asked, in the last chunk of a stream") {
                                               .context_tokens = 6,
                                               .steps = 2,
                                               .attended_tokens = 9,
-                                              .retrieved = {.hits = 3, .misses = 1},
+                                              .retrieved = {.hits = 3, .misses = 1, .evictions = 0},
                                               .fetched_bytes = 4096}));
   const json usage = stream ? x.Events().back()["usage"] : x.Whole()["usage"];
   CHECK(usage["completion_tokens"] == 3);
@@ -81,10 +81,12 @@ TEST_CASE("usage.spin of several prompts is one, and figures without a base are 
   CHECK_FALSE(x.Whole()["usage"].contains("spin"));
 
   x.Post("/v1/completions", {{"prompt", {"a", "b"}}, {"spin_usage", true}});
-  const RequestSummary short_one = {
-      .queue_ns = 1'000'000, .placement = Placement::kResident, .context_tokens = 3};
-  const RequestSummary long_one = {
-      .queue_ns = 2'000'000, .placement = Placement::kResident, .context_tokens = 5};
+  RequestSummary short_one, long_one;
+  short_one.placement = long_one.placement = Placement::kResident;
+  short_one.queue_ns = 1'000'000;
+  short_one.context_tokens = 3;
+  long_one.queue_ns = 2'000'000;
+  long_one.context_tokens = 5;
   x.serving.backend.SendOutput(1, LastOutput(long_one));
   x.serving.backend.SendOutput(2, LastOutput(short_one));
   const json spin = x.Whole()["usage"]["spin"];
