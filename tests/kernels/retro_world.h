@@ -117,23 +117,26 @@ class RetroWorld {
   // The tokens in the order of their places, of the first `length`; checks every page that has them, on both tiers.
   std::vector<int32_t> Places(int32_t row, int32_t head, int32_t length) const {
     const KvGeometry& g = geometry();
+    const bool tiered = row == 1;
+    const std::vector<uint8_t>& pool = tiered ? world.host : world.slots;
+    const auto index = [&](const std::vector<int32_t>& dir, int32_t i) {
+      return world.Index(dir, row, kLayer, head, i);
+    };
     std::vector<int32_t> tokens;
     bool right = true;
-    for (int32_t place = 0; place < length; ++place) {
-      const int32_t page = place / g.page_tokens, k = place % g.page_tokens;
-      const auto index = [&](const std::vector<int32_t>& dir, int32_t i) {
-        return world.Index(dir, row, kLayer, head, i);
-      };
-      const bool tiered = row == 1;
+    for (int32_t page = 0; page * g.page_tokens < length; ++page) {
       const int64_t home = index(tiered ? world.host_dir : world.slot_dir, page);
-      const int32_t token = TokenAt(tiered ? world.host : world.slots, home, k);
-      tokens.push_back(token);
-      right = right && token >= 0 && token < length &&
-              Holds(tiered ? world.host : world.slots, home, k, row, head, token);
-      if (!right || !tiered) continue;
-      const int32_t local = world.meta[static_cast<size_t>(index(world.meta_dir, page))];
-      if (local == kAbsent) continue;
-      right = Holds(world.slots, index(world.slot_dir, local), k, row, head, token);
+      int64_t slot = kAbsent;
+      if (tiered) {
+        const int32_t local = world.meta[static_cast<size_t>(index(world.meta_dir, page))];
+        if (local != kAbsent) slot = index(world.slot_dir, local);
+      }
+      for (int32_t k = 0; k < std::min(g.page_tokens, length - page * g.page_tokens); ++k) {
+        const int32_t token = TokenAt(pool, home, k);
+        tokens.push_back(token);
+        right = right && token >= 0 && token < length && Holds(pool, home, k, row, head, token) &&
+                (slot == kAbsent || Holds(world.slots, slot, k, row, head, token));
+      }
     }
     CHECK(right);
     return tokens;

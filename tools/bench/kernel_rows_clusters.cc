@@ -2,7 +2,7 @@
 #include <absl/strings/str_format.h>
 
 #include <algorithm>
-#include <cmath>
+#include <cstring>
 #include <numeric>
 
 #include "common/math.h"
@@ -142,7 +142,7 @@ KernelRow SelectRow(const std::string& name, int32_t batch, int32_t tokens, Benc
     const int32_t extent = dir[static_cast<size_t>(g.DirIndex(row, 0, c / 32))];
     const ClusterRun run = {std::max(c * kClusterTokens - c * 7 % 5, 8), 16};
     const int64_t at = g.SummaryIndex(extent, head, c % 32) * g.summary_elements + 2 * kThin;
-    std::copy_n(reinterpret_cast<const uint16_t*>(&run), 4, records.begin() + at);
+    std::memcpy(records.data() + at, &run, sizeof(run));
   }
   tables.summaries = memory.Ints(records);
   const ClusterBudget budget;
