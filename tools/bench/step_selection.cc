@@ -19,14 +19,15 @@ absl::StatusOr<trace::SelectionTrace> Random(const ModelPlan& plan, int32_t cont
   if (demand.whole_context || int64_t{budget} * g.page_tokens + kRandomSteps > context) {
     return InvalidArgument("--selection=random: every page of %d tokens is selected", context);
   }
-  return trace::RandomSelections({.num_layers = g.num_layers,
-                                  .num_kv_heads = g.num_kv_heads,
-                                  .page_tokens = g.page_tokens,
-                                  .budget_pages = budget,
-                                  .fixed_pages = demand.fixed_pages,
-                                  .prompt_tokens = context - kRandomSteps,
-                                  .num_steps = kRandomSteps},
-                                 kSeed);
+  return trace::RandomSelections(
+      {.num_layers = g.num_layers,
+       .num_kv_heads = g.num_kv_heads,
+       .page_tokens = g.page_tokens,
+       .budget_pages = budget,
+       .fixed_pages = demand.fixed_pages,
+       .prompt_tokens = context / g.page_tokens * g.page_tokens - kRandomSteps,
+       .num_steps = kRandomSteps},
+      kSeed);
 }
 
 }  // namespace
