@@ -76,7 +76,8 @@ RequestSummary LiveRequest::Summary(int64_t now_ns, int32_t num_layers, int64_t 
     summary.attended_tokens += static_cast<double>(tally.attended_tokens) / num_layers;
     summary.retrieved += tally.retrieved;
   }
-  summary.fetched_bytes = static_cast<int64_t>(summary.retrieved.misses) * page_bytes;
+  summary.fetched_bytes =
+      static_cast<int64_t>(summary.retrieved.Bytes(static_cast<uint64_t>(page_bytes)));
   return summary;
 }
 

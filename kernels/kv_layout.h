@@ -43,6 +43,7 @@ struct KvGeometry {
   int32_t partition_tokens = 0;  // 0: page_tokens; divides kExtentTokens
   // The last tokens of a sequence that Index may yet store at other places of their extent.
   int32_t unsettled_tokens = 0;
+  int32_t key_rank = 0;        // of the factors that keys are rebuilt from (ShadowKV), 0 without
   DType dtype = DType::kBf16;  // of pages and summaries
 
   constexpr int32_t extent_pages() const { return kExtentTokens / page_tokens; }
@@ -66,6 +67,15 @@ struct KvGeometry {
   constexpr int64_t meta_segment_bytes() const {
     return pages_per_extent() * int64_t{sizeof(int32_t)};
   }
+  // A page's factor is [P][key_rank], of all KV heads together. It lies in the heads' summaries of the page, cut flat
+  // into as many pieces of key_piece() elements: head h's summary ends with piece h. A run of 8 elements is in one
+  // piece.
+  constexpr int32_t key_piece() const {
+    return (page_tokens * key_rank + 8 * num_kv_heads - 1) / (8 * num_kv_heads) * 8;
+  }
+  constexpr int32_t key_width() const { return num_kv_heads * head_dim; }  // a token's keys
+  constexpr int64_t key_basis_elements() const { return int64_t{key_width()} * key_rank; }
+  constexpr int64_t key_basis_bytes() const { return key_basis_elements() * SizeOf(dtype); }
   constexpr int32_t max_pages() const { return max_extents * extent_pages(); }  // of one stream
 
   // Index of a page in its pool: extent `extent`, KV head `head`, page `i` of the extent.
@@ -79,6 +89,10 @@ struct KvGeometry {
   // Index into a directory: entry `i` of (row, layer).
   constexpr int64_t DirIndex(int32_t row, int32_t layer, int32_t i) const {
     return (int64_t{row} * num_layers + layer) * max_extents + i;
+  }
+  // Index of a basis of keys: of (row, layer).
+  constexpr int32_t BasisIndex(int32_t row, int32_t layer) const {
+    return row * num_layers + layer;
   }
   // Element offsets of token `t` of a page, from the page's begin.
   constexpr int64_t KeyOffset(int32_t t) const { return int64_t{t} * head_dim; }
@@ -113,6 +127,10 @@ struct KvTables {
   void* slots = nullptr;       // [slot extents][Hkv][E] pages
   void* host_pages = nullptr;  // [host extents][Hkv][E] pages
   void* summaries = nullptr;   // [summary extents][Hkv][extent_partitions][summary_elements]
+
+  // [max_rows][num_layers][Hkv * d][key_rank]: what spans the keys of a row (KeyFactorPrefillParams), of the pages'
+  // type. The first element is NaN where the row's keys have no factor.
+  void* key_basis = nullptr;
 };
 
 }  // namespace spin

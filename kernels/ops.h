@@ -41,6 +41,8 @@ class Ops {
   virtual void QuestIndexDecode(const QuestIndexDecodeParams& p, Stream& stream) = 0;
   virtual void LandmarkIndexPrefill(const LandmarkIndexPrefillParams& p, Stream& stream) = 0;
   virtual void LandmarkIndexDecode(const LandmarkIndexDecodeParams& p, Stream& stream) = 0;
+  virtual void KeyFactorPrefill(const KeyFactorPrefillParams& p, Stream& stream) = 0;
+  virtual void KeyFactorDecode(const KeyFactorDecodeParams& p, Stream& stream) = 0;
   virtual void ScoreSummaries(const ScoreSummariesParams& p, Stream& stream) = 0;
   virtual void SeerIndexPrefill(const SeerIndexPrefillParams& p, Stream& stream) = 0;
   virtual void SeerIndexDecode(const SeerIndexDecodeParams& p, Stream& stream) = 0;
@@ -61,6 +63,7 @@ class Ops {
   virtual void Lookup(const LookupParams& p, Stream& stream) = 0;
   virtual void AppendKv(const AppendKvParams& p, Stream& stream) = 0;
   virtual void GatherPages(const GatherPagesParams& p, Stream& stream) = 0;
+  virtual void RebuildKeys(const RebuildKeysParams& p, Stream& stream) = 0;
   virtual void PagedAttention(const PagedAttentionParams& p, Stream& stream) = 0;
 
   virtual void Sample(const SampleParams& p, Stream& stream) = 0;

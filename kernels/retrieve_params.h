@@ -15,20 +15,28 @@ namespace spin {
 enum class Eviction : int32_t { kBucketed = 0, kLastStep = 1, kNone = 2 };
 
 // What Lookup counts of one row: pages a KV head, over all layers and steps. Each miss is one page that the gather
-// fetches from the host.
+// fetches from the host, or its values.
 struct RetrieveCounters {
   uint64_t hits = 0;
   uint64_t misses = 0;
   uint64_t evictions = 0;
+  uint64_t rebuilt =
+      0;  // of the misses, those whose values alone were fetched; RebuildKeys counts them
+
+  // What crossed the link, for pages of so many bytes.
+  uint64_t Bytes(uint64_t page_bytes) const {
+    return misses * page_bytes - rebuilt * (page_bytes / 2);
+  }
 
   RetrieveCounters& operator+=(const RetrieveCounters& other) {
     hits += other.hits;
     misses += other.misses;
     evictions += other.evictions;
+    rebuilt += other.rebuilt;
     return *this;
   }
   friend RetrieveCounters operator-(RetrieveCounters a, const RetrieveCounters& b) {
-    return {a.hits - b.hits, a.misses - b.misses, a.evictions - b.evictions};
+    return {a.hits - b.hits, a.misses - b.misses, a.evictions - b.evictions, a.rebuilt - b.rebuilt};
   }
   friend bool operator==(const RetrieveCounters&, const RetrieveCounters&) = default;
 };
@@ -70,13 +78,32 @@ struct AppendKvParams {
 };
 
 // Fetches the missing pages: slots[copy_dst] = host_pages[copy_src].
+//
+// With whole_last > 0 the keys of some pages stay behind, to be rebuilt (RebuildKeysParams): of those that lie before
+// the row's last `whole_last`, are no outliers (NaN in the summary's first element), and whose row has a basis. The
+// partition that a slot is to hold is its owner, as Lookup leaves it.
 struct GatherPagesParams {
   DecodeRows decode;
+  int32_t layer = 0;  // used with whole_last > 0 alone
+  int32_t whole_last = 0;
   KvTables tables;
   const int64_t* copy_src = nullptr;
   const int32_t* copy_dst = nullptr;
   const int32_t* copy_len = nullptr;
   int32_t max_list = 0;
+};
+
+// The keys that a gather with `whole_last` left behind: factor times basis in f32, rotated by their positions.
+struct RebuildKeysParams {
+  DecodeRows decode;
+  int32_t layer = 0;
+  int32_t whole_last = 0;  // > 0; the tail is no complete page and has no factor
+  KvTables tables;
+  const float* rope_table = nullptr;  // as in RopeParams
+  const int32_t* copy_dst = nullptr;
+  const int32_t* copy_len = nullptr;
+  int32_t max_list = 0;
+  RetrieveCounters* counters = nullptr;  // [max_rows], added to
 };
 
 // ---- Attention ---------------------------------------------------------------------------------------------------
@@ -127,7 +154,8 @@ enum class TableCommandKind : int32_t {
   kCopySlotExtent,     // slots: extent `index` = extent `value`, all bytes
   kCopyHostExtent,     // host pages: likewise
   kCopySummaryExtent,  // summaries: likewise
-  kSpillExtent,        // host extent `index` = slot extent `value`, all bytes (demotion)
+  kCopyKeyBasis,  // bases of keys: that of (row, layer) number `index` = number `value`, see BasisIndex
+  kSpillExtent,  // host extent `index` = slot extent `value`, all bytes (demotion)
   kBindSlots,  // local slot j < num_slots of every head holds partition index + j, for index + j < value:
                // owner, meta and age 0 set (demotion keeps what is there)
   kClearHistory,  // history[row] = 0

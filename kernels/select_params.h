@@ -52,10 +52,60 @@ struct LandmarkIndexDecodeParams {
   KvTables tables;
 };
 
+// ShadowKV's low-rank keys (arXiv 2410.21465, algorithm 1). K [tokens][Hkv * d] are the keys of all KV heads of a
+// prompt as they were before rotation, had back by the inverse rotation and rounded to the pages' type; behind a
+// model's key norm. Its basis V [Hkv * d][key_rank] spans the `key_rank` greatest eigenvectors of K^T K, up to what a
+// fixed number of steps of subspace iteration from a fixed start leaves: the truncated SVD of K, but for a rotation of
+// the columns. The factor of a complete page is A = K V of its tokens; its keys are A V^T, rotated.
+//
+// A prompt of fewer tokens than Hkv * d has no factor: its Gram matrix says nothing of most directions that the keys
+// after it take. The first element of its basis is NaN.
+inline constexpr int32_t kKeyIterations = 4;  // leave 1.02 to 1.06 times the least residue
+inline constexpr int32_t kMaxKeyRank = 256;
+inline constexpr int32_t kKeyRankStep = 16;  // key_rank is a multiple
+// What is added to the diagonal of K^T K, times its mean: a spectrum that falls steeply stays within float32.
+inline constexpr float kKeyShift = 1e-4f;
+// Slices that are worked on side by side.
+inline constexpr int32_t kKeySlices = 4;
+
+// Element `i` of the block [Hkv * d][key_rank] that the iteration starts from, in [-1, 1): an integer hash.
+constexpr float KeyStart(uint32_t i) {
+  uint32_t x = i + 1;
+  x = (x ^ x >> 16) * 0x7feb352du;
+  x = (x ^ x >> 15) * 0x846ca68bu;
+  x ^= x >> 16;
+  return static_cast<float>(static_cast<int32_t>(x)) * (1.0f / 2147483648.0f);
+}
+
+// Scratch of one slice: K^T K [width][width], two blocks [width][rank] in f32; a block [rank][rank] and [rank] in f64.
+constexpr int64_t KeyFactorScratchBytes(int32_t width, int32_t rank) {
+  return 4 * int64_t{width} * (width + 2 * rank) + 8 * int64_t{rank} * (rank + 1);
+}
+
+// Basis and factors of prefilled sequences. The keys in staging end up as they were before rotation.
+struct KeyFactorPrefillParams {
+  const PrefillSlice* slices = nullptr;
+  int32_t num_slices = 0;
+  int32_t layer = 0;
+  KvTables tables;
+  Staging staging;
+  const float* rope_table = nullptr;  // as in RopeParams
+  void* scratch = nullptr;            // kKeySlices times KeyFactorScratchBytes(Hkv * d, key_rank)
+};
+
+// A new token that completes its page gives it a factor; the page's other keys are read as a landmark's are.
+struct KeyFactorDecodeParams {
+  DecodeRows decode;
+  const void* qkv = nullptr;  // [max_batch][(Hq + 2 Hkv) * d] act, after RoPE
+  int32_t layer = 0;
+  KvTables tables;
+  const float* rope_table = nullptr;
+};
+
 // What a summary is, and so the logit of a query and a page.
 enum class SummaryKind : int32_t {
   kBounds,  // maximum [d], minimum [d]: upper bound of q.k = sum_c max(q_c max_c, q_c min_c) = [q+,q-].[max,min]
-  kMean,    // mean key [d]: q.mean. A logit of NaN (first element of the mean) marks an outlier
+  kMean,    // begins with the mean key [d]: q.mean. A logit of NaN (first element of the mean) marks an outlier
   // Record of a cluster (cluster_params.h): q.centroid. Scored are the clusters of IndexedTokens(position + 1); those
   // without tokens score -infinity and weigh nothing.
   kClusters,

@@ -264,6 +264,7 @@ std::optional<std::vector<RowId>> KvCacheManager::Admit(int64_t prompt_tokens,
 void KvCacheManager::FinishPrefill(std::span<const RowId> rows) {
   Impl& impl = *impl_;
   SPIN_CHECK(!rows.empty());
+  const KvGeometry& geometry = impl.table.geometry();
   const int32_t first = rows.front().value;
   const int64_t prompt = impl.Live(rows.front()).prompt_tokens;
   const bool tiered = impl.Live(rows.front()).placement == Placement::kTiered;
@@ -283,7 +284,11 @@ void KvCacheManager::FinishPrefill(std::span<const RowId> rows) {
     row.state = RowState::kReady;
     row.length = prompt;
     if (id.value == first) continue;
-    for (int32_t layer = 0; layer < impl.table.geometry().num_layers; ++layer) {
+    for (int32_t layer = 0; layer < geometry.num_layers; ++layer) {
+      if (geometry.key_rank > 0) {
+        impl.table.Emit(TableCommandKind::kCopyKeyBasis, id.value, layer,
+                        geometry.BasisIndex(id.value, layer), geometry.BasisIndex(first, layer));
+      }
       if (tiered) {
         copy(TableCommandKind::kCopyHostExtent, PoolKind::kHost, id.value, layer);
       } else {

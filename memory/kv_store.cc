@@ -61,6 +61,7 @@ absl::StatusOr<std::unique_ptr<KvStore>> KvStore::Create(Device& device, Stream&
   constexpr MemoryKind kHbm = MemoryKind::kDevice;
   SPIN_RETURN_IF_ERROR(allocate(kHbm, plan.directory_bytes, "directories", store->directories_));
   SPIN_RETURN_IF_ERROR(allocate(kHbm, plan.slot_state_bytes, "slot state", store->slot_state_));
+  SPIN_RETURN_IF_ERROR(allocate(kHbm, plan.key_basis_bytes, "bases of keys", store->key_bases_));
   SPIN_RETURN_IF_ERROR(allocate(kHbm, plan.meta_bytes, "meta segments", store->meta_));
   SPIN_RETURN_IF_ERROR(allocate(kHbm, plan.summary_bytes, "summaries", store->summaries_));
   SPIN_RETURN_IF_ERROR(allocate(kHbm, plan.slot_bytes, "slots", store->slots_));
@@ -93,6 +94,7 @@ void KvStore::MapTables() {
   tables_.summaries = summaries_.data();
   tables_.slots = slots_.data();
   tables_.host_pages = host_pages_.data();
+  tables_.key_basis = key_bases_.data();
 }
 
 void KvStore::Initialise(Device& device, Stream& stream) {

@@ -16,9 +16,9 @@ namespace spin {
 
 class KvStore {
  public:
-  // Allocates and initialises (directories empty, nothing resident) on `stream`, and waits for it. Pages and summaries
-  // are left as the device gives them: nothing reads a token that was not written. `progress` is of the host pool,
-  // which may take seconds to pin.
+  // Allocates and initialises (directories empty, nothing resident) on `stream`, and waits for it. Pages, summaries and
+  // bases of keys are left as the device gives them: nothing reads a token that was not written. `progress` is of the
+  // host pool, which may take seconds to pin.
   static absl::StatusOr<std::unique_ptr<KvStore>> Create(
       Device& device, Stream& stream, const MemoryPlan& plan,
       AllocationProgress progress = [](int64_t, int64_t) {});
@@ -34,7 +34,7 @@ class KvStore {
 
   MemoryPlan plan_;
   KvTables tables_;
-  Buffer directories_, slot_state_, meta_, summaries_, slots_, host_pages_;
+  Buffer directories_, slot_state_, key_bases_, meta_, summaries_, slots_, host_pages_;
 };
 
 }  // namespace spin

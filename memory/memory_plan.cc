@@ -20,6 +20,7 @@ void CheckGeometry(const KvGeometry& g) {
   SPIN_CHECK(g.partition_tokens >= 0 && kExtentTokens % g.extent_partitions() == 0);
   SPIN_CHECK(g.unsettled_tokens >= 0);
   SPIN_CHECK(g.max_rows > 0 && g.max_extents > 0 && g.summary_elements >= 0);
+  SPIN_CHECK(g.key_rank >= 0);
 }
 
 int64_t DirectoryBytes(const KvGeometry& g) {
@@ -32,6 +33,10 @@ int64_t DirectoryBytes(const KvGeometry& g) {
 int64_t SlotStateBytes(const KvGeometry& g, int64_t slot_extents) {
   const int64_t slots = slot_extents * g.pages_per_extent();
   return RoundUp(slots * kInt32Bytes, kArrayAlignment) + RoundUp(slots, kArrayAlignment);
+}
+
+int64_t KeyBasisBytes(const KvGeometry& g) {
+  return int64_t{g.max_rows} * g.num_layers * g.key_basis_bytes();
 }
 
 // HBM that one more slot extent takes, alignment apart.
@@ -49,7 +54,7 @@ int64_t MostExtents(const KvGeometry& g) {
 }  // namespace
 
 int64_t HbmBytes(const KvGeometry& g, int64_t num_slot_extents, int64_t num_host_extents) {
-  return DirectoryBytes(g) + SlotStateBytes(g, num_slot_extents) +
+  return DirectoryBytes(g) + SlotStateBytes(g, num_slot_extents) + KeyBasisBytes(g) +
          num_host_extents * g.meta_segment_bytes() +
          (num_slot_extents + num_host_extents) * g.summary_extent_bytes() +
          num_slot_extents * g.extent_bytes();
@@ -96,6 +101,7 @@ absl::StatusOr<MemoryPlan> PlanMemory(const KvGeometry& g, int64_t hbm_budget_by
   plan.num_meta_segments = plan.num_host_extents;
   plan.directory_bytes = DirectoryBytes(g);
   plan.slot_state_bytes = SlotStateBytes(g, slots);
+  plan.key_basis_bytes = KeyBasisBytes(g);
   plan.meta_bytes = host * g.meta_segment_bytes();
   plan.summary_bytes = plan.num_summary_extents * g.summary_extent_bytes();
   plan.slot_bytes = slots * g.extent_bytes();
@@ -135,6 +141,10 @@ std::string MemoryPlan::ToText() const {
   line(
       "  directories, rows", directory_bytes,
       absl::StrFormat("%d rows x %d layers x %d extents", g.max_rows, g.num_layers, g.max_extents));
+  if (key_basis_bytes > 0) {
+    line("  bases of keys", key_basis_bytes,
+         absl::StrFormat("%d rows x %d layers of rank %d", g.max_rows, g.num_layers, g.key_rank));
+  }
   line("  unused", hbm_budget_bytes - hbm_bytes(), "");
   line("memory.host_pool", host_pool_bytes,
        num_host_extents > 0 ? "" : "off: no sequence is Tiered");

@@ -1,7 +1,7 @@
 // The start-up arithmetic: how the budgets of the configuration become pools. Everything is
 // allocated once, from this plan, and no request can make the process need more.
 //
-//   hbm_budget = directories + ages and owners + summaries + meta segments + slots
+//   hbm_budget = directories + ages and owners + bases of keys + summaries + meta segments + slots
 //   host_pool  = host pages
 //
 // Summaries cover every token that either tier can hold; meta segments cover the host tier; slots
@@ -31,13 +31,15 @@ struct MemoryPlan {
 
   int64_t directory_bytes = 0;   // directories, placement, num_slots
   int64_t slot_state_bytes = 0;  // owners and ages
+  int64_t key_basis_bytes = 0;   // of all rows
   int64_t meta_bytes = 0;
   int64_t summary_bytes = 0;
   int64_t slot_bytes = 0;
   int64_t host_bytes = 0;
 
   int64_t hbm_bytes() const {
-    return directory_bytes + slot_state_bytes + meta_bytes + summary_bytes + slot_bytes;
+    return directory_bytes + slot_state_bytes + key_basis_bytes + meta_bytes + summary_bytes +
+           slot_bytes;
   }
   // Tokens of one sequence that fit: all of HBM as Resident; all of the host pool.
   int64_t resident_tokens() const;

@@ -73,6 +73,7 @@ KvGeometry MakeGeometry(const ModelConfig& config, const SparseAlgorithm& algori
           .summary_elements = algorithm.summary_elements(),
           .partition_tokens = algorithm.partition_tokens(),
           .unsettled_tokens = algorithm.unsettled_tokens(),
+          .key_rank = algorithm.key_rank(),
           .dtype = dtype};
 }
 

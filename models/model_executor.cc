@@ -41,7 +41,7 @@ struct ModelExecutor::Impl {
   std::optional<OverlapPolicy> overlap;
   std::optional<StageClock> step_clock, prefill_clock;        // where stages are timed
   int64_t untimed_steps = 0;                                  // since the last timed one
-  std::atomic<uint64_t> hits = 0, misses = 0, evictions = 0;  // of the collected passes
+  std::atomic<uint64_t> hits = 0, misses = 0, evictions = 0, rebuilt = 0;  // of the collected passes
 
   Pass passes[kMaxPassesInFlight];
   int64_t submitted = 0;
@@ -133,7 +133,7 @@ absl::Status ModelExecutor::Impl::Prepare(ModelWeights weights, const ModelConfi
                                             .max_batch = limits.max_batch}));
   if (options.stage_sample_period > 0) {
     step_clock.emplace(&device, config.num_layers * kNumStages + 1);
-    prefill_clock.emplace(&device, config.num_layers * 3);
+    prefill_clock.emplace(&device, config.num_layers * 4);
   }
   const int64_t arena_bytes =
       kMaxCommandsPerLaunch * static_cast<int64_t>(sizeof(TableCommand)) + kMaxMarkTokens * 4 +
@@ -239,7 +239,8 @@ void ModelExecutor::Impl::Publish(std::span<const RetrieveCounters> rows) {
   hits.store(counted.hits, std::memory_order_relaxed);
   misses.store(counted.misses, std::memory_order_relaxed);
   evictions.store(counted.evictions, std::memory_order_relaxed);
-  overlap->Observe(counted.misses * static_cast<uint64_t>(model.tables.geometry.page_bytes()));
+  rebuilt.store(counted.rebuilt, std::memory_order_relaxed);
+  overlap->Observe(counted.Bytes(static_cast<uint64_t>(model.tables.geometry.page_bytes())));
 }
 
 ModelExecutor::ModelExecutor(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -458,7 +459,8 @@ RetrieveCounters ModelExecutor::retrieve_counters() const {
   };
   return {.hits = read(impl_->hits),
           .misses = read(impl_->misses),
-          .evictions = read(impl_->evictions)};
+          .evictions = read(impl_->evictions),
+          .rebuilt = read(impl_->rebuilt)};
 }
 
 StageTimes ModelExecutor::decode_times() const {

@@ -265,7 +265,7 @@ void ModelStack::RegisterMetrics(MetricsRegistry& metrics) {
   const auto counted = [=](uint64_t RetrieveCounters::*value) {
     return [=] { return static_cast<double>(executor->retrieve_counters().*value); };
   };
-  const auto page_bytes = static_cast<double>(plan.geometry.page_bytes());
+  const auto page_bytes = static_cast<uint64_t>(plan.geometry.page_bytes());
   metrics.AddCallback("spin:retrieve_hits_total",
                       "Selected pages that were in HBM (Tiered sequences).", true,
                       counted(&RetrieveCounters::hits));
@@ -273,7 +273,7 @@ void ModelStack::RegisterMetrics(MetricsRegistry& metrics) {
                       "Selected pages that were fetched from the host.", true,
                       counted(&RetrieveCounters::misses));
   metrics.AddCallback("spin:retrieve_bytes_total", "Bytes fetched from the host.", true, [=] {
-    return static_cast<double>(executor->retrieve_counters().misses) * page_bytes;
+    return static_cast<double>(executor->retrieve_counters().Bytes(page_bytes));
   });
   metrics.AddCallback("spin:evictions_total", "Pages that lost their slot to a missing one.", true,
                       counted(&RetrieveCounters::evictions));

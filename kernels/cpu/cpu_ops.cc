@@ -76,6 +76,12 @@ void CpuOps::LandmarkIndexPrefill(const LandmarkIndexPrefillParams& p, Stream& s
 void CpuOps::LandmarkIndexDecode(const LandmarkIndexDecodeParams& p, Stream& stream) {
   Enqueue<cpu::LandmarkIndexDecode>(p, pool_, stream);
 }
+void CpuOps::KeyFactorPrefill(const KeyFactorPrefillParams& p, Stream& stream) {
+  Enqueue<cpu::KeyFactorPrefill>(p, pool_, stream);
+}
+void CpuOps::KeyFactorDecode(const KeyFactorDecodeParams& p, Stream& stream) {
+  Enqueue<cpu::KeyFactorDecode>(p, pool_, stream);
+}
 void CpuOps::ScoreSummaries(const ScoreSummariesParams& p, Stream& stream) {
   Enqueue<cpu::ScoreSummaries>(p, pool_, stream);
 }
@@ -121,6 +127,9 @@ void CpuOps::AppendKv(const AppendKvParams& p, Stream& stream) {
 }
 void CpuOps::GatherPages(const GatherPagesParams& p, Stream& stream) {
   Enqueue<cpu::GatherPages>(p, pool_, stream);
+}
+void CpuOps::RebuildKeys(const RebuildKeysParams& p, Stream& stream) {
+  Enqueue<cpu::RebuildKeys>(p, pool_, stream);
 }
 void CpuOps::PagedAttention(const PagedAttentionParams& p, Stream& stream) {
   Enqueue<cpu::PagedAttention>(p, pool_, stream);

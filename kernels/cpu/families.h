@@ -24,6 +24,8 @@ void LandmarkIndexPrefill(const LandmarkIndexPrefillParams& p,
                           ThreadPool& pool);  // landmark_index.cc
 void LandmarkIndexDecode(const LandmarkIndexDecodeParams& p,
                          ThreadPool& pool);                                // landmark_index.cc
+void KeyFactorPrefill(const KeyFactorPrefillParams& p, ThreadPool& pool);  // key_factor.cc
+void KeyFactorDecode(const KeyFactorDecodeParams& p, ThreadPool& pool);    // key_factor.cc
 void ScoreSummaries(const ScoreSummariesParams& p, ThreadPool& pool);      // score_summaries.cc
 void SeerIndexPrefill(const SeerIndexPrefillParams& p, ThreadPool& pool);  // seer_index.cc
 void SeerIndexDecode(const SeerIndexDecodeParams& p, ThreadPool& pool);    // seer_index.cc
@@ -37,6 +39,7 @@ void ReplaySelection(const ReplaySelectionParams& p, ThreadPool& pool);  // repl
 void Lookup(const LookupParams& p, ThreadPool& pool);                    // lookup.cc
 void AppendKv(const AppendKvParams& p, ThreadPool& pool);                // append_kv.cc
 void GatherPages(const GatherPagesParams& p, ThreadPool& pool);          // gather_pages.cc
+void RebuildKeys(const RebuildKeysParams& p, ThreadPool& pool);          // rebuild_keys.cc
 void Sample(const SampleParams& p, ThreadPool& pool);                    // sample.cc
 void TokenLogprobs(const TokenLogprobsParams& p, ThreadPool& pool);      // sample.cc
 void UpdateTables(const UpdateTablesParams& p, ThreadPool& pool);        // update_tables.cc

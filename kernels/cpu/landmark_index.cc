@@ -149,7 +149,7 @@ void IndexDecode(const LandmarkIndexDecodeParams& p, ThreadPool& pool) {
 void CheckGeometry(const KvGeometry& g) {
   SPIN_CHECK(g.head_dim % kLanes == 0 && g.head_dim <= kMaxHeadDim);
   SPIN_CHECK_EQ(g.page_tokens, kLandmarkTokens);
-  SPIN_CHECK_EQ(g.summary_elements, g.head_dim);
+  SPIN_CHECK_EQ(g.summary_elements, g.head_dim + g.key_piece());
   SPIN_CHECK(g.dtype == DType::kF32 || g.dtype == DType::kBf16);
 }
 

@@ -170,7 +170,7 @@ void ScoreStream(const ScoreSummariesParams& p, int64_t i) {
           static_cast<const T*>(t.summaries) + stream.Summary(begin) * g.summary_elements;
       const Summaries<T> of = {.first = first,
                                .pitch = g.summary_elements,
-                               .size = clusters ? g.head_dim : g.summary_elements,
+                               .size = clusters ? g.head_dim : g.summary_elements - g.key_piece(),
                                .n = std::min(g.extent_partitions(), n - begin)};
       Score(heads, queries, of, logits.data() + begin, stride);
     }
@@ -204,7 +204,7 @@ int32_t SummaryElements(SummaryKind kind, int32_t head_dim) {
 void ScoreSummaries(const ScoreSummariesParams& p, ThreadPool& pool) {
   const KvGeometry& g = p.tables.geometry;
   SPIN_CHECK(g.head_dim % kLanes == 0 && g.head_dim <= kMaxHeadDim);
-  SPIN_CHECK_EQ(g.summary_elements, SummaryElements(p.kind, g.head_dim));
+  SPIN_CHECK_EQ(g.summary_elements, SummaryElements(p.kind, g.head_dim) + g.key_piece());
   SPIN_CHECK(g.dtype == DType::kF32 || g.dtype == DType::kBf16);
   SPIN_CHECK_GE(p.unscored_last, 0);
   const int64_t streams = int64_t{NumRows(p.decode)} * g.num_kv_heads;

@@ -14,11 +14,6 @@ inline constexpr int32_t kMaxGateDim = 128;
 void GateProducts(const float* w, int32_t n, int32_t k, const float* x, float* out);
 void GateProducts(const uint16_t* w, int32_t n, int32_t k, const float* x, float* out);  // bf16
 
-// A head x as it was before the rotation by `row`, a position's row of `rope_table` [position][d].
-void RotateBack(const float* x, int32_t d, const float* rope_table, const float* row, float* out);
-void RotateBack(const uint16_t* x, int32_t d, const float* rope_table, const float* row,
-                float* out);  // bf16
-
 // In place: RMSNorm with the weights `norm` (null: none), then the rotation by `row`.
 void NormAndRotate(float* x, int32_t d, const float* norm, const float* row);
 

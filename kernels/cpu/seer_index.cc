@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "kernels/cpu/families.h"
+#include "kernels/cpu/rotate_back.h"
 #include "kernels/cpu/seer_gate.h"
 #include "kernels/cpu/stream_view.h"
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/cpu/families.h"
+#include "kernels/cpu/rotate_back.h"
 #include "kernels/cpu/seer_gate.h"
 #include "kernels/cpu/stream_view.h"
 

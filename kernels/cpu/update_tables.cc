@@ -55,6 +55,9 @@ class TableWriter {
       case TableCommandKind::kCopySummaryExtent:
         CopyExtent(t_.summaries, c.index, t_.summaries, c.value, g_.summary_extent_bytes());
         return;
+      case TableCommandKind::kCopyKeyBasis:
+        CopyExtent(t_.key_basis, c.index, t_.key_basis, c.value, g_.key_basis_bytes());
+        return;
       case TableCommandKind::kSpillExtent:
         CopyExtent(t_.host_pages, c.index, t_.slots, c.value, g_.extent_bytes());
         return;

@@ -34,6 +34,8 @@ class CudaOps final : public Ops {
   void QuestIndexDecode(const QuestIndexDecodeParams& p, Stream& stream) override;
   void LandmarkIndexPrefill(const LandmarkIndexPrefillParams& p, Stream& stream) override;
   void LandmarkIndexDecode(const LandmarkIndexDecodeParams& p, Stream& stream) override;
+  void KeyFactorPrefill(const KeyFactorPrefillParams& p, Stream& stream) override;
+  void KeyFactorDecode(const KeyFactorDecodeParams& p, Stream& stream) override;
   void ScoreSummaries(const ScoreSummariesParams& p, Stream& stream) override;
   void SeerIndexPrefill(const SeerIndexPrefillParams& p, Stream& stream) override;
   void SeerIndexDecode(const SeerIndexDecodeParams& p, Stream& stream) override;
@@ -50,6 +52,7 @@ class CudaOps final : public Ops {
   void Lookup(const LookupParams& p, Stream& stream) override;
   void AppendKv(const AppendKvParams& p, Stream& stream) override;
   void GatherPages(const GatherPagesParams& p, Stream& stream) override;
+  void RebuildKeys(const RebuildKeysParams& p, Stream& stream) override;
   void PagedAttention(const PagedAttentionParams& p, Stream& stream) override;
   void Sample(const SampleParams& p, Stream& stream) override;
   void TokenLogprobs(const TokenLogprobsParams& p, Stream& stream) override;

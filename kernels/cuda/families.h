@@ -43,6 +43,10 @@ void LandmarkIndexPrefill(const LandmarkIndexPrefillParams& p,
                           cudaStream_t stream);  // landmark_index.cu
 void LandmarkIndexDecode(const LandmarkIndexDecodeParams& p,
                          cudaStream_t stream);  // landmark_index.cu
+// Of several files, key_stages.h; the order is key_factor.cc.
+void KeyFactorPrefill(const KeyFactorPrefillParams& p, cudaStream_t stream);
+void KeyFactorDecode(const KeyFactorDecodeParams& p, cudaStream_t stream);  // key_rows.cu
+void CheckKeyGeometry(const KvTables& tables, const float* rope_table);     // key_factor.cc
 void ScoreSummaries(const ScoreSummariesParams& p, const Scratch& scratch,
                     cudaStream_t stream);                                     // score_summaries.cu
 void SeerIndexPrefill(const SeerIndexPrefillParams& p, cudaStream_t stream);  // seer_index.cu
@@ -64,6 +68,7 @@ void ReplaySelection(const ReplaySelectionParams& p, cudaStream_t stream);  // r
 void Lookup(const LookupParams& p, cudaStream_t stream);            // lookup.cu
 void AppendKv(const AppendKvParams& p, cudaStream_t stream);        // append_kv.cu
 void GatherPages(const GatherPagesParams& p, cudaStream_t stream);  // gather_pages.cu
+void RebuildKeys(const RebuildKeysParams& p, cudaStream_t stream);  // rebuild_keys.cu
 void PagedAttention(const PagedAttentionParams& p, const Scratch& scratch,
                     cudaStream_t stream);  // paged_attention.cu
 

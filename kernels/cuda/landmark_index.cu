@@ -196,7 +196,7 @@ __global__ void __launch_bounds__(kDecodeThreads) DecodeKernel(const LandmarkInd
 void CheckGeometry(const KvGeometry& g) {
   SPIN_CHECK(g.head_dim == 64 || g.head_dim == 128);
   SPIN_CHECK_EQ(g.page_tokens, kLandmarkTokens);
-  SPIN_CHECK_EQ(g.summary_elements, g.head_dim);
+  SPIN_CHECK_EQ(g.summary_elements, g.head_dim + g.key_piece());
   SPIN_CHECK(g.dtype == DType::kF32 || g.dtype == DType::kBf16);
 }
 

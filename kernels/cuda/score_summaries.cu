@@ -394,7 +394,8 @@ void ScoreSummaries(const ScoreSummariesParams& p, const Scratch& scratch, cudaS
   SPIN_CHECK(g.head_dim == 64 || g.head_dim == 128);
   const bool clusters = p.kind == SummaryKind::kClusters;
   const int32_t vectors = p.kind == SummaryKind::kMean ? 1 : 2;
-  SPIN_CHECK_EQ(g.summary_elements, vectors * g.head_dim + (clusters ? kClusterTailElements : 0));
+  SPIN_CHECK_EQ(g.summary_elements,
+                vectors * g.head_dim + g.key_piece() + (clusters ? kClusterTailElements : 0));
   if (clusters) SPIN_CHECK_EQ(g.partition_tokens, kClusterTokens);
   SPIN_CHECK_GE(p.unscored_last, 0);
   SPIN_CHECK(g.dtype == DType::kF32 || g.dtype == DType::kBf16);

@@ -156,6 +156,9 @@ void UpdateTables(const UpdateTablesParams& p, cudaStream_t stream) {
       case kCopySummaryExtent:
         copies.Add(t.summaries, c.index, t.summaries, c.value, t.geometry.summary_extent_bytes());
         break;
+      case kCopyKeyBasis:
+        copies.Add(t.key_basis, c.index, t.key_basis, c.value, t.geometry.key_basis_bytes());
+        break;
       case kSpillExtent:
         copies.Add(t.host_pages, c.index, t.slots, c.value, extent_bytes);
         break;

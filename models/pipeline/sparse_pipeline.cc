@@ -123,14 +123,27 @@ void EnqueueOffload(const DecodeStage& stage) {
       stage.stream);
 }
 
-// The missing pages come from the host.
-void EnqueueGather(const StepPart& part, Stream& stream) {
+// The missing pages come from the host; keys that stay there are rebuilt.
+void EnqueueGather(const StepPart& part, const Selection& selection, Stream& stream) {
   part.stage.ops.GatherPages({.decode = part.stage.decode,
+                              .layer = part.stage.layer,
+                              .whole_last = selection.whole_last,
                               .tables = part.stage.tables,
                               .copy_src = part.copy_src,
                               .copy_dst = part.copy_dst,
                               .copy_len = part.copy_len,
                               .max_list = part.max_list},
+                             stream);
+  if (selection.whole_last == 0) return;
+  part.stage.ops.RebuildKeys({.decode = part.stage.decode,
+                              .layer = part.stage.layer,
+                              .whole_last = selection.whole_last,
+                              .tables = part.stage.tables,
+                              .rope_table = part.stage.rope_table,
+                              .copy_dst = part.copy_dst,
+                              .copy_len = part.copy_len,
+                              .max_list = part.max_list,
+                              .counters = part.counters},
                              stream);
 }
 
@@ -168,11 +181,12 @@ Selection EnqueueSelection(const StepPart& part, bool ready_first) {
 }
 
 // The copies, on their own stream from here on; `event` is which of the gather stream's.
-void ForkGather(const StepPart& part, GatherStream& gather, int32_t event) {
+void ForkGather(const StepPart& part, const Selection& selection, GatherStream& gather,
+                int32_t event) {
   Device& device = *part.model.device;
   device.Record(*gather.lists_are_there[event], part.stage.stream);
   device.Wait(*gather.stream, *gather.lists_are_there[event]);
-  EnqueueGather(part, *gather.stream);
+  EnqueueGather(part, selection, *gather.stream);
   device.Record(*gather.pages_are_there[event], *gather.stream);
 }
 
@@ -184,7 +198,7 @@ void JoinGather(const StepPart& part, const GatherStream& gather, int32_t event)
 // selected, and what is not ready is not listed before the join.
 Selection EnqueueReadyFirst(const StepPart& part, GatherStream& gather) {
   const Selection selection = EnqueueSelection(part, true);
-  ForkGather(part, gather, 0);
+  ForkGather(part, selection, gather, 0);
   EnqueueAttention(part, selection, ListPart::kReady);
   JoinGather(part, gather, 0);
   EnqueueAttention(part, selection, ListPart::kFetched);
@@ -197,7 +211,7 @@ Selection EnqueueRowGroups(const StepPart& part, const int32_t* group_rows, Gath
   for (int32_t group = 0; group < kNumRowGroups; ++group) {
     const StepPart some = Group(part, group, group_rows);
     selections[group] = EnqueueSelection(some, false);
-    ForkGather(some, gather, group);
+    ForkGather(some, selections[group], gather, group);
   }
   for (int32_t group = 0; group < kNumRowGroups; ++group) {
     JoinGather(part, gather, group);
@@ -208,7 +222,7 @@ Selection EnqueueRowGroups(const StepPart& part, const int32_t* group_rows, Gath
 
 Selection EnqueueInOrder(const StepPart& part) {
   const Selection selection = EnqueueSelection(part, false);
-  EnqueueGather(part, part.stage.stream);
+  EnqueueGather(part, selection, part.stage.stream);
   EndStage(part.clock, Stage::kGather, part.stage.stream);
   EnqueueAttention(part, selection, ListPart::kAll);
   EndStage(part.clock, Stage::kAttention, part.stage.stream);
@@ -242,15 +256,16 @@ void EnqueueDecodeAttention(const ModelContext& model, int32_t layer, const Deco
 void EnqueuePrefillOffload(const ModelContext& model, int32_t layer, const PrefillSlice* slices,
                            int32_t num_slices, const Staging& staging, void* index_scratch,
                            StageClock* clock, Stream& stream) {
-  const int32_t* order = model.algorithm->IndexPrefill({.ops = *model.ops,
-                                                        .stream = stream,
-                                                        .layer = layer,
-                                                        .rope_table = model.rope_table,
-                                                        .slices = slices,
-                                                        .num_slices = num_slices,
-                                                        .tables = model.tables,
-                                                        .staging = staging,
-                                                        .scratch = index_scratch});
+  const PrefillStage stage = {.ops = *model.ops,
+                              .stream = stream,
+                              .layer = layer,
+                              .rope_table = model.rope_table,
+                              .slices = slices,
+                              .num_slices = num_slices,
+                              .tables = model.tables,
+                              .staging = staging,
+                              .scratch = index_scratch};
+  const int32_t* order = model.algorithm->IndexPrefill(stage);
   EndStage(clock, Stage::kIndex, stream);
   model.ops->Offload({.slices = slices,
                       .num_slices = num_slices,
@@ -260,6 +275,8 @@ void EnqueuePrefillOffload(const ModelContext& model, int32_t layer, const Prefi
                       .order = order},
                      stream);
   EndStage(clock, Stage::kAppend, stream);
+  model.algorithm->IndexOffloaded(stage);
+  EndStage(clock, Stage::kIndex, stream);
 }
 
 }  // namespace spin

@@ -63,6 +63,9 @@ struct Selection {
   int32_t max_selected = 0;
   const uint8_t* page_mask = nullptr;  // as ids: the tokens of each page that are meant; null: all
   const float* estimate = nullptr;     // PagedAttentionParams::estimate; null: nothing
+  // > 0: of pages that are missing, but the row's last `whole_last`, the values alone are fetched, and their keys
+  // rebuilt from the factors in their summaries where they have one (GatherPagesParams).
+  int32_t whole_last = 0;
 };
 
 }  // namespace spin

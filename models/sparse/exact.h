@@ -18,6 +18,7 @@ class ExactAlgorithm final : public SparseAlgorithm {
   int32_t partition_tokens() const override { return inner_->partition_tokens(); }
   int32_t summary_elements() const override { return inner_->summary_elements(); }
   int32_t unsettled_tokens() const override { return inner_->unsettled_tokens(); }
+  int32_t key_rank() const override { return inner_->key_rank(); }
   LayerDemand Demand(int32_t) const override { return {.whole_context = true}; }
   int64_t WeightBytes(DType dtype) const override { return inner_->WeightBytes(dtype); }
   absl::Status Load(DType dtype, Device& device) override { return inner_->Load(dtype, device); }
@@ -30,6 +31,7 @@ class ExactAlgorithm final : public SparseAlgorithm {
   const int32_t* IndexPrefill(const PrefillStage& stage) const override {
     return inner_->IndexPrefill(stage);
   }
+  void IndexOffloaded(const PrefillStage& stage) const override { inner_->IndexOffloaded(stage); }
   void IndexDecode(const DecodeStage& stage) const override { inner_->IndexDecode(stage); }
   Selection Select(const DecodeStage&) const override { return {}; }
 

@@ -1,5 +1,7 @@
 #include "models/sparse/shadowkv.h"
 
+#include <algorithm>
+
 #include "common/math.h"
 
 namespace spin {
@@ -43,16 +45,35 @@ absl::StatusOr<PageBudget> BudgetOf(const SparseOptions& options) {
   return budget;
 }
 
+absl::Status CheckRank(int32_t rank, const SparseModelShape& shape) {
+  const int32_t most = std::min(kMaxKeyRank, shape.num_kv_heads * shape.head_dim);
+  if (rank >= 0 && rank <= most && rank % kKeyRankStep == 0) return absl::OkStatus();
+  return InvalidArgument("sparse.shadowkv.rank: %d is not a multiple of %d in 0..%d", rank,
+                         kKeyRankStep, most);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SparseAlgorithm>> ShadowKvAlgorithm::Make(
     const SparseOptions& options, const SparseModelShape& shape) {
   SPIN_ASSIGN_OR_RETURN(const PageBudget budget, BudgetOf(options));
-  return std::make_unique<ShadowKvAlgorithm>(budget, shape);
+  SPIN_RETURN_IF_ERROR(CheckRank(options.shadowkv_rank, shape));
+  return std::make_unique<ShadowKvAlgorithm>(budget, shape, options.shadowkv_rank);
 }
 
+int32_t ShadowKvAlgorithm::summary_elements() const {
+  const KvGeometry page = {
+      .num_kv_heads = shape_.num_kv_heads, .page_tokens = kPageTokens, .key_rank = rank_};
+  return shape_.head_dim + page.key_piece();
+}
+
+// Landmarks and factors have all of it in turn.
 int64_t ShadowKvAlgorithm::PrefillScratchBytes(const IndexShape& shape) const {
-  return int64_t{shape_.num_kv_heads} * RoundUp(shape.staging_pages, 4) * int64_t{sizeof(float)};
+  const int64_t spread =
+      int64_t{shape_.num_kv_heads} * RoundUp(shape.staging_pages, 4) * int64_t{sizeof(float)};
+  if (rank_ == 0) return spread;
+  const int32_t width = shape_.num_kv_heads * shape_.head_dim;
+  return std::max(spread, kKeySlices * KeyFactorScratchBytes(width, rank_));
 }
 
 const int32_t* ShadowKvAlgorithm::IndexPrefill(const PrefillStage& stage) const {
@@ -68,10 +89,30 @@ const int32_t* ShadowKvAlgorithm::IndexPrefill(const PrefillStage& stage) const 
   return nullptr;
 }
 
+// Behind Offload: the keys in staging lose their rotation.
+void ShadowKvAlgorithm::IndexOffloaded(const PrefillStage& stage) const {
+  if (rank_ == 0) return;
+  stage.ops.KeyFactorPrefill({.slices = stage.slices,
+                              .num_slices = stage.num_slices,
+                              .layer = stage.layer,
+                              .tables = stage.tables,
+                              .staging = stage.staging,
+                              .rope_table = stage.rope_table,
+                              .scratch = stage.scratch},
+                             stage.stream);
+}
+
 void ShadowKvAlgorithm::IndexDecode(const DecodeStage& stage) const {
   stage.ops.LandmarkIndexDecode(
       {.decode = stage.decode, .qkv = stage.qkv, .layer = stage.layer, .tables = stage.tables},
       stage.stream);
+  if (rank_ == 0) return;
+  stage.ops.KeyFactorDecode({.decode = stage.decode,
+                             .qkv = stage.qkv,
+                             .layer = stage.layer,
+                             .tables = stage.tables,
+                             .rope_table = stage.rope_table},
+                            stage.stream);
 }
 
 Selection ShadowKvAlgorithm::Select(const DecodeStage& stage) const {
@@ -85,7 +126,9 @@ Selection ShadowKvAlgorithm::Select(const DecodeStage& stage) const {
                             .logits = stage.scratch.logits,
                             .scores = stage.scratch.scores},
                            stage.stream);
-  return SelectByScore(stage, budget_);
+  Selection selection = SelectByScore(stage, budget_);
+  if (rank_ > 0) selection.whole_last = budget_.fixed_last;
+  return selection;
 }
 
 }  // namespace spin

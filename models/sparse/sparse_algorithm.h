@@ -61,6 +61,8 @@ class SparseAlgorithm {
   virtual int32_t summary_elements() const = 0;  // of one partition; 0: no summaries
   // So many last tokens of a sequence IndexDecode may yet store at other places of their extent.
   virtual int32_t unsettled_tokens() const { return 0; }
+  // Of the factors in the summaries that keys are rebuilt from (kv_layout.h); 0: none.
+  virtual int32_t key_rank() const { return 0; }
   virtual LayerDemand Demand(int32_t layer) const = 0;
   // Tokens that a stream of this layer attends to in a context of so many: sparse.budget_tokens says the same in one
   // number.
@@ -85,6 +87,8 @@ class SparseAlgorithm {
   // ---- Index: summaries of a prefilled layer; of the token that a decode step appends. IndexPrefill returns the
   // order in which tokens are to be stored (OffloadParams::order, in its scratch), or null: as they are.
   virtual const int32_t* IndexPrefill(const PrefillStage& stage) const = 0;
+  // What of it comes after Offload: nobody reads the layer's staging any more, so it may be used up.
+  virtual void IndexOffloaded(const PrefillStage& /*stage*/) const {}
   virtual void IndexDecode(const DecodeStage& stage) const = 0;
 
   // ---- Select: the critical partitions of each stream, ascending, the tail page among them.

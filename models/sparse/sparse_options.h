@@ -21,7 +21,8 @@ struct SparseOptions {
   int32_t shadowkv_min_budget_tokens = 2048;
   int32_t shadowkv_outlier_pages = 48;
   int32_t shadowkv_local_pages = 4;
-  std::string seer_gates;                     // sparse.seer.gates: a file
+  int32_t shadowkv_rank = 0;  // of the factor that keys are rebuilt from; 0: keys are retrieved
+  std::string seer_gates;     // sparse.seer.gates: a file
   int32_t retroinfer_retrieve_permille = 18;  // sparse.retroinfer.*: of the clusters
   int32_t retroinfer_estimate_permille = 232;
 };

@@ -47,6 +47,7 @@ class KvWorld {
     slots.assign(pages * g.page_bytes(), 0xff);  // NaN in either type
     host.assign(pages * g.page_bytes(), 0xff);
     summaries.assign(static_cast<size_t>(num_extents * g.summary_extent_bytes()), 0xff);
+    key_basis.assign(static_cast<size_t>(g.max_rows * g.num_layers * g.key_basis_bytes()), 0xff);
     tables = {.geometry = g,
               .slot_dir = slot_dir.data(),
               .host_dir = host_dir.data(),
@@ -59,7 +60,8 @@ class KvWorld {
               .slot_age = slot_age.data(),
               .slots = slots.data(),
               .host_pages = host.data(),
-              .summaries = summaries.data()};
+              .summaries = summaries.data(),
+              .key_basis = key_basis.data()};
     Random random(seed);
     for (auto* ids : {&free_slots, &free_host, &free_summaries, &free_meta}) {
       ids->resize(directory);
@@ -158,7 +160,7 @@ class KvWorld {
   KvTables tables;
   std::vector<int32_t> slot_dir, host_dir, summary_dir, meta_dir, placement, num_slots;
   std::vector<int32_t> meta, slot_owner;
-  std::vector<uint8_t> slot_age, slots, host, summaries;
+  std::vector<uint8_t> slot_age, slots, host, summaries, key_basis;
   std::vector<int32_t> free_slots, free_host, free_summaries, free_meta;
 };
 

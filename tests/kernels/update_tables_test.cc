@@ -69,6 +69,20 @@ TEST_CASE("extents are copied whole within a pool and spilled between pools") {
   CHECK(w.summaries == summaries);
 }
 
+TEST_CASE("bases of keys are copied from row to row") {
+  KvGeometry g = Geometry();
+  g.key_rank = 16;
+  KvWorld w(g);
+  Random random(4);
+  for (uint8_t& byte : w.key_basis) byte = static_cast<uint8_t>(random.NextU32());
+  auto bases = w.key_basis;
+  const int64_t bytes = g.key_basis_bytes();
+  std::copy_n(bases.begin() + g.BasisIndex(2, 1) * bytes, bytes,
+              bases.begin() + g.BasisIndex(3, 1) * bytes);
+  w.Apply({{kCopyKeyBasis, 3, 1, g.BasisIndex(3, 1), g.BasisIndex(2, 1)}});
+  CHECK(w.key_basis == bases);
+}
+
 TEST_CASE("bound slots hold consecutive partitions, and a smaller budget evicts from the end") {
   KvWorld w(Geometry());
   w.AddRow(1, Placement::kTiered, 700, 10);  // pages 0..10

@@ -261,6 +261,23 @@ TEST_CASE("forks share the prompt's full extents and own a copy of its end") {
   }
 }
 
+TEST_CASE("forks get a basis of keys of their own") {
+  KvCacheOptions options = Options({.slot_extents = 32});
+  options.plan.geometry.key_rank = 16;
+  KvCacheManager m(options);
+  const auto rows = m.Admit(1024, 1500, 2);
+  m.TakeCommands();
+  m.FinishPrefill(*rows);
+  const auto commands = m.TakeCommands();
+  REQUIRE(commands.size() == kLayers);
+  for (int32_t layer = 0; layer < kLayers; ++layer) {
+    const TableCommand& c = commands[static_cast<size_t>(layer)];
+    CHECK(c.kind == Kind::kCopyKeyBasis);
+    CHECK(c.index == (*rows)[1].value * kLayers + layer);
+    CHECK(c.value == (*rows)[0].value * kLayers + layer);
+  }
+}
+
 TEST_CASE("a prompt that ends with an extent is shared whole: nothing to copy") {
   KvCacheManager m(Options({.slot_extents = 32}));
   const auto rows = m.Admit(1024, 1500, 2);

@@ -82,6 +82,19 @@ TEST_CASE("without a host tier and summaries there are none of their arrays") {
   CHECK(store->tables().host_pages == nullptr);
   CHECK(store->tables().meta == nullptr);
   CHECK(store->tables().summaries == nullptr);
+  CHECK(store->tables().key_basis == nullptr);
+}
+
+TEST_CASE("a rank of keys asks for their bases") {
+  testing::HostDevice device;
+  const auto stream = device.CreateStream("test");
+  KvGeometry g = kGeometry;
+  g.key_rank = 32;
+  const MemoryPlan plan = PlanMemory(g, HbmBytes(g, 6, 0), 0).value();
+  const auto store = KvStore::Create(device, *stream, plan).value();
+  CHECK(store->tables().key_basis != nullptr);
+  CHECK(plan.key_basis_bytes == 5 * 3 * 3 * 64 * 32 * 2);
+  CHECK(device.allocated_bytes() == plan.hbm_bytes());
 }
 
 TEST_CASE("the host pool's allocation reports how far it has come, no other does") {

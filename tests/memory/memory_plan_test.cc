@@ -92,6 +92,28 @@ TEST_CASE("metadata of Llama-3.1-70B at 128K x 32 with pages of 8 stays below 1.
   CHECK(metadata > 1'300'000'000);
 }
 
+TEST_CASE("bases of keys are part of the budget: one a row and layer") {
+  KvGeometry g = Llama8B(128 + 160);
+  const int64_t without = HbmBytes(g, 100, 50);
+  CHECK_THAT(PlanMemory(g, 8 * kGiB, 0)->ToText(), !Contains("bases of keys"));
+  g.key_rank = 160;
+  CHECK(HbmBytes(g, 100, 50) - without == int64_t{64} * 32 * 1024 * 160 * 2);
+  const MemoryPlan plan = PlanMemory(g, 8 * kGiB, 0).value();
+  CHECK(plan.hbm_bytes() == HbmBytes(g, plan.num_slot_extents, 0));
+  CHECK_THAT(plan.ToText(),
+             Contains("bases of keys") && Contains("64 rows x 32 layers of rank 160"));
+}
+
+TEST_CASE("a page's factor is cut into a piece a head, of whole runs of 8 elements") {
+  const auto piece = [](int32_t heads, int32_t rank) {
+    return KvGeometry{.num_kv_heads = heads, .page_tokens = 8, .key_rank = rank}.key_piece();
+  };
+  CHECK(piece(8, 160) == 160);
+  CHECK(piece(1, 16) == 128);
+  CHECK(piece(3, 160) == 432);  // 426.7
+  CHECK(piece(2, 0) == 0);
+}
+
 TEST_CASE("the printed plan names both budgets and each pool") {
   const std::string text = PlanMemory(Llama8B(256), 4 * kGiB, 8 * kGiB)->ToText();
   for (const char* word : {"memory.hbm_budget", "memory.host_pool", "slots", "summaries",

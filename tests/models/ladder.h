@@ -68,6 +68,14 @@ inline SparseOptions ShadowKv(int32_t budget_tokens) {
   return sparse;
 }
 
+// And keys that are rebuilt, of half the dimensions that the checkpoints' keys have.
+inline constexpr int32_t kFullRank = 128;
+inline SparseOptions LowRankKeys(int32_t budget_tokens, int32_t rank = kFullRank / 2) {
+  SparseOptions sparse = ShadowKv(budget_tokens);
+  sparse.shadowkv_rank = rank;
+  return sparse;
+}
+
 // Random gates for the model in `folder`, written once a process.
 inline SparseOptions Seer(int32_t budget_tokens, const std::string& folder, int32_t block = 16) {
   static std::map<std::string, std::string> files;
@@ -97,11 +105,13 @@ inline SparseOptions RetroInfer(int32_t retrieve_permille = 60, int32_t estimate
   return sparse;
 }
 
-// The algorithm of that name with a budget, for the model in `folder`; dense has none, RetroInfer a share of its own.
+// The algorithm of that name ("low-rank keys": ShadowKV with them) with a budget, for the model in `folder`; dense has
+// none, RetroInfer a share of its own.
 inline SparseOptions Sparse(const std::string& algorithm, int32_t budget_tokens,
                             const std::string& folder = kLlama) {
   if (algorithm == "quest") return Quest(budget_tokens);
   if (algorithm == "shadowkv") return ShadowKv(budget_tokens);
+  if (algorithm == "low-rank keys") return LowRankKeys(budget_tokens);
   if (algorithm == "seer") return Seer(budget_tokens, folder);
   if (algorithm == "retroinfer") return RetroInfer();
   return {};

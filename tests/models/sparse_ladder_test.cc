@@ -31,7 +31,7 @@ ModelRunnerOptions Starved(ModelRunnerOptions options) {
 }
 
 TEST_CASE("Exact mode equals dense to the bit, in both placements") {
-  const std::string algorithm = GENERATE("quest", "shadowkv", "seer");
+  const std::string algorithm = GENERATE("quest", "shadowkv", "low-rank keys", "seer");
   const std::string folder = GENERATE(kLlama, kQwen3);
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
   ModelRunnerOptions options = SmallRunner(folder, dtype);
@@ -189,7 +189,7 @@ uint64_t SelectedPages(int64_t prompt_tokens, int32_t steps, int64_t page_tokens
 }
 
 TEST_CASE("Hits and misses together are the selected pages, under every eviction rule") {
-  const std::string algorithm = GENERATE("quest", "shadowkv", "seer");
+  const std::string algorithm = GENERATE("quest", "shadowkv", "low-rank keys", "seer");
   ModelRunnerOptions options = Starved(SmallRunner(kLlama));
   options.sparse = Sparse(algorithm, 128);
   options.eviction = GENERATE(Eviction::kBucketed, Eviction::kLastStep, Eviction::kNone);
@@ -220,7 +220,8 @@ TEST_CASE("Dense equals itself in both placements") {
 
 TEST_CASE("Pages that nobody wrote never reach an output, even full of NaN") {
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
-  const std::string algorithm = GENERATE("dense", "quest", "shadowkv", "seer", "retroinfer");
+  const std::string algorithm =
+      GENERATE("dense", "quest", "shadowkv", "low-rank keys", "seer", "retroinfer");
   const bool tiered = GENERATE(false, true);
   INFO(algorithm << (tiered ? ", tiered" : ", resident"));
   ModelRunnerOptions options = SmallRunner(kLlama, dtype);

@@ -100,6 +100,22 @@ TEST_CASE("ShadowKV declares a 64th of the context beside outliers, window and t
             ->PrefillScratchBytes({.geometry = {}, .staging_pages = 101}) == 2 * 104 * 4);
 }
 
+TEST_CASE("ShadowKV's rank makes room for factors beside the landmarks") {
+  SparseOptions options = ShadowKv();
+  options.shadowkv_rank = 160;
+  const auto shadowkv = MakeSparseAlgorithm(options, kShape).value();
+  CHECK(shadowkv->key_rank() == 160);
+  CHECK(shadowkv->summary_elements() == 128 + 8 * 160 / 2);
+  CHECK(shadowkv->PrefillScratchBytes({.staging_pages = 101}) ==
+        4 * KeyFactorScratchBytes(256, 160));
+  options.exact = true;
+  CHECK(MakeSparseAlgorithm(options, kShape).value()->key_rank() == 160);
+  for (const int32_t rank : {-16, 8, 100, 272}) {
+    options.shadowkv_rank = rank;
+    CHECK_THAT(ErrorOf(options), Contains("sparse.shadowkv.rank") && Contains("256"));
+  }
+}
+
 TEST_CASE("A budget of ShadowKV counts outliers and window and knows no share of the context") {
   SparseOptions options = ShadowKv();
   options.budget_tokens = 1024;

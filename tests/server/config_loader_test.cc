@@ -91,7 +91,7 @@ TEST_CASE("the budget is a number or the algorithm's own, whose shape has keys o
   CHECK_FALSE(LoadText("sparse: {algorithm: shadowkv}\n")->config.sparse.budget_tokens.has_value());
   const auto loaded = LoadText(
       "sparse:\n  budget_tokens: 512\n  shadowkv: {context_fraction: 32, min_budget_tokens: 128, "
-      "outlier_pages: 0, local_pages: 8}\n");
+      "outlier_pages: 0, local_pages: 8, rank: 160}\n");
   REQUIRE(loaded.ok());
   const SparseOptions& sparse = loaded->config.sparse;
   CHECK(sparse.budget_tokens == 512);
@@ -99,6 +99,7 @@ TEST_CASE("the budget is a number or the algorithm's own, whose shape has keys o
   CHECK(sparse.shadowkv_min_budget_tokens == 128);
   CHECK(sparse.shadowkv_outlier_pages == 0);
   CHECK(sparse.shadowkv_local_pages == 8);
+  CHECK(sparse.shadowkv_rank == 160);
   const auto clusters = LoadText(
       "sparse:\n  algorithm: retroinfer\n  retroinfer: {retrieve_permille: 50, estimate_permille: "
       "0}\n");

@@ -93,6 +93,7 @@ void ModelRunner::PoisonFreePages() {
   poison(store_->tables().slots, plan.slot_bytes);
   poison(store_->tables().host_pages, plan.host_bytes);
   poison(store_->tables().summaries, plan.summary_bytes);
+  poison(store_->tables().key_basis, plan.key_basis_bytes);
   backend_.device->Synchronize(*stream);
 }
 
@@ -122,6 +123,7 @@ KvTables ModelRunner::Snapshot() {
   bring(tables.slots, plan.slot_bytes);
   bring(tables.host_pages, plan.host_bytes);
   bring(tables.summaries, plan.summary_bytes);
+  bring(tables.key_basis, plan.key_basis_bytes);
   backend_.device->Synchronize(*stream);
   return tables;
 }

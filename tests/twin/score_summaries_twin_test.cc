@@ -242,6 +242,16 @@ TEST_CASE("scores are the softmax of the logits, greatest or sum of the group") 
   CheckScores(world, 4);
 }
 
+TEST_CASE("scores of landmarks with a page's factor behind them") {
+  const auto dtype = GENERATE(DType::kF32, DType::kBf16);
+  const int32_t d = GENERATE(64, 128);
+  KvGeometry g = ScoreGeometry(kShadowKv, dtype, d, 8, 3, 4, 3, 5);
+  g.key_rank = GENERATE(16, 160);
+  g.summary_elements += g.key_piece();  // NaN: nobody reads it
+  ScoreWorld world(g, kShadowKv, {0, 5 * kExtentTokens - 1, 3 * kExtentTokens + 5}, 7);
+  CheckScores(world, 4);
+}
+
 TEST_CASE("scores at the edges of tiles and parts") {
   const Rule rule = AnyRule();
   const int32_t pages = GENERATE(1, 2, 7, 8, 9, 15, 16, 17, 127, 128, 129, 255, 257, 383, 500);

@@ -118,7 +118,8 @@ class KvOnDevice {
         slot_age(w.slot_age),
         slots(w.slots),
         host(w.host, MemoryKind::kPinned),
-        summaries(w.summaries) {
+        summaries(w.summaries),
+        key_basis(w.key_basis) {
     tables = {.geometry = w.geometry,
               .slot_dir = slot_dir.data(),
               .host_dir = host_dir.data(),
@@ -131,7 +132,8 @@ class KvOnDevice {
               .slot_age = slot_age.data(),
               .slots = slots.data(),
               .host_pages = host.data(),
-              .summaries = summaries.data()};
+              .summaries = summaries.data(),
+              .key_basis = key_basis.data()};
   }
 
   // Every table and pool equals the world's, bit for bit.
@@ -148,11 +150,12 @@ class KvOnDevice {
     CHECK((slots.Read() == w.slots));
     CHECK((host.Read() == w.host));
     CHECK((summaries.Read() == w.summaries));
+    CHECK((key_basis.Read() == w.key_basis));
   }
 
   OnDevice<int32_t> slot_dir, host_dir, summary_dir, meta_dir, placement, num_slots, meta,
       slot_owner;
-  OnDevice<uint8_t> slot_age, slots, host, summaries;
+  OnDevice<uint8_t> slot_age, slots, host, summaries, key_basis;
   KvTables tables;
 };
 

@@ -23,6 +23,7 @@ KvGeometry Geometry(int32_t page_tokens, int32_t num_kv_heads) {
   KvGeometry g = testing::SmallGeometry(DType::kBf16, 2, page_tokens);
   g.num_kv_heads = num_kv_heads;
   g.num_q_heads = num_kv_heads;
+  g.key_rank = 16;
   return g;
 }
 
@@ -34,7 +35,7 @@ class Twins {
         random_(seed),
         pinned_(Gpu::Get().Allocate(MemoryKind::kPinned,
                                     int64_t{kMaxCommands} * int64_t{sizeof(TableCommand)})) {
-    for (auto* pool : {&world_.slots, &world_.host, &world_.summaries}) {
+    for (auto* pool : {&world_.slots, &world_.host, &world_.summaries, &world_.key_basis}) {
       for (uint8_t& byte : *pool) byte = static_cast<uint8_t>(random_.NextU32());
     }
     for (uint32_t& entry : history_) entry = random_.NextU32();
@@ -420,6 +421,8 @@ TEST_CASE("tables: copies keep their order where they meet", "[small]") {
     twins.Check();
   }
   twins.Do({kCopySlotExtent, 0, 0, 3, 4});
+  twins.Do({kCopyKeyBasis, 3, 0, 3, 2});
+  twins.Do({kCopyKeyBasis, 2, 0, 2, 1});
   twins.Do({kSpillExtent, 0, 0, 4, 3});
   twins.Do({kSetSlotExtent, 0, 0, 0, 3});
   twins.Do({kCopyHostExtent, 0, 0, 5, 4});

@@ -209,7 +209,8 @@ int RunKernels(std::span<const std::string> args) {
               ceilings.copy * 1e-12, ceilings.product * 1e-12, ceilings.to_device * 1e-9,
               ceilings.to_host * 1e-9);
   std::printf("%-52s %10s %19s %7s\n", "kernel", "us", "", "ceil %");
-  for (const auto& makers : {DenseKernelRows(), SparseKernelRows(), ClusterKernelRows()}) {
+  for (const auto& makers :
+       {DenseKernelRows(), SparseKernelRows(), ClusterKernelRows(), KeyKernelRows()}) {
     for (const KernelRowMaker& maker : makers) {
       if (maker.name.find(filter) == std::string::npos) continue;
       const KernelRow row = maker.make(memory);

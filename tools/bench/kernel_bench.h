@@ -68,6 +68,7 @@ struct KernelRowMaker {
 std::vector<KernelRowMaker> DenseKernelRows();    // kernel_rows_dense.cc
 std::vector<KernelRowMaker> SparseKernelRows();   // kernel_rows_sparse.cc
 std::vector<KernelRowMaker> ClusterKernelRows();  // kernel_rows_clusters.cc
+std::vector<KernelRowMaker> KeyKernelRows();      // kernel_rows_keys.cc
 
 // Arguments: --device=auto|cpu|cuda, --filter=TEXT (rows whose name contains it). Returns the exit status.
 int RunKernels(std::span<const std::string> args);

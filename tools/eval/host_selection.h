@@ -28,6 +28,7 @@ class HostSelection final : public SparseAlgorithm {
   int32_t partition_tokens() const override { return inner_->partition_tokens(); }
   int32_t summary_elements() const override { return inner_->summary_elements(); }
   int32_t unsettled_tokens() const override { return inner_->unsettled_tokens(); }
+  int32_t key_rank() const override { return inner_->key_rank(); }
   LayerDemand Demand(int32_t layer) const override { return inner_->Demand(layer); }
   const int32_t* IndexPrefill(const PrefillStage&) const override { return nullptr; }
   void IndexDecode(const DecodeStage&) const override {}

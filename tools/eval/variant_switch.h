@@ -32,6 +32,7 @@ class VariantSwitch final : public SparseAlgorithm {
   int32_t partition_tokens() const override { return members_[0]->partition_tokens(); }
   int32_t summary_elements() const override { return members_[0]->summary_elements(); }
   int32_t unsettled_tokens() const override { return members_[0]->unsettled_tokens(); }
+  int32_t key_rank() const override { return members_[0]->key_rank(); }
   LayerDemand Demand(int32_t layer) const override;  // what is enough for all
   int64_t WeightBytes(DType dtype) const override;   // each member has its own
   absl::Status Load(DType dtype, Device& device) override;
@@ -44,6 +45,9 @@ class VariantSwitch final : public SparseAlgorithm {
   }
   const int32_t* IndexPrefill(const PrefillStage& stage) const override {
     return members_[0]->IndexPrefill(stage);
+  }
+  void IndexOffloaded(const PrefillStage& stage) const override {
+    members_[0]->IndexOffloaded(stage);
   }
   void IndexDecode(const DecodeStage& stage) const override { members_[0]->IndexDecode(stage); }
   Selection Select(const DecodeStage& stage) const override {
