@@ -253,9 +253,8 @@ constexpr ConfigKey kSparseKeys[] = {
        return ParseInt(t, 0, 65536, c.sparse.shadowkv_local_pages);
      }},
     {"sparse.shadowkv.rank", "0", "0, or a multiple of 16 up to 256",
-     "Keys of retrieved pages are rebuilt from factors of this rank (the paper's: 160), so that "
-     "only values "
-     "cross from the host; 0: keys are retrieved, too.",
+     "Keys of retrieved pages are rebuilt from factors of this rank (the paper's: 160), and values "
+     "alone cross from the host; 0: keys are retrieved, too.",
      [](Config& c, const std::string& t) { return ParseInt(t, 0, 256, c.sparse.shadowkv_rank); }},
     {"sparse.seer.gates", "", "file",
      "SeerAttention-R's trained gates of this model (safetensors); they say how long a block is.",
