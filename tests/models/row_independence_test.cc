@@ -25,7 +25,8 @@ void StepInto(ModelRunner& runner, const std::vector<RowId>& rows, Generations& 
 
 TEST_CASE("A sequence is alone in its batch") {
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
-  const std::string algorithm = GENERATE("dense", "quest", "shadowkv", "low-rank keys", "seer", "retroinfer");
+  const std::string algorithm =
+      GENERATE("dense", "quest", "shadowkv", "low-rank keys", "seer", "retroinfer");
   const PlacementPolicy placement = GENERATE(PlacementPolicy::kResident, PlacementPolicy::kTiered);
   ModelRunnerOptions options = SmallRunner(kLlama, dtype);
   options.sparse = Sparse(algorithm, 128);
