@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(kThreads, 2) PrefillKernel(const LandmarkIndex
 
 // One CTA a stream: marks the pages of the greatest spreads. Latency alone, and little of it beside a layer's products.
 template <typename T>
-__global__ void __launch_bounds__(top_scores::kThreads, 2)
+__global__ void __launch_bounds__(top_scores::kThreads)
     MarkKernel(const LandmarkIndexPrefillParams p) {
   __shared__ top_scores::Shared shared;
   shared.Clear();

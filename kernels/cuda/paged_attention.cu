@@ -21,9 +21,9 @@ namespace spin::cuda {
 namespace {
 
 constexpr int kCtasPerSm = 2;  // what is scheduled for
-// What launch bounds give the registers for: where a multiprocessor's share of bandwidth is small, one CTA has enough
-// in flight and need not fit into 128 of them, which that architecture's code does not without spills.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+// What launch bounds give the registers for. From Blackwell on the code of a step does not fit into 128 of them without
+// spills: there one CTA of head size 128, with 64 KB in flight, has a multiprocessor to itself.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
 constexpr int kMinCtas = 1;
 #else
 constexpr int kMinCtas = kCtasPerSm;
@@ -64,19 +64,17 @@ struct SlotList {
   int last;  // entry of task.page_list
 };
 
-// The lane's chunks of the group's queries into shared memory.
+// Copies the group's queries into shared memory, a chunk a lane; asynchronously, so that they need no register.
 template <int D>
-__device__ void LoadQueries(const PagedTask& task, int place, int kv_head, CtaState<D>& shared) {
+__device__ void CopyQueries(const PagedTask& task, int place, int kv_head, CtaState<D>& shared) {
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   if (warp >= D / 32) return;
   const int head = lane / 4;
-  uint4 q = {};
-  if (head < task.group) {
-    const int64_t heads = int64_t{task.group + 2} * task.num_kv_heads;
-    const Bf16* from = task.qkv + (place * heads + kv_head * task.group + head) * D;
-    q = reinterpret_cast<const uint4*>(from)[lane % 4 + 4 * warp];
-  }
-  shared.queries[warp][lane] = q;
+  const int64_t heads = int64_t{task.group + 2} * task.num_kv_heads;
+  const Bf16* from = task.qkv + (place * heads + kv_head * task.group + head) * D;
+  CopyChunk(SharedAddress(&shared.queries[warp][lane]),
+            reinterpret_cast<const uint4*>(from) + lane % 4 + 4 * warp, head < task.group);
+  CommitCopies();
 }
 
 // What of a row's list a launch takes.
@@ -191,6 +189,7 @@ __global__ void __launch_bounds__(kThreads, kMinCtas) AttendBf16(const PagedTask
   const int place = blockIdx.z;
   const int num_pages = TakeParts<D, kHalf>(task, place, shared);
   if (num_pages == 0) return;
+  CopyQueries(task, place, blockIdx.y, shared);
 
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const char* const lane_keys = task.slots + KeyFragment<D>::LaneOffset(lane);
@@ -203,16 +202,16 @@ __global__ void __launch_bounds__(kThreads, kMinCtas) AttendBf16(const PagedTask
   int token = end + warp * kStepTokens;                       // of the warp's step
   KeyFragment<D> keys;
   ValueFragment<D> values;
-  StepRuns at = list.Runs(list.Pages(token), token);
+  const StepRuns at = list.Runs(list.Pages(token), token);
   int2 pages = list.Pages(token + kRoundTokens);
   keys.Load(lane_keys, at);
   values.Load(lane_values, at);
-  LoadQueries(task, place, blockIdx.y, shared);
   const int num_tokens = NumTokens<kHalf>(task, place, shared.row, num_pages);
   if (threadIdx.x == 0) {
     shared.limit = origin + min(num_tokens, shared.part_end * shared.part_tokens);
   }
   Attention<D> state;
+  WaitCopies<0>();
 
   do {
     state.Reset();
@@ -227,15 +226,12 @@ __global__ void __launch_bounds__(kThreads, kMinCtas) AttendBf16(const PagedTask
       float scores[4];
       uint32_t p[2];
       Scores(keys, shared.queries, lane, scores);
-      if (more) {
-        at = list.Runs(pages, token + kRoundTokens);
-        keys.Load(lane_keys, at);
-      }
+      if (more) keys.Load(lane_keys, list.Runs(pages, token + kRoundTokens));
       MaskStep<D, kMasked>(valid, attended, lane, scores, values);
       state.AddScores(scores, task.scale, p);
       state.AddValues(values, p);
       if (more) {
-        values.Load(lane_values, at);
+        values.Load(lane_values, list.Runs(pages, token + kRoundTokens));  // anew: no register
         pages = list.Pages(token + 2 * kRoundTokens);
       }
     }

@@ -46,6 +46,7 @@ def _cuda_library_impl(ctx):
         args.add("-lineinfo")
         args.add_all({"opt": ["-O3", "-DNDEBUG"], "dbg": ["-O0", "-g"]}.get(mode, ["-O2"]))
         args.add_all(["-Xcompiler", "-fPIC,-Wall,-Wno-unused-function"])
+        args.add_all(["-Xptxas", "--warn-on-spills"])  # an error, as every warning, of ptxas too
         args.add_all(["-Werror", "all-warnings"])
         args.add_all(ctx.attr.copts)
         args.add_all(cctx.defines, before_each = "-D")
