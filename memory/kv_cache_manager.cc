@@ -20,7 +20,10 @@ struct KvCacheManager::Impl {
         may_tier(
             o.plan.num_host_extents > 0 &&
             (!may_stay || (o.placement == PlacementPolicy::kAuto && footprint.tiering_saves()))),
-        room(&footprint, &table, may_stay, may_tier) {}
+        room(&footprint, &table,
+             {.may_stay = may_stay,
+              .may_tier = may_tier,
+              .demote_for_buffers = o.demote_for_buffers}) {}
 
   Row& Live(RowId id) {
     Row& row = table.row(id.value);

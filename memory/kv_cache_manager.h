@@ -8,7 +8,7 @@
 // host) until room is needed, then Tiered (all KV on the host, `num_slots` slots a stream in HBM).
 //
 // Tiered rows may hold more slots than their least while nobody else needs them; these are taken back
-// before anybody is demoted or refused.
+// before anybody is demoted for room or refused.
 //
 // A demotion takes several passes, because its bulk is copied beside the running work. Whoever asks
 // for its room is refused meanwhile, with room_is_coming(), and asks again.
@@ -41,6 +41,8 @@ struct KvCacheOptions {
   // are free. 0 <= min <= max.
   double min_buffer_ratio = 2;
   double max_buffer_ratio = 5;
+  // Resident rows are demoted to lend what they free to Tiered ones.
+  bool demote_for_buffers = false;
   int32_t max_model_len = 0;           // tokens of one sequence
   int32_t reserve_step_tokens = 2048;  // growth step of sequences without max_tokens
   std::vector<LayerDemand> layers;     // [num_layers]
@@ -125,7 +127,8 @@ class KvCacheManager {
 
   // Once a round: lends Tiered rows slots that are free, a bounded number, but for a reserve for the
   // next request. It changes nothing that can be had: Admit, Grow and Resume take back what they
-  // need. `someone_waits`: a sequence that was refused does, or one that could run if it had room.
+  // need. `someone_waits`: a sequence that was refused does, or one that could run if it had room;
+  // while nobody does a demotion may begin, if the options say so.
   void HandOutSlots(bool someone_waits);
 
   // Everything back. Any state. Before FinishPrefill the first row of a request with forks goes

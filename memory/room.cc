@@ -18,12 +18,8 @@ constexpr int64_t kMeanOf = 4;
 
 }  // namespace
 
-Room::Room(const Footprint* footprint, RowTable* table, bool may_stay, bool may_tier)
-    : footprint_(*footprint),
-      table_(*table),
-      may_stay_(may_stay),
-      may_tier_(may_tier),
-      buffers_(footprint, table) {
+Room::Room(const Footprint* footprint, RowTable* table, const Policy& policy)
+    : footprint_(*footprint), table_(*table), policy_(policy), buffers_(footprint, table) {
   const auto rows = static_cast<size_t>(table_.num_rows());
   units_.reserve(rows);
   chosen_.reserve(rows);
@@ -81,7 +77,7 @@ DemotionUnit Room::CountUnit(int32_t growing, int64_t growth_tokens) const {
 int32_t Room::CollectUnits(int32_t growing, int64_t growth_tokens) {
   units_.clear();
   coming_slots_ = table_.SlotsOfSpills();
-  if (!may_tier_ || !may_stay_) return kNoUnit;
+  if (!policy_.may_tier || !policy_.may_stay) return kNoUnit;
   int32_t growing_unit = kNoUnit;
   for (int32_t r = 0; r < table_.num_rows(); ++r) {
     const Row& row = table_.row(r);
@@ -107,12 +103,16 @@ bool Room::Make(const PoolCounts& need, int32_t growing, int64_t growth_tokens) 
   PoolCounts soon = Available();
   soon.slots += coming_slots_;
   if (!PlanDemotions(soon, need, units_, growing_unit, chosen_)) return false;
+  DemoteChosen();
+  return true;
+}
+
+void Room::DemoteChosen() {
   for (const int32_t unit : chosen_) {
     CollectMembers(units_[static_cast<size_t>(unit)].first_row);
     BeginDemotion(table_, footprint_, members_, ++demotions_begun_);
   }
   FinishDemotions();  // of rows so short that there is nothing to wait for
-  return true;
 }
 
 void Room::FinishDemotions() {
@@ -127,10 +127,10 @@ void Room::FinishDemotions() {
 }
 
 Placement Room::Place(const PoolCounts& resident, const PoolCounts& tiered) {
-  if (may_stay_ && Has(resident)) return Placement::kResident;
-  if (!may_tier_) return Placement::kNone;
+  if (policy_.may_stay && Has(resident)) return Placement::kResident;
+  if (!policy_.may_tier) return Placement::kNone;
   if (Has(tiered)) return Placement::kTiered;
-  if (!may_stay_) return Placement::kNone;
+  if (!policy_.may_stay) return Placement::kNone;
   if (Make(tiered)) return Has(tiered) ? Placement::kTiered : Placement::kNone;
   if (Make(resident) && Has(resident)) return Placement::kResident;
   return Placement::kNone;
@@ -154,7 +154,22 @@ void Room::HandOut(bool someone_waits) {
   if (!someone_waits) awaited_slots_ = 0;
   if (table_.HasSpills()) return;  // demotions make room for somebody
   const int64_t spare = table_.FreeCounts().slots - std::max(typical_slots_, awaited_slots_);
-  if (spare > 0) buffers_.HandOut(std::min(spare, kMostHandedOut));
+  if (spare > 0) {
+    buffers_.HandOut(std::min(spare, kMostHandedOut));
+  } else if (policy_.demote_for_buffers && !someone_waits) {
+    DemoteForBuffers();
+  }
+}
+
+void Room::DemoteForBuffers() {
+  const int64_t lacking = buffers_.lacking();
+  if (lacking == 0) return;
+  CollectUnits(kAbsent, 0);
+  PoolCounts need;
+  need.slots = Available().slots + 1;
+  if (!PlanDemotions(Available(), need, units_, kNoUnit, chosen_)) return;
+  const DemotionUnit& unit = units_[static_cast<size_t>(chosen_.front())];
+  if (2 * lacking >= unit.held.slots - unit.wanted.slots) DemoteChosen();
 }
 
 double Room::Fraction() {

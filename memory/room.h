@@ -14,8 +14,15 @@ namespace spin {
 
 class Room {
  public:
-  // Both outlive the room. `may_stay`: rows may be Resident; `may_tier`: they may be Tiered.
-  Room(const Footprint* footprint, RowTable* table, bool may_stay, bool may_tier);
+  // What rows may be, and whether they are demoted to lend their slots to others.
+  struct Policy {
+    bool may_stay = true;  // Resident
+    bool may_tier = true;  // Tiered
+    bool demote_for_buffers = false;
+  };
+
+  // Both outlive the room.
+  Room(const Footprint* footprint, RowTable* table, const Policy& policy);
 
   // What is free, the buffers of Tiered rows included: they can be taken back at once.
   PoolCounts Available();
@@ -45,7 +52,8 @@ class Room {
   bool short_of_slots_alone() const { return short_of_slots_alone_; }
 
   // Lends free slots to Tiered rows, a bounded number of extents at a time, but for a reserve: what a
-  // typical request needs, and while `someone_waits` what those that were refused need.
+  // typical request needs, and while `someone_waits` what those that were refused need. With nothing
+  // to lend and nobody waiting, demotes for it where that is the policy.
   void HandOut(bool someone_waits);
   // Extents lent now and since the start, and taken back since the start.
   SlotBuffers& buffers() { return buffers_; }
@@ -61,11 +69,14 @@ class Room {
   // What could be demoted now, and how many slots come free without that. The unit of `growing` is
   // returned, or kNoUnit.
   int32_t CollectUnits(int32_t growing, int64_t growth_tokens);
+  // Begins the demotions that chosen_ names, and finishes those with nothing to wait for.
+  void DemoteChosen();
+  // Begins the demotion of one unit if half of what it frees at least is lacking in buffers.
+  void DemoteForBuffers();
 
   const Footprint& footprint_;
   RowTable& table_;
-  const bool may_stay_;
-  const bool may_tier_;
+  const Policy policy_;
   SlotBuffers buffers_;
   int64_t demotions_ = 0;
   int64_t demotions_begun_ = 0;  // of units: numbers them

@@ -65,6 +65,13 @@ int64_t SlotBuffers::extents() {
   return sum;
 }
 
+int64_t SlotBuffers::lacking() {
+  CollectRows();
+  int64_t sum = 0;
+  for (const BufferHolder& holder : row_holders_) sum += holder.most - holder.held;
+  return sum;
+}
+
 void SlotBuffers::Reclaim(int64_t extents, int32_t growing) {
   CollectRows(growing);
   SPIN_CHECK_EQ(PlanReclaim(extents, row_holders_, heap_), extents);

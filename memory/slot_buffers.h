@@ -19,6 +19,8 @@ class SlotBuffers {
 
   // Extents of all buffers: all of them can be taken back.
   int64_t extents();
+  // Extents that the buffers could have beside these.
+  int64_t lacking();
 
   // Takes `extents` extents back, from the rows in proportion to their length. The pages in the
   // highest local slots are evicted. `growing` (a row or kAbsent) has its new reservation already, but

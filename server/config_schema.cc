@@ -163,6 +163,10 @@ constexpr ConfigKey kMemoryKeys[] = {
     {"memory.max_buffer_ratio", "5", "0..64, at least memory.min_buffer_ratio",
      "As memory.min_buffer_ratio, while slots are free: they are lent, and taken back for others.",
      [](Config& c, const std::string& t) { return ParseNumber(t, 0, 64, c.max_buffer_ratio); }},
+    {"memory.demote_for_buffers", "true", "true or false",
+     "Sequences in HBM become Tiered for the buffers of those that are, while nobody waits and the "
+     "host pool has room.",
+     [](Config& c, const std::string& t) { return ParseBool(t, c.demote_for_buffers); }},
     {"memory.placement", "auto", "auto, resident, tiered",
      "auto: in HBM until room is needed, then tiered; tiered: every sequence at once.",
      [](Config& c, const std::string& t) {

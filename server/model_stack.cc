@@ -193,6 +193,7 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
   plan.cache.placement = config.placement;
   plan.cache.min_buffer_ratio = config.min_buffer_ratio;
   plan.cache.max_buffer_ratio = config.max_buffer_ratio;
+  plan.cache.demote_for_buffers = config.demote_for_buffers;
   plan.cache.max_model_len = plan.max_model_len;
   plan.cache.max_budget_pages = max_budget_pages;
   plan.cache.row_budgets = plan.algorithm->has_row_budgets();

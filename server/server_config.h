@@ -39,6 +39,7 @@ struct ServerConfig {
   std::optional<int64_t> host_pool_bytes;
   double min_buffer_ratio = 0;
   double max_buffer_ratio = 0;
+  bool demote_for_buffers = false;
   PlacementPolicy placement = PlacementPolicy::kAuto;
   Eviction eviction = Eviction::kBucketed;
   RetrieveOverlap overlap = RetrieveOverlap::kAuto;

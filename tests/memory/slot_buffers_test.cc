@@ -256,6 +256,75 @@ TEST_CASE("rows in prefill, Resident rows and an equal ratio get nothing") {
   CHECK(fixed.usage().slot_extents == kLayers);
 }
 
+KvCacheOptions Demoting(Config c) {
+  c.placement = PlacementPolicy::kAuto;
+  KvCacheOptions options = Options(c);
+  options.demote_for_buffers = true;
+  return options;
+}
+
+void FinishDemotions(KvCacheManager& m) {
+  while (m.room_is_coming()) {
+    m.TakeCommands();
+    m.TakeSpills(64);
+    m.FinishSpills();
+  }
+}
+
+// Two Resident rows fill HBM but for the two extents of a third row, which is Tiered and lacks four.
+std::vector<RowId> StartThree(KvCacheManager& m, int64_t prompt, int64_t reserve) {
+  std::vector<RowId> rows;
+  for (int i = 0; i < 3; ++i) rows.push_back(Start(m, prompt, reserve));
+  REQUIRE(m.placement(rows[1]) == Placement::kResident);
+  REQUIRE(m.placement(rows[2]) == Placement::kTiered);
+  REQUIRE(m.usage().slot_extents == m.usage().slot_extents_total);
+  return rows;
+}
+
+TEST_CASE("Resident rows are demoted, one after the other, for buffers of Tiered ones") {
+  KvCacheManager m(Demoting({.slot_extents = 14}));
+  const std::vector<RowId> rows = StartThree(m, 1500, 1536);
+  m.HandOutSlots(true);
+  CHECK_FALSE(m.room_is_coming());
+  m.HandOutSlots(false);
+  CHECK(m.room_is_coming());
+  CHECK(m.placement(rows[0]) == Placement::kResident);
+  m.HandOutSlots(false);  // nothing more before it has finished
+  FinishDemotions(m);
+  CHECK(m.placement(rows[0]) == Placement::kTiered);
+  CHECK(m.usage().demotions == 1);
+  m.HandOutSlots(false);
+  CHECK(m.usage().buffer_extents == 2);  // the rest of four is the reserve
+  SECTION("what was freed is there for a newcomer, in the demoted row's place") {
+    const RowId newcomer = Start(m, 1000, 1024);
+    CHECK(m.placement(newcomer) == Placement::kResident);
+    CHECK(m.usage().reclaimed_extents == 2);
+  }
+  SECTION("until no Resident row is left") {
+    m.HandOutSlots(false);
+    FinishDemotions(m);
+    CHECK(m.usage().demotions == 2);
+    m.HandOutSlots(false);
+    CHECK(m.usage().buffer_extents == 6);
+    m.HandOutSlots(false);
+    CHECK_FALSE(m.room_is_coming());
+  }
+  m.CheckInvariants();
+}
+
+TEST_CASE("nobody is demoted for few buffers, beyond the host pool, or without the option") {
+  const auto quiet = [](const KvCacheOptions& options, int64_t prompt, int64_t reserve) {
+    KvCacheManager m(options);
+    StartThree(m, prompt, reserve);
+    m.HandOutSlots(false);
+    return !m.room_is_coming() && m.usage().demotions == 0;
+  };
+  CHECK(quiet(Demoting({.slot_extents = 34}), 4000, 4096));  // four lack, it would free 14
+  CHECK(quiet(Demoting({.slot_extents = 14, .host_extents = 11}), 1500, 1536));
+  CHECK_FALSE(quiet(Demoting({.slot_extents = 14, .host_extents = 12}), 1500, 1536));
+  CHECK(quiet(Options({.slot_extents = 14, .placement = PlacementPolicy::kAuto}), 1500, 1536));
+}
+
 TEST_CASE("a round hands out a bounded number of extents") {
   KvCacheManager m(Options({.slot_extents = 600, .host_extents = 600, .max_rows = 60}));
   for (int i = 0; i < 40; ++i) Start(m, 1000 + i, 2048);  // 160 extents of buffers

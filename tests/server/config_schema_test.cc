@@ -59,6 +59,7 @@ TEST_CASE("the defaults are the documented ones") {
   CHECK_FALSE(config.sparse.exact);
   CHECK(config.min_buffer_ratio == 2);
   CHECK(config.max_buffer_ratio == 5);
+  CHECK(config.demote_for_buffers);
   CHECK(config.placement == PlacementPolicy::kAuto);
   CHECK(config.eviction == Eviction::kBucketed);
 }
