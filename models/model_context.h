@@ -1,5 +1,6 @@
 // What the forward pass of one server shares: the model, its weights, the device, the cache, the
-// algorithm. Owned by the ModelExecutor; fixed after start (but the observer).
+// algorithm. Owned by the ModelExecutor; fixed after start (but for
+// what measuring tools switch).
 #pragma once
 
 #include "kernels/device.h"
@@ -20,7 +21,10 @@ struct ModelContext {
   KvTables tables;
   const SparseAlgorithm* algorithm = nullptr;
   Eviction eviction = Eviction::kBucketed;
-  StepObserver* observer = nullptr;  // null but in measuring tools; ModelExecutor::Observe
+
+  // Of measuring tools; ModelExecutor::Observe, LeaveOutOffload.
+  StepObserver* observer = nullptr;
+  bool leaves_out_offload = false;
 };
 
 }  // namespace spin

@@ -39,9 +39,10 @@ struct ModelExecutor::Impl {
   std::unique_ptr<SpillCopies> spill;
   std::unique_ptr<GatherStream> gather;
   std::optional<OverlapPolicy> overlap;
-  std::optional<StageClock> step_clock, prefill_clock;        // where stages are timed
-  int64_t untimed_steps = 0;                                  // since the last timed one
-  std::atomic<uint64_t> hits = 0, misses = 0, evictions = 0, rebuilt = 0;  // of the collected passes
+  std::optional<StageClock> step_clock, prefill_clock;  // where stages are timed
+  int64_t untimed_steps = 0;                            // since the last timed one
+  std::atomic<uint64_t> hits = 0, misses = 0, evictions = 0,
+                        rebuilt = 0;  // of the collected passes
 
   Pass passes[kMaxPassesInFlight];
   int64_t submitted = 0;
@@ -447,6 +448,11 @@ void ModelExecutor::ForceToken(RowId row, int32_t token) {
   *pinned = token;
   impl_->device().Copy(impl_->workspace.token + row.value, pinned, sizeof(int32_t),
                        *impl_->compute);
+}
+
+void ModelExecutor::LeaveOutOffload(bool value) {
+  SPIN_CHECK(!prefill_active());
+  impl_->model.leaves_out_offload = value;
 }
 
 void ModelExecutor::Observe(StepObserver* observer) {

@@ -66,7 +66,7 @@ class ModelExecutor final : public Executor {
   void Submit() override;
   PassResult Collect() override;
 
-  // ---- For measuring tools; the engine calls neither.
+  // ---- For measuring tools; the engine calls none of them.
 
   // The row's next decode step reads `token` instead of what the row sampled last. In the order of the calls, within a
   // pass. REQUIRES: a prefilled row.
@@ -74,6 +74,9 @@ class ModelExecutor final : public Executor {
   // Shows decode steps that are enqueued from now on to `observer` (null: to nobody, the state at start). It outlives
   // its time here. The same steps run slower: they are not captured.
   void Observe(StepObserver* observer);
+  // Prefilled layers end without Index and Offload from now on: what they take is then the difference of two times. Not
+  // while a prefill runs; nobody decodes what was prefilled so.
+  void LeaveOutOffload(bool value);
 
   // What Lookup counted of all rows, up to the last collected pass.
   RetrieveCounters retrieve_counters() const;

@@ -256,6 +256,7 @@ void EnqueueDecodeAttention(const ModelContext& model, int32_t layer, const Deco
 void EnqueuePrefillOffload(const ModelContext& model, int32_t layer, const PrefillSlice* slices,
                            int32_t num_slices, const Staging& staging, void* index_scratch,
                            StageClock* clock, Stream& stream) {
+  if (model.leaves_out_offload) return;
   const PrefillStage stage = {.ops = *model.ops,
                               .stream = stream,
                               .layer = layer,

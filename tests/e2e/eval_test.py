@@ -75,7 +75,7 @@ class TestbedTest(unittest.TestCase):
 
     def test_default_budgets_are_within_a_point_of_dense(self):
         """The slice of docs/quality.md that a machine without a GPU can afford; of the algorithms that it measures."""
-        results, table = evaluate("--measure", "tasks", "--context", "8192", "--samples", "2", "--batch", "2",
+        results, table = evaluate("--measure", "tasks", "--context", "8192", "--samples", "1",
                                   "--algorithms", "quest,shadowkv,seer", "--budgets", "auto", "--controls", "window",
                                   "--set",
                                   f"sparse.seer.gates={TESTBED}/gates.safetensors", model=TESTBED)

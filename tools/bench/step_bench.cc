@@ -17,7 +17,6 @@
 #include "common/random.h"
 #include "common/status.h"
 #include "server/model_stack.h"
-#include "tools/bench/prefill_only_ops.h"
 #include "tools/bench/server_flags.h"
 #include "tools/bench/step_selection.h"
 
@@ -97,12 +96,10 @@ struct StepTimes {
 
 class StepBench {
  public:
-  StepBench(ModelStack& stack, PrefillOnlyOps& ops, const Options& options,
-            const std::string& selection)
+  StepBench(ModelStack& stack, const Options& options, const std::string& selection)
       : executor_(stack.executor()),
         memory_(stack.memory()),
-        page_bytes_(static_cast<double>(stack.store().tables().geometry.page_bytes())),
-        ops_(ops),
+        page_bytes_(static_cast<uint64_t>(stack.store().tables().geometry.page_bytes())),
         options_(options),
         selection_(selection),
         random_(7) {}
@@ -184,9 +181,9 @@ class StepBench {
     PrefillTime best[2] = {{1e9, 1e9}, {1e9, 1e9}};
     for (int run = 0; run < kPrefillRuns; ++run) {
       for (const bool without : {false, true}) {
-        ops_.leave_out(without);
+        executor_.LeaveOutOffload(without);
         const std::optional<PrefillTime> time = PrefillOnce(tokens);
-        ops_.leave_out(false);
+        executor_.LeaveOutOffload(false);
         if (!time.has_value()) {
           std::printf("prefill of %d tokens: no room\n", tokens);
           return;
@@ -232,11 +229,11 @@ class StepBench {
                        .wall_ms = 1e3 * wall,
                        .device_ms = device_ms[static_cast<size_t>(options_.steps / 2)],
                        .usage = memory_.usage()};
-    const RetrieveCounters now = executor_.retrieve_counters();
-    const auto hits = static_cast<double>(now.hits - before.hits);
-    const auto misses = static_cast<double>(now.misses - before.misses);
-    if (hits + misses > 0) times.hit_ratio = hits / (hits + misses);
-    times.fetched_mb = 1e-6 * misses * page_bytes_ / (options_.steps + 1);
+    const RetrieveCounters counted = executor_.retrieve_counters() - before;
+    const auto selected = static_cast<double>(counted.hits + counted.misses);
+    if (selected > 0) times.hit_ratio = static_cast<double>(counted.hits) / selected;
+    times.fetched_mb =
+        1e-6 * static_cast<double>(counted.Bytes(page_bytes_)) / (options_.steps + 1);
     return times;
   }
 
@@ -256,8 +253,7 @@ class StepBench {
 
   ModelExecutor& executor_;
   KvCacheManager& memory_;
-  const double page_bytes_;
-  PrefillOnlyOps& ops_;
+  const uint64_t page_bytes_;
   const Options& options_;
   const std::string selection_;
   Random random_;
@@ -271,9 +267,6 @@ absl::StatusOr<std::vector<StepTimes>> RunSelection(const std::string& selection
                                                     const Options& options,
                                                     const ServerConfig& config) {
   SPIN_ASSIGN_OR_RETURN(ModelPlan plan, PlanModel(config));
-  auto wrapped = std::make_unique<PrefillOnlyOps>(std::move(plan.backend.ops));
-  PrefillOnlyOps& ops = *wrapped;
-  plan.backend.ops = std::move(wrapped);
   if (is_first) std::printf("%s", plan.ToText().c_str());
   if (options.context + options.run_steps() > plan.max_model_len) {
     return InvalidArgument("model.max_model_len: %d is less than the context of %d and %d steps",
@@ -287,7 +280,7 @@ absl::StatusOr<std::vector<StepTimes>> RunSelection(const std::string& selection
                         ModelStack::Create(config, std::move(plan), metrics));
   std::printf("ready in %.1f s\n", Seconds(std::chrono::steady_clock::now() - begin));
   std::fflush(stdout);
-  StepBench bench(*stack, ops, options, selection);
+  StepBench bench(*stack, options, selection);
   if (is_first) bench.TimePrefills();
   if (options.selections.size() > 1) std::printf("selection: %s\n", selection.c_str());
   return bench.TimeBatches();
