@@ -249,6 +249,7 @@ std::vector<KernelRowMaker> ClusterKernelRows() {
     add(absl::StrFormat("score clusters 32K batch %d", batch), ScoreRow, batch, 32768);
   }
   add("score clusters 128K batch 8", ScoreRow, 8, 131072);
+  add("score clusters 128K batch 32", ScoreRow, 32, 131072);
   for (const int32_t batch : {1, 8, 22}) {
     add(absl::StrFormat("cluster_select 32K batch %d", batch), SelectRow, batch, 32768);
   }

@@ -329,6 +329,7 @@ std::vector<KernelRowMaker> SparseKernelRows() {
     add(absl::StrFormat("seer_score P 64 32K batch %d", batch), SeerScoreRow, batch, 32768, 64);
   }
   add("seer_score P 32 128K batch 8", SeerScoreRow, 8, 131072, 32);
+  add("seer_score P 32 128K batch 32", SeerScoreRow, 32, 131072, 32);
   add("seer_index prefill P 64 64K", SeerPrefillRow, 65536, 64);
   add("seer_index decode batch 22, all complete a page", SeerDecodeRow, 22, 2048, 64);
   add("seer_index decode batch 22, none does", SeerDecodeRow, 22, 2049, 64);
