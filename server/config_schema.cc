@@ -268,6 +268,12 @@ constexpr ConfigKey kSparseKeys[] = {
      [](Config& c, const std::string& t) {
        return ParseInt(t, 0, 1000, c.sparse.retroinfer_estimate_permille);
      }},
+    {"sparse.retroinfer.min_budget_tokens", "2048", "tokens",
+     "With budget_tokens: auto, a step attends to at least so many tokens exactly, of clusters and "
+     "outside of them; 0: retrieve_permille alone.",
+     [](Config& c, const std::string& t) {
+       return ParseInt(t, 0, kInt32Max, c.sparse.retroinfer_min_budget_tokens);
+     }},
 };
 
 constexpr ConfigKey kSchedulerKeys[] = {

@@ -24,6 +24,7 @@ struct SparseOptions {
   std::string seer_gates;                     // sparse.seer.gates: a file
   int32_t retroinfer_retrieve_permille = 18;  // sparse.retroinfer.*: of the clusters
   int32_t retroinfer_estimate_permille = 232;
+  int32_t retroinfer_min_budget_tokens = 2048;
 };
 
 struct SparseModelShape {

@@ -22,7 +22,7 @@ SHADOWKV = {"sparse.algorithm": "shadowkv", "sparse.shadowkv.outlier_pages": 8,
 # Gates of SmolLM2.
 SEER = {"sparse.algorithm": "seer", "sparse.budget_tokens": 256,
         "sparse.seer.gates": os.path.join(spind.ROOT, "configs/gates/smollm2-135m-instruct.safetensors")}
-RETROINFER = {"sparse.algorithm": "retroinfer"}
+RETROINFER = {"sparse.algorithm": "retroinfer", "sparse.retroinfer.min_budget_tokens": 0}
 TIERED = {"memory.placement": "tiered", "memory.max_buffer_ratio": 2}  # no more slots than it starts with
 RESIDENT = {"memory.placement": "resident"}
 EXACT = {"sparse.exact": "true"}

@@ -101,10 +101,11 @@ TEST_CASE("the budget is a number or the algorithm's own, whose shape has keys o
   CHECK(sparse.shadowkv_local_pages == 8);
   const auto clusters = LoadText(
       "sparse:\n  algorithm: retroinfer\n  retroinfer: {retrieve_permille: 50, estimate_permille: "
-      "0}\n");
+      "0, min_budget_tokens: 0}\n");
   REQUIRE(clusters.ok());
   CHECK(clusters->config.sparse.retroinfer_retrieve_permille == 50);
   CHECK(clusters->config.sparse.retroinfer_estimate_permille == 0);
+  CHECK(clusters->config.sparse.retroinfer_min_budget_tokens == 0);
   CheckContains(Refusal("sparse:\n  budget_tokens: most\n"), {"sparse.budget_tokens", "'most'"});
   CheckContains(Refusal("sparse:\n  shadowkv: {local_pages: -1}\n"),
                 {"sparse.shadowkv.local_pages", "'-1'"});
@@ -112,6 +113,8 @@ TEST_CASE("the budget is a number or the algorithm's own, whose shape has keys o
                 {"sparse.retroinfer.retrieve_permille", "'0'", "1..1000"});
   CheckContains(Refusal("sparse:\n  retroinfer: {estimate_permille: 1001}\n"),
                 {"sparse.retroinfer.estimate_permille", "'1001'", "0..1000"});
+  CheckContains(Refusal("sparse:\n  retroinfer: {min_budget_tokens: -1}\n"),
+                {"sparse.retroinfer.min_budget_tokens", "'-1'", "tokens"});
 }
 
 TEST_CASE("mistakes in the file are told with file, line, key and what is allowed") {

@@ -55,6 +55,7 @@ TEST_CASE("the defaults are the documented ones") {
   CHECK(config.sparse.shadowkv_local_pages == 4);
   CHECK(config.sparse.retroinfer_retrieve_permille == 18);
   CHECK(config.sparse.retroinfer_estimate_permille == 232);
+  CHECK(config.sparse.retroinfer_min_budget_tokens == 2048);
   CHECK_FALSE(config.sparse.exact);
   CHECK(config.min_buffer_ratio == 2);
   CHECK(config.max_buffer_ratio == 5);
