@@ -15,20 +15,22 @@ namespace spin {
 enum class Eviction : int32_t { kBucketed = 0, kLastStep = 1, kNone = 2 };
 
 // What Lookup counts of one row: pages a KV head, over all layers and steps. Each miss is one page that the gather
-// fetches from the host.
+// fetches from the host. And what Select counts: pages that its budget had room for, left out by a threshold.
 struct RetrieveCounters {
   uint64_t hits = 0;
   uint64_t misses = 0;
   uint64_t evictions = 0;
+  uint64_t spared = 0;
 
   RetrieveCounters& operator+=(const RetrieveCounters& other) {
     hits += other.hits;
     misses += other.misses;
     evictions += other.evictions;
+    spared += other.spared;
     return *this;
   }
   friend RetrieveCounters operator-(RetrieveCounters a, const RetrieveCounters& b) {
-    return {a.hits - b.hits, a.misses - b.misses, a.evictions - b.evictions};
+    return {a.hits - b.hits, a.misses - b.misses, a.evictions - b.evictions, a.spared - b.spared};
   }
   friend bool operator==(const RetrieveCounters&, const RetrieveCounters&) = default;
 };

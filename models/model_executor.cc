@@ -39,9 +39,9 @@ struct ModelExecutor::Impl {
   std::unique_ptr<SpillCopies> spill;
   std::unique_ptr<GatherStream> gather;
   std::optional<OverlapPolicy> overlap;
-  std::optional<StageClock> step_clock, prefill_clock;        // where stages are timed
-  int64_t untimed_steps = 0;                                  // since the last timed one
-  std::atomic<uint64_t> hits = 0, misses = 0, evictions = 0;  // of the collected passes
+  std::optional<StageClock> step_clock, prefill_clock;  // where stages are timed
+  int64_t untimed_steps = 0;                            // since the last timed one
+  std::atomic<uint64_t> hits = 0, misses = 0, evictions = 0, spared = 0;  // of collected passes
 
   Pass passes[kMaxPassesInFlight];
   int64_t submitted = 0;
@@ -239,6 +239,7 @@ void ModelExecutor::Impl::Publish(std::span<const RetrieveCounters> rows) {
   hits.store(counted.hits, std::memory_order_relaxed);
   misses.store(counted.misses, std::memory_order_relaxed);
   evictions.store(counted.evictions, std::memory_order_relaxed);
+  spared.store(counted.spared, std::memory_order_relaxed);
   overlap->Observe(counted.misses * static_cast<uint64_t>(model.tables.geometry.page_bytes()));
 }
 
@@ -458,7 +459,8 @@ RetrieveCounters ModelExecutor::retrieve_counters() const {
   };
   return {.hits = read(impl_->hits),
           .misses = read(impl_->misses),
-          .evictions = read(impl_->evictions)};
+          .evictions = read(impl_->evictions),
+          .spared = read(impl_->spared)};
 }
 
 StageTimes ModelExecutor::decode_times() const {

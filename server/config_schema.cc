@@ -258,6 +258,10 @@ constexpr ConfigKey kSparseKeys[] = {
        c.sparse.seer_gates = t;
        return absl::OkStatus();
      }},
+    {"sparse.seer.threshold", "0", "0..1",
+     "Of the blocks within the budget only those with more than this probability, by the gate, are "
+     "attended to; 0: all of them. A context no longer than the budget always is.",
+     [](Config& c, const std::string& t) { return ParseNumber(t, 0, 1, c.sparse.seer_threshold); }},
     {"sparse.retroinfer.retrieve_permille", "18", "1..1000",
      "With budget_tokens: auto, so many of 1,000 clusters are attended to exactly.",
      [](Config& c, const std::string& t) {

@@ -161,6 +161,26 @@ class SeerTest(unittest.TestCase):
         (long, short), _ = ask(spind.TINY_LLAMA, self.settings | EXACT | TIERED, LONG, SHORT)
         self.assertEqual((long, short), (self.dense_long, self.dense_short))
 
+    def test_a_threshold_spares_what_the_budget_has_room_for(self):
+        computed, spared = {}, {}
+        for placement in ("resident", "tiered"):
+            with spind.Spind(spind.TINY_LLAMA, spind.SMALL_POOLS | self.settings | {
+                    "model.dtype": "float32", "sparse.seer.threshold": 0.05,
+                    "memory.placement": placement}) as server:
+                answer = server.complete(LONG, OUTPUT, spin_usage=True)
+                server.wait_idle()
+                computed[placement] = spind.what_was_computed(answer)
+                spared[placement] = server.metric("spin:spared_pages_total")
+            # Of 8 blocks of 32, in 3 layers of 2 heads; the tail is as full as it is.
+            steps = range(len(LONG) + 1, len(LONG) + OUTPUT)
+            most = sum(7 * 32 + (length - 1) % 32 + 1 for length in steps) / len(steps)
+            self.assertAlmostEqual(answer["usage"]["spin"]["attended_tokens"],
+                                   most - spared[placement] * 32 / (6 * len(steps)), places=6)
+            self.assertTrue(0 < spared[placement] < 6 * 6 * len(steps), spared)
+        self.assertEqual(computed["tiered"], computed["resident"])
+        self.assertEqual(spared["tiered"], spared["resident"])
+        self.assertNotEqual(computed["tiered"], self.seer_long)
+
 
 class RetroInferTest(unittest.TestCase):
     """It stores tokens in another order: its exact mode equals dense within rounding (tests/models)."""

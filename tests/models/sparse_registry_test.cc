@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "tests/models/seer_gates_file.h"
@@ -187,6 +188,13 @@ TEST_CASE("What Seer cannot serve is refused by key") {
   CHECK_THAT(ErrorOf(options), Contains("sparse.budget_tokens") && Contains("192"));
   options.budget_tokens = 192;
   CHECK(ErrorOf(options) == "");
+  for (const double threshold : {-0.1, 1.5, std::nan("")}) {
+    options.seer_threshold = threshold;
+    CHECK_THAT(ErrorOf(options), Contains("sparse.seer.threshold"));
+  }
+  options.seer_threshold = 0.004;
+  CHECK(ErrorOf(options) == "");
+  CHECK(MakeSparseAlgorithm(options, kShape).value()->Demand(0).Selectable(1000) == 1);  // the most
   SparseModelShape wide = kShape;
   wide.num_q_heads = 2 * 17;
   const auto made = MakeSparseAlgorithm(options, wide);
