@@ -143,6 +143,7 @@ void EngineCore::Launch() {
   pass.prefilled.clear();
   pass.tiles = 0;
   pass.prompt_tokens = 0;
+  pass.reads = {};
   if (!scheduler_.prefill().empty()) LaunchPrefill(pass);
   if (!batch_->decode.empty()) LaunchDecode(pass);
   executor_->Submit();
@@ -173,12 +174,8 @@ void EngineCore::LaunchPrefill(PassRecord& pass) {
 void EngineCore::LaunchDecode(PassRecord& pass) {
   executor_->EnqueueDecode(batch_->decode_rows);
   memory_->Advance(batch_->decode_rows);
-  StepReads reads;
-  for (const Sequence* sequence : batch_->decode) {
-    reads += memory_->ReadsOf(memory_->length(sequence->row), sequence->request->budget_pages);
-  }
-  metrics_->OnStep(reads);
   for (Sequence* sequence : batch_->decode) {
+    pass.reads += memory_->ReadsOf(memory_->length(sequence->row), sequence->request->budget_pages);
     pass.entries.push_back({.sequence = sequence, .row = sequence->row});
     ++sequence->in_flight;
   }
@@ -225,6 +222,11 @@ void EngineCore::TakeResult(const PassRecord& pass, const PassResult& result, in
   }
   SPIN_CHECK_EQ(next, result.tokens.size());
   metrics_->OnPass(pass.prompt_tokens, generated);
+  uint64_t spared = 0;
+  for (const RetrieveCounters& row : result.counters) spared += row.spared;
+  metrics_->OnStep(pass.reads,
+                   static_cast<int64_t>(spared - spared_pages_) * memory_->geometry().page_bytes());
+  spared_pages_ = spared;
 }
 
 // Before the token is taken: with its last one the row is given back.
@@ -286,8 +288,7 @@ void EngineCore::Emit() {
     RequestOutput output = std::exchange(live->pending, RequestOutput{});
     output.finished = live->finished();
     if (output.finished && live->request.wants_summary) {
-      const KvGeometry& geometry = memory_->geometry();
-      output.summary = live->Summary(clock_->NowNs(), geometry.num_layers, geometry.page_bytes());
+      output.summary = live->Summary(clock_->NowNs(), memory_->geometry());
     }
     const bool listening = live->request.sink->OnOutput(std::move(output));
     if (live->finished()) {

@@ -65,6 +65,7 @@ class EngineCore {
     std::vector<LiveRequest*> prefilled;  // items of the prefill batch that ends in this pass
     int64_t tiles = 0;
     int64_t prompt_tokens = 0;
+    StepReads reads;  // of its decode step
   };
 
   bool DrainInputs();
@@ -110,7 +111,8 @@ class EngineCore {
   int oldest_pass_ = 0;
   int passes_in_flight_ = 0;
   const ScheduledBatch* batch_ = nullptr;  // of this pass
-  int64_t tile_ns_ = 0;  // smoothed device time of a prefill tile; 0: not measured
+  int64_t tile_ns_ = 0;        // smoothed device time of a prefill tile; 0: not measured
+  uint64_t spared_pages_ = 0;  // of all rows, up to the last collected pass
   InboxBatch inputs_;
   SamplingRow sampling_row_;  // 8 KiB: reused
 };

@@ -118,7 +118,8 @@ EngineMetrics::EngineMetrics(MetricsRegistry* registry)
           registry_.AddCounter("spin:demotions_total", "Sequences moved from Resident to Tiered")),
       attention_bytes_(registry_.AddCounter(
           "spin:attention_bytes_total",
-          "Bytes of keys and values that decode steps attended to, computed from lengths")),
+          "Bytes of keys and values that decode steps attended to, computed from lengths, less "
+          "what a threshold spared")),
       select_bytes_(registry_.AddCounter(
           "spin:select_bytes_total",
           "Bytes of page summaries that decode steps scored, computed from lengths")),
@@ -178,8 +179,8 @@ void EngineMetrics::OnPass(int64_t prompt_tokens, int64_t generated_tokens) {
   if (tokens > 0) iteration_tokens_.Observe(static_cast<double>(tokens));
 }
 
-void EngineMetrics::OnStep(const StepReads& reads) {
-  attention_bytes_.Add(static_cast<uint64_t>(reads.attention_bytes));
+void EngineMetrics::OnStep(const StepReads& reads, int64_t spared_bytes) {
+  attention_bytes_.Add(static_cast<uint64_t>(reads.attention_bytes - spared_bytes));
   select_bytes_.Add(static_cast<uint64_t>(reads.summary_bytes));
 }
 

@@ -32,8 +32,8 @@ class EngineMetrics {
   void OnFirstToken(int64_t since_arrival_ns, int64_t since_admission_ns);
   void OnInterTokenLatency(int64_t ns);
   void OnPass(int64_t prompt_tokens, int64_t generated_tokens);
-  // A decode step was launched that reads so much.
-  void OnStep(const StepReads& reads);
+  // A decode step has passed that read so much, but for keys and values that a threshold spared.
+  void OnStep(const StepReads& reads, int64_t spared_bytes);
   // `decode_ns` since the first token; -1 when there was none.
   void OnFinished(FinishReason reason, int64_t since_arrival_ns, int64_t decode_ns,
                   int64_t prompt_tokens, int64_t generated_tokens);

@@ -23,8 +23,8 @@ struct RequestSummary {
   int64_t context_tokens = 0;  // prompt and generated ones of its longest sequence
   int64_t steps = 0;           // decode steps whose token counted, of all sequences
   double attended_tokens =
-      0;  // by a KV head, mean over the layers, summed over the steps; computed
-  RetrieveCounters retrieved;  // in those steps; zero while Resident
+      0;  // by a KV head, mean over heads and layers, summed over the steps; computed
+  RetrieveCounters retrieved;  // in those steps; all but `spared` zero while Resident
   int64_t fetched_bytes = 0;   // from the host
 
   // Adds another request of one answer: counts add up, of times and lengths the longer one.
@@ -45,7 +45,7 @@ struct SequenceTally {
   Placement placement = Placement::kNone;  // when last seen
   int32_t demotions = 0;
   int64_t steps = 0;
-  int64_t attended_tokens = 0;  // summed over layers and steps
+  int64_t attended_tokens = 0;  // summed over layers and steps, what was spared among them
   RetrieveCounters retrieved;
   RetrieveCounters seen;  // of its row, up to the last token
 };

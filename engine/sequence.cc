@@ -59,7 +59,7 @@ bool LiveRequest::unreferenced() const {
                      [](const Sequence& s) { return s.row == kNoRow && s.in_flight == 0; });
 }
 
-RequestSummary LiveRequest::Summary(int64_t now_ns, int32_t num_layers, int64_t page_bytes) const {
+RequestSummary LiveRequest::Summary(int64_t now_ns, const KvGeometry& geometry) const {
   RequestSummary summary;
   // Where only the prompt is scored no token comes: the prefill lasts until the end.
   const int64_t prefilled_ns = first_token_ns == 0 ? now_ns : first_token_ns;
@@ -73,11 +73,13 @@ RequestSummary LiveRequest::Summary(int64_t now_ns, int32_t num_layers, int64_t 
     summary.context_tokens = std::max(
         summary.context_tokens, prompt_tokens() + static_cast<int64_t>(sequence.generated.size()));
     summary.steps += tally.steps;
-    summary.attended_tokens += static_cast<double>(tally.attended_tokens) / num_layers;
+    summary.attended_tokens += static_cast<double>(tally.attended_tokens) / geometry.num_layers;
     summary.retrieved += tally.retrieved;
   }
+  summary.attended_tokens -= static_cast<double>(summary.retrieved.spared) * geometry.page_tokens /
+                             (geometry.num_layers * geometry.num_kv_heads);
   summary.fetched_bytes =
-      static_cast<int64_t>(summary.retrieved.Bytes(static_cast<uint64_t>(page_bytes)));
+      static_cast<int64_t>(summary.retrieved.Bytes(static_cast<uint64_t>(geometry.page_bytes())));
   return summary;
 }
 

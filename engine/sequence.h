@@ -70,8 +70,8 @@ struct LiveRequest {
   bool finished() const { return unfinished == 0; }
   // No row is held and no pass in flight names a sequence.
   bool unreferenced() const;
-  // What it was, now that it has ended. `page_bytes` of a page of one KV head.
-  RequestSummary Summary(int64_t now_ns, int32_t num_layers, int64_t page_bytes) const;
+  // What it was, now that it has ended.
+  RequestSummary Summary(int64_t now_ns, const KvGeometry& geometry) const;
   // The delta of `index` in the output that is being collected.
   SequenceDelta& DeltaOf(int32_t index);
 

@@ -73,15 +73,15 @@ struct ClusterIndexDecodeParams {
   void* scratch = nullptr;  // Ops::ClusterDecodeScratchBytes
 };
 
-// What a Select takes of C clusters: retrieval max(1, round(C * retrieve)), as many pages as `max_pages` lets it, and
-// estimation round(C * estimate) behind them in rank. As parts per thousand.
+// What a Select takes of C clusters: retrieval max(min_retrieve, round(C * retrieve)) or all there are, as many pages
+// as MaxPages lets it, and estimation round(C * estimate) behind them in rank. As parts per thousand.
 struct ClusterBudget {
-  int32_t retrieve_permille = 18;
+  int32_t retrieve_permille = 18;  // 0: min_retrieve alone
   int32_t estimate_permille = 232;
-  int32_t fixed_retrieve = 0;  // > 0: so many clusters instead of the permille
+  int32_t min_retrieve = 1;  // clusters, >= 1
   constexpr int32_t Retrieve(int32_t clusters) const {
     const int32_t share = (clusters * retrieve_permille + 500) / 1000;
-    const int32_t n = fixed_retrieve > 0 ? fixed_retrieve : share < 1 ? 1 : share;
+    const int32_t n = share > min_retrieve ? share : min_retrieve;
     return n < clusters ? n : clusters;
   }
   constexpr int32_t Estimate(int32_t clusters) const {
@@ -90,7 +90,8 @@ struct ClusterBudget {
     return n < rest ? n : rest;
   }
   // The most pages that a retrieval of so many clusters may touch: 4 a cluster of mean size (2 whole, 2 shared).
-  constexpr int32_t MaxPages(int32_t clusters) const { return 4 * Retrieve(clusters); }
+  static constexpr int32_t kPagesEach = 4;
+  constexpr int32_t MaxPages(int32_t clusters) const { return kPagesEach * Retrieve(clusters); }
 };
 
 // From scores (ScoreSummaries with kClusters) to pages. Clusters rank by score, ties to the lower id; those without

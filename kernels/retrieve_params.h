@@ -15,13 +15,14 @@ namespace spin {
 enum class Eviction : int32_t { kBucketed = 0, kLastStep = 1, kNone = 2 };
 
 // What Lookup counts of one row: pages a KV head, over all layers and steps. Each miss is one page that the gather
-// fetches from the host, or its values.
+// fetches from the host, or its values. And what Select counts: pages that its budget had room for, left out by a
+// threshold.
 struct RetrieveCounters {
   uint64_t hits = 0;
   uint64_t misses = 0;
   uint64_t evictions = 0;
-  uint64_t rebuilt =
-      0;  // of the misses, those whose values alone were fetched; RebuildKeys counts them
+  uint64_t rebuilt = 0;  // misses whose values alone were fetched; RebuildKeys counts them
+  uint64_t spared = 0;
 
   // What crossed the link, for pages of so many bytes.
   uint64_t Bytes(uint64_t page_bytes) const {
@@ -33,10 +34,12 @@ struct RetrieveCounters {
     misses += other.misses;
     evictions += other.evictions;
     rebuilt += other.rebuilt;
+    spared += other.spared;
     return *this;
   }
   friend RetrieveCounters operator-(RetrieveCounters a, const RetrieveCounters& b) {
-    return {a.hits - b.hits, a.misses - b.misses, a.evictions - b.evictions, a.rebuilt - b.rebuilt};
+    return {a.hits - b.hits, a.misses - b.misses, a.evictions - b.evictions, a.rebuilt - b.rebuilt,
+            a.spared - b.spared};
   }
   friend bool operator==(const RetrieveCounters&, const RetrieveCounters&) = default;
 };

@@ -6,6 +6,7 @@
 
 #include "kernels/batch.h"
 #include "kernels/kv_layout.h"
+#include "kernels/retrieve_params.h"
 
 namespace spin {
 
@@ -163,7 +164,8 @@ struct SeerIndexDecodeParams {
   const float* rope_table = nullptr;
 };
 
-// Scores of the pages before the new token's own; they are complete. No softmax: it would not change their order.
+// Scores of the pages before the new token's own; they are complete. No softmax: it would not change their order, and
+// where it matters, with a threshold, SelectTopK has it.
 struct SeerScoreParams {
   DecodeRows decode;
   const void* qkv = nullptr;
@@ -195,6 +197,10 @@ struct PageBudget {
 // The critical partitions of each stream: the first `fixed_first` and the last `fixed_last` pages always, then the best
 // scores until budget.Total(pages) are chosen; ties go to the lower id. Ids come out ascending. With pages <= Total:
 // all. A row may have a total of its own.
+//
+// With a threshold only those of them are chosen by score whose probability is above it: their weight's share of the
+// weights (softmax_weight.h) of all pages but the last `fixed_last`. With pages <= Total it is still all. REQUIRES: no
+// outliers.
 struct SelectTopKParams {
   DecodeRows decode;
   const float* scores = nullptr;  // [max_batch][Hkv][max_pages]
@@ -206,6 +212,8 @@ struct SelectTopKParams {
   int32_t* ids = nullptr;    // [max_batch][Hkv][max_selected]
   int32_t* count = nullptr;  // [max_batch][Hkv]
   int32_t max_selected = 0;
+  double threshold = 0;                  // 0..1; 0: none
+  RetrieveCounters* counters = nullptr;  // [max_rows], `spared` is added to; unused without one
 };
 
 // For measurements: recorded selections in place of Select's. At position s row r takes step (s + phase[r]) mod

@@ -49,7 +49,7 @@ struct PoolCounts {
 };
 
 // What one decode step reads of a sequence, over all layers: computed from its length, not counted. Where Index marks
-// outliers or leaves pages unscored, the algorithm's bound.
+// outliers or leaves pages unscored, the algorithm's bound; and what a threshold spares (RetrieveCounters) is in it.
 struct StepReads {
   int64_t attended_tokens = 0;  // by each KV head, summed over the layers
   int64_t attention_bytes = 0;  // keys and values of them, of all KV heads

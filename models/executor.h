@@ -48,7 +48,8 @@ struct PassResult {
   // Prompt log-probabilities of a finished prefill: item i of the batch has entries for its tokens 1..; empty
   // otherwise.
   std::span<const std::vector<SampledToken>> prompt_logprobs;
-  // What Lookup has counted of each row ([max_rows], since start, whoever held the row) up to the end of this pass.
+  // What Lookup and Select have counted of each row ([max_rows], since start, whoever held the row) up to the end of
+  // this pass.
   std::span<const RetrieveCounters> counters;
   int64_t prefill_ns = 0;  // device time of the prefill tiles of this pass
   int64_t decode_ns = 0;   // of the decode step

@@ -41,8 +41,8 @@ struct ModelExecutor::Impl {
   std::optional<OverlapPolicy> overlap;
   std::optional<StageClock> step_clock, prefill_clock;  // where stages are timed
   int64_t untimed_steps = 0;                            // since the last timed one
-  std::atomic<uint64_t> hits = 0, misses = 0, evictions = 0,
-                        rebuilt = 0;  // of the collected passes
+  // Of the collected passes.
+  std::atomic<uint64_t> hits = 0, misses = 0, evictions = 0, rebuilt = 0, spared = 0;
 
   Pass passes[kMaxPassesInFlight];
   int64_t submitted = 0;
@@ -241,6 +241,7 @@ void ModelExecutor::Impl::Publish(std::span<const RetrieveCounters> rows) {
   misses.store(counted.misses, std::memory_order_relaxed);
   evictions.store(counted.evictions, std::memory_order_relaxed);
   rebuilt.store(counted.rebuilt, std::memory_order_relaxed);
+  spared.store(counted.spared, std::memory_order_relaxed);
   overlap->Observe(counted.Bytes(static_cast<uint64_t>(model.tables.geometry.page_bytes())));
 }
 
@@ -466,7 +467,8 @@ RetrieveCounters ModelExecutor::retrieve_counters() const {
   return {.hits = read(impl_->hits),
           .misses = read(impl_->misses),
           .evictions = read(impl_->evictions),
-          .rebuilt = read(impl_->rebuilt)};
+          .rebuilt = read(impl_->rebuilt),
+          .spared = read(impl_->spared)};
 }
 
 StageTimes ModelExecutor::decode_times() const {

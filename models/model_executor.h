@@ -78,7 +78,7 @@ class ModelExecutor final : public Executor {
   // while a prefill runs; nobody decodes what was prefilled so.
   void LeaveOutOffload(bool value);
 
-  // What Lookup counted of all rows, up to the last collected pass.
+  // What Lookup and Select counted of all rows, up to the last collected pass.
   RetrieveCounters retrieve_counters() const;
   // Of the decode steps (all stages), and of the prefill batches (kIndex and kAppend), that were timed. A timed step
   // is enqueued kernel by kernel and in order: slower than others, and with the bits of any step in order.

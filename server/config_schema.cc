@@ -266,6 +266,10 @@ constexpr ConfigKey kSparseKeys[] = {
        c.sparse.seer_gates = t;
        return absl::OkStatus();
      }},
+    {"sparse.seer.threshold", "0", "0..1",
+     "Of the blocks within the budget only those with more than this probability, by the gate, are "
+     "attended to; 0: all of them. A context no longer than the budget always is.",
+     [](Config& c, const std::string& t) { return ParseNumber(t, 0, 1, c.sparse.seer_threshold); }},
     {"sparse.retroinfer.retrieve_permille", "18", "1..1000",
      "With budget_tokens: auto, so many of 1,000 clusters are attended to exactly.",
      [](Config& c, const std::string& t) {
@@ -275,6 +279,12 @@ constexpr ConfigKey kSparseKeys[] = {
      "So many of 1,000 clusters, the next ones by rank, are attended to by their means.",
      [](Config& c, const std::string& t) {
        return ParseInt(t, 0, 1000, c.sparse.retroinfer_estimate_permille);
+     }},
+    {"sparse.retroinfer.min_budget_tokens", "2048", "tokens",
+     "With budget_tokens: auto, a step attends to at least so many tokens exactly, of clusters and "
+     "outside of them; 0: retrieve_permille alone.",
+     [](Config& c, const std::string& t) {
+       return ParseInt(t, 0, kInt32Max, c.sparse.retroinfer_min_budget_tokens);
      }},
 };
 

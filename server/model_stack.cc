@@ -278,6 +278,9 @@ void ModelStack::RegisterMetrics(MetricsRegistry& metrics) {
   });
   metrics.AddCallback("spin:evictions_total", "Pages that lost their slot to a missing one.", true,
                       counted(&RetrieveCounters::evictions));
+  metrics.AddCallback("spin:spared_pages_total",
+                      "Pages that the budget had room for, left out by a threshold.", true,
+                      counted(&RetrieveCounters::spared));
   AddSpeedMetrics(metrics, speed_);
   constexpr std::pair<Stage, const char*> kDecodeStages[] = {
       {Stage::kIndex, "index"},   {Stage::kSelect, "select"}, {Stage::kLookup, "lookup"},

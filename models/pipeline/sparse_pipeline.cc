@@ -11,7 +11,6 @@ namespace {
 struct StepPart {
   const ModelContext& model;
   DecodeStage stage;
-  RetrieveCounters* counters = nullptr;
   StageClock* clock = nullptr;
   int32_t* page_list = nullptr;
   int32_t* list_len = nullptr;
@@ -37,8 +36,8 @@ StepPart WholeStep(const ModelContext& model, int32_t layer, const DecodeRows& d
                     .tables = model.tables,
                     .scratch = workspace.select,
                     .row_pages = workspace.row_pages,
-                    .index_scratch = workspace.decode_index_scratch},
-          .counters = workspace.counters,
+                    .index_scratch = workspace.decode_index_scratch,
+                    .counters = workspace.counters},
           .clock = clock,
           .page_list = workspace.page_list,
           .list_len = workspace.list_len,
@@ -111,7 +110,7 @@ void EnqueueLookup(const StepPart& part, const Selection& selection, bool ready_
                          .ready_tokens = ready_first ? part.ready_tokens : nullptr,
                          .page_mask = selection.page_mask,
                          .list_mask = part.list_mask,
-                         .counters = part.counters},
+                         .counters = part.stage.counters},
                         part.stage.stream);
 }
 

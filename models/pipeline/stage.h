@@ -40,7 +40,8 @@ struct DecodeStage {
   SelectScratch scratch;
   const int32_t* row_pages =
       nullptr;  // [max_rows] budgets of rows that have their own; SelectTopKParams
-  void* index_scratch = nullptr;  // SparseAlgorithm::DecodeScratchBytes
+  void* index_scratch = nullptr;         // SparseAlgorithm::DecodeScratchBytes
+  RetrieveCounters* counters = nullptr;  // [max_rows]
 };
 
 // The end of one layer of a prefill batch: all its KV is in staging.

@@ -17,8 +17,10 @@ int64_t OrderBytes(const KvGeometry& geometry, int32_t staging_pages) {
 }
 
 // sparse.budget_tokens, when given, counts everything that a head attends to exactly, so that algorithms compare at
-// equal budgets. Otherwise the paper's rule: a share of the clusters.
+// equal budgets: kFixedPages, the sink and the most that is in no cluster yet, and 16 tokens a retrieved cluster.
+// Otherwise the paper's rule, a share of the clusters, but at least min_budget_tokens, counted in the same way.
 absl::StatusOr<ClusterBudget> BudgetOf(const SparseOptions& options) {
+  constexpr int32_t kFixedTokens = RetroInferAlgorithm::kFixedPages * kClusterPageTokens;
   const int32_t retrieve = options.retroinfer_retrieve_permille;
   const int32_t estimate = options.retroinfer_estimate_permille;
   if (retrieve < 1 || retrieve > 1000) {
@@ -27,18 +29,25 @@ absl::StatusOr<ClusterBudget> BudgetOf(const SparseOptions& options) {
   if (estimate < 0 || estimate > 1000) {
     return InvalidArgument("sparse.retroinfer.estimate_permille: %d is not in 0..1000", estimate);
   }
-  ClusterBudget budget = {.retrieve_permille = retrieve, .estimate_permille = estimate};
+  if (options.retroinfer_min_budget_tokens < 0) {
+    return InvalidArgument("sparse.retroinfer.min_budget_tokens: %d is negative",
+                           options.retroinfer_min_budget_tokens);
+  }
   if (options.budget_tokens.has_value()) {
-    constexpr int32_t kFixedTokens = RetroInferAlgorithm::kFixedPages * kClusterPageTokens;
-    budget.fixed_retrieve = (*options.budget_tokens - kFixedTokens) / kClusterTokens;
-    if (budget.fixed_retrieve < 1) {
+    const int32_t clusters = (*options.budget_tokens - kFixedTokens) / kClusterTokens;
+    if (clusters < 1) {
       return InvalidArgument(
           "sparse.budget_tokens: %d is too little for retroinfer, which attends to up to %d tokens "
           "that are in no cluster yet; at least %d",
           *options.budget_tokens, kFixedTokens, kFixedTokens + kClusterTokens);
     }
+    return ClusterBudget{
+        .retrieve_permille = 0, .estimate_permille = estimate, .min_retrieve = clusters};
   }
-  return budget;
+  const int32_t least = std::max(options.retroinfer_min_budget_tokens - kFixedTokens, 1);
+  return ClusterBudget{.retrieve_permille = retrieve,
+                       .estimate_permille = estimate,
+                       .min_retrieve = CeilDiv(least, kClusterTokens)};
 }
 
 }  // namespace
@@ -50,17 +59,15 @@ absl::StatusOr<std::unique_ptr<SparseAlgorithm>> RetroInferAlgorithm::Make(
 }
 
 LayerDemand RetroInferAlgorithm::Demand(int32_t /*layer*/) const {
-  LayerDemand demand = {.whole_context = false, .fixed_pages = kFixedPages};
-  if (budget_.fixed_retrieve > 0) {
-    constexpr int32_t kMostClusters = 1 << 20;  // 16 million tokens: beyond any context
-    demand.selectable_pages = budget_.MaxPages(kMostClusters);
-    return demand;
-  }
+  LayerDemand demand = {.whole_context = false,
+                        .fixed_pages = kFixedPages,
+                        .selectable_pages = ClusterBudget::kPagesEach * budget_.min_retrieve};
+  if (budget_.retrieve_permille == 0) return demand;
   // MaxPages(C) of C <= pages / 2 clusters: at most pages * permille / 500, and 2 for the rounding to whole clusters;
-  // at least one cluster's.
+  // or min_retrieve clusters'.
   constexpr int32_t kRounding = 2;
   demand.fixed_pages += kRounding;
-  demand.selectable_pages = budget_.MaxPages(1) - kRounding;
+  demand.selectable_pages -= kRounding;
   demand.context_divisor = std::max(500 / budget_.retrieve_permille, 1);
   return demand;
 }

@@ -11,6 +11,9 @@ absl::StatusOr<std::unique_ptr<SparseAlgorithm>> SeerAlgorithm::Make(
     return InvalidArgument("sparse.algorithm: seer serves at most %d query heads a KV head",
                            kMaxGroup);
   }
+  if (!(options.seer_threshold >= 0 && options.seer_threshold <= 1)) {
+    return InvalidArgument("sparse.seer.threshold: %g is not in 0..1", options.seer_threshold);
+  }
   auto gates = SeerGates::Open(options.seer_gates, shape);
   if (!gates.ok()) return InvalidArgument("sparse.seer.gates: %s", MessageOf(gates.status()));
   const int32_t block = gates->block_tokens();
@@ -22,7 +25,8 @@ absl::StatusOr<std::unique_ptr<SparseAlgorithm>> SeerAlgorithm::Make(
         budget_tokens, block, (kFixedPages + 1) * block);
   }
   const PageBudget budget = {.fixed_first = kFixedFirst, .selectable = budget_pages - kFixedPages};
-  return std::make_unique<SeerAlgorithm>(*std::move(gates), budget, shape.head_dim);
+  return std::make_unique<SeerAlgorithm>(*std::move(gates), budget, options.seer_threshold,
+                                         shape.head_dim);
 }
 
 const int32_t* SeerAlgorithm::IndexPrefill(const PrefillStage& stage) const {
@@ -56,7 +60,7 @@ Selection SeerAlgorithm::Select(const DecodeStage& stage) const {
                        .rope_table = stage.rope_table,
                        .scores = stage.scratch.scores},
                       stage.stream);
-  return SelectByScore(stage, budget_);
+  return SelectByScore(stage, budget_, threshold_);
 }
 
 }  // namespace spin

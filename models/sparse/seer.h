@@ -2,9 +2,9 @@
 // context hold the attention of its query group. A page is a block; its summary is the gate's view of its keys.
 //
 // As the gates were trained: a block is seen once it is complete, rotated by its first token's position; the first
-// block and the query's own are always attended to, within the budget. The rest is chosen by the gate's logits: of the
-// paper's two rules the token budget, not the threshold. Gates, and with them the block's length, come from a file
-// (sparse.seer.gates).
+// block and the query's own are always attended to, within the budget. The rest is chosen by the gate's logits, by
+// either of the paper's rules: the best ones up to the token budget; or, of those, the ones whose probability (softmax
+// over the blocks) is above a threshold. Gates, and with them the block's length, come from a file (sparse.seer.gates).
 #pragma once
 
 #include <memory>
@@ -26,8 +26,9 @@ class SeerAlgorithm final : public SparseAlgorithm {
   static absl::StatusOr<std::unique_ptr<SparseAlgorithm>> Make(const SparseOptions& options,
                                                                const SparseModelShape& shape);
 
-  SeerAlgorithm(SeerGates gates, const PageBudget& budget, int32_t head_dim)
-      : gates_(std::move(gates)), budget_(budget), head_dim_(head_dim) {}
+  // `threshold` 0: none.
+  SeerAlgorithm(SeerGates gates, const PageBudget& budget, double threshold, int32_t head_dim)
+      : gates_(std::move(gates)), budget_(budget), threshold_(threshold), head_dim_(head_dim) {}
 
   int32_t page_tokens() const override { return gates_.block_tokens(); }
   int32_t summary_elements() const override { return head_dim_; }
@@ -41,6 +42,7 @@ class SeerAlgorithm final : public SparseAlgorithm {
  private:
   SeerGates gates_;
   const PageBudget budget_;
+  const double threshold_;
   const int32_t head_dim_;
 };
 

@@ -27,8 +27,9 @@ inline LayerDemand DemandOf(const PageBudget& budget) {
 }
 
 // The end of a Select that has left its scores in the scratch: the best pages of each stream within the budget, or
-// within the row's own.
-inline Selection SelectByScore(const DecodeStage& stage, const PageBudget& budget) {
+// within the row's own; with a threshold (SelectTopKParams) those above it.
+inline Selection SelectByScore(const DecodeStage& stage, const PageBudget& budget,
+                               double threshold = 0) {
   const SelectScratch& scratch = stage.scratch;
   stage.ops.SelectTopK({.decode = stage.decode,
                         .scores = scratch.scores,
@@ -37,7 +38,9 @@ inline Selection SelectByScore(const DecodeStage& stage, const PageBudget& budge
                         .row_pages = stage.row_pages,
                         .ids = scratch.ids,
                         .count = scratch.count,
-                        .max_selected = scratch.max_selected},
+                        .max_selected = scratch.max_selected,
+                        .threshold = threshold,
+                        .counters = stage.counters},
                        stage.stream);
   return {.ids = scratch.ids, .count = scratch.count, .max_selected = scratch.max_selected};
 }

@@ -23,8 +23,10 @@ struct SparseOptions {
   int32_t shadowkv_local_pages = 4;
   int32_t shadowkv_rank = 0;  // of the factor that keys are rebuilt from; 0: keys are retrieved
   std::string seer_gates;     // sparse.seer.gates: a file
+  double seer_threshold = 0;  // sparse.seer.threshold; 0: none
   int32_t retroinfer_retrieve_permille = 18;  // sparse.retroinfer.*: of the clusters
   int32_t retroinfer_estimate_permille = 232;
+  int32_t retroinfer_min_budget_tokens = 2048;
 };
 
 struct SparseModelShape {

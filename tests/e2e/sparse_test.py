@@ -22,7 +22,7 @@ SHADOWKV = {"sparse.algorithm": "shadowkv", "sparse.shadowkv.outlier_pages": 8,
 # Gates of SmolLM2.
 SEER = {"sparse.algorithm": "seer", "sparse.budget_tokens": 256,
         "sparse.seer.gates": os.path.join(spind.ROOT, "configs/gates/smollm2-135m-instruct.safetensors")}
-RETROINFER = {"sparse.algorithm": "retroinfer"}
+RETROINFER = {"sparse.algorithm": "retroinfer", "sparse.retroinfer.min_budget_tokens": 0}
 TIERED = {"memory.placement": "tiered", "memory.max_buffer_ratio": 2}  # no more slots than it starts with
 RESIDENT = {"memory.placement": "resident"}
 EXACT = {"sparse.exact": "true"}
@@ -160,6 +160,26 @@ class SeerTest(unittest.TestCase):
     def test_exact_mode_equals_dense(self):
         (long, short), _ = ask(spind.TINY_LLAMA, self.settings | EXACT | TIERED, LONG, SHORT)
         self.assertEqual((long, short), (self.dense_long, self.dense_short))
+
+    def test_a_threshold_spares_what_the_budget_has_room_for(self):
+        computed, spared = {}, {}
+        for placement in ("resident", "tiered"):
+            with spind.Spind(spind.TINY_LLAMA, spind.SMALL_POOLS | self.settings | {
+                    "model.dtype": "float32", "sparse.seer.threshold": 0.05,
+                    "memory.placement": placement}) as server:
+                answer = server.complete(LONG, OUTPUT, spin_usage=True)
+                server.wait_idle()
+                computed[placement] = spind.what_was_computed(answer)
+                spared[placement] = server.metric("spin:spared_pages_total")
+            # Of 8 blocks of 32, in 3 layers of 2 heads; the tail is as full as it is.
+            steps = range(len(LONG) + 1, len(LONG) + OUTPUT)
+            most = sum(7 * 32 + (length - 1) % 32 + 1 for length in steps) / len(steps)
+            self.assertAlmostEqual(answer["usage"]["spin"]["attended_tokens"],
+                                   most - spared[placement] * 32 / (6 * len(steps)), places=6)
+            self.assertTrue(0 < spared[placement] < 6 * 6 * len(steps), spared)
+        self.assertEqual(computed["tiered"], computed["resident"])
+        self.assertEqual(spared["tiered"], spared["resident"])
+        self.assertNotEqual(computed["tiered"], self.seer_long)
 
 
 class RetroInferTest(unittest.TestCase):

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "tests/testing/engine_harness.h"
@@ -73,10 +74,26 @@ TEST_CASE("a Tiered request tells what its own steps found, on a row that others
   CHECK(s.hit_ratio() ==
         static_cast<double>(want.hits) / static_cast<double>(want.hits + want.misses));
   CHECK(s.fetched_bytes == static_cast<int64_t>(want.misses) * kPageBytes);
-  // 8 pages of 16 tokens, the last one as full as it is.
+  // 8 pages of 16 tokens, the last one as full as it is, but for what was spared: of 2 layers, a head each.
   double attended = 0;
   for (int32_t length = 1001; length <= 1039; ++length) attended += 7 * 16 + (length - 1) % 16 + 1;
-  CHECK(s.attended_tokens == attended);
+  CHECK(s.attended_tokens == attended - 16 * static_cast<double>(want.spared) / 2);
+}
+
+TEST_CASE("bytes that steps attended to are those of their lengths, less what was spared") {
+  EngineHarness h(Tiered());
+  h.Submit(h.MakeRequest(1000, 40));
+  h.Submit(h.MakeRequest(300, 40, 3));
+  h.RunUntilIdle();
+  int64_t bytes = 0;
+  for (int32_t step = 1; step < 40; ++step) {
+    for (const int32_t length : {1000 + step, 300 + step}) {
+      bytes += 2 * (7 * 16 + (length - 1) % 16 + 1) * (kPageBytes / 16);
+      bytes -= static_cast<int64_t>(FakeCounts(length).spared) * kPageBytes;
+    }
+  }
+  CHECK(h.metrics.PrometheusText().find("\nspin:attention_bytes_total " + std::to_string(bytes) +
+                                        "\n") != std::string::npos);
 }
 
 TEST_CASE("the step in flight when a sequence stops counts for nothing") {

@@ -229,8 +229,9 @@ constexpr ClusterBudget kBudgets[] = {
     {.retrieve_permille = 300, .estimate_permille = 700},
     {.retrieve_permille = 1000, .estimate_permille = 1000},
     {.retrieve_permille = 1, .estimate_permille = 1},
-    {.fixed_retrieve = 7},
-    {.fixed_retrieve = 5000},
+    {.min_retrieve = 7},
+    {.retrieve_permille = 300, .min_retrieve = 7},
+    {.retrieve_permille = 0, .min_retrieve = 5000},
 };
 
 TEST_CASE("the best clusters are selected within their pages, the next ones are estimated") {
@@ -240,7 +241,7 @@ TEST_CASE("the best clusters are selected within their pages, the next ones are 
   INFO("tokens " << total);
   RetroWorld x(shape, total > 1 ? total - 1 : 1, total);
   for (const ClusterBudget& budget : kBudgets) {
-    INFO("retrieve " << budget.retrieve_permille << " or " << budget.fixed_retrieve);
+    INFO("retrieve " << budget.retrieve_permille << ", at least " << budget.min_retrieve);
     Step s(x, budget);
     s.Score(x);
     s.Select(x);

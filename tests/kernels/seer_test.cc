@@ -1,6 +1,8 @@
 // SeerAttention-R against double precision: summaries of prefill and of decode wherever the page is, scores, selection.
+#include <algorithm>
 #include <cmath>
 #include <set>
+#include <utility>
 
 #include "tests/kernels/seer_world.h"
 
@@ -75,7 +77,7 @@ TEST_CASE("prefill and decode give a page the same bits") {
 
 // Scores and selection of both rows' step at `t`, and the definition's scores.
 struct Selected {
-  Selected(SeerWorld& x, int32_t t, const PageBudget& budget)
+  Selected(SeerWorld& x, int32_t t, const PageBudget& budget, double threshold = 0)
       : stride(x.world.geometry.max_pages()) {
     const KvGeometry& g = x.world.geometry;
     const size_t streams = static_cast<size_t>(SeerWorld::kRows * g.num_kv_heads);
@@ -97,7 +99,9 @@ struct Selected {
                      .budget = budget,
                      .ids = ids.data(),
                      .count = count.data(),
-                     .max_selected = 64},
+                     .max_selected = 64,
+                     .threshold = threshold,
+                     .counters = counters},
                     x.world.pool);
     for (int32_t place = 0; place < SeerWorld::kRows; ++place) {
       for (int32_t head = 0; head < g.num_kv_heads; ++head) {
@@ -116,6 +120,7 @@ struct Selected {
   int32_t stride;
   std::vector<float> scores;
   std::vector<int32_t> ids, count;
+  RetrieveCounters counters[SeerWorld::kRows];  // a row
   std::vector<std::vector<double>> reference;
 };
 
@@ -151,6 +156,53 @@ TEST_CASE("a step selects the first page, its own, and the best of the complete 
     CHECK(std::vector<int32_t>(ids, ids + got.count[stream]) ==
           std::vector<int32_t>(want.begin(), want.end()));
   }
+}
+
+TEST_CASE("with a threshold the blocks of a higher probability are taken, within the budget") {
+  constexpr int32_t kSelectable = 6, kLast = 40 * 16 + 3;
+  SeerWorld x(DType::kF32, 64, 16, 4, true, kLast + 1);
+  Run(x, kLast, kLast);
+  int32_t by_threshold = 0, by_budget = 0, near = 0;
+  for (const double threshold : {1e-5, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 1.0}) {
+    INFO("threshold " << threshold);
+    const Selected got(x, kLast, {.fixed_first = 1, .selectable = kSelectable}, threshold);
+    int32_t spared[SeerWorld::kRows] = {};
+    for (size_t stream = 0; stream < got.reference.size(); ++stream) {
+      const std::vector<double>& logits = got.reference[stream];
+      double sum = 0;
+      for (const double logit : logits) sum += std::exp(logit);
+      std::vector<std::pair<double, int32_t>> order;  // of the 39 that are not fixed
+      for (int32_t page = 1; page < 40; ++page) {
+        order.emplace_back(-std::exp(logits[static_cast<size_t>(page)]) / sum, page);
+        near += std::abs(order.back().first + threshold) < 2e-4 * threshold;  // rounding decides
+      }
+      std::sort(order.begin(), order.end());
+      std::set<int32_t> want = {0, 40};
+      for (int32_t i = 0; i < kSelectable && -order[i].first > threshold; ++i) {
+        want.insert(order[i].second);
+      }
+      const int32_t* ids = got.ids.data() + stream * 64;
+      CHECK(std::vector<int32_t>(ids, ids + got.count[stream]) ==
+            std::vector<int32_t>(want.begin(), want.end()));
+      const auto left = kSelectable + 2 - static_cast<int32_t>(want.size());
+      spared[1 - static_cast<int32_t>(stream) / x.world.geometry.num_kv_heads] += left;
+      ++(left > 0 ? by_threshold : by_budget);
+    }
+    for (int32_t row = 0; row < SeerWorld::kRows; ++row) {
+      CHECK(got.counters[row] == RetrieveCounters{.spared = static_cast<uint64_t>(spared[row])});
+    }
+  }
+  REQUIRE(near == 0);
+  CHECK(by_threshold > 5);
+  CHECK(by_budget > 5);
+}
+
+TEST_CASE("with a threshold a context within the budget is still attended to as a whole") {
+  SeerWorld x(DType::kF32, 64, 16, 4, true, 8 * 16);
+  Run(x, 8 * 16 - 1, 8 * 16 - 1);
+  const Selected got(x, 8 * 16 - 1, {.fixed_first = 1, .selectable = 6}, 1);
+  for (const int32_t count : got.count) CHECK(count == 8);
+  CHECK(got.counters[0].spared + got.counters[1].spared == 0);
 }
 
 TEST_CASE("a sequence in its first page has nothing to score") {

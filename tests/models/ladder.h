@@ -96,12 +96,13 @@ inline SparseOptions Seer(int32_t budget_tokens, const std::string& folder, int3
   return sparse;
 }
 
-// Few clusters, so that a short context leaves some out.
+// Few clusters and no floor, so that a short context leaves some out.
 inline SparseOptions RetroInfer(int32_t retrieve_permille = 60, int32_t estimate_permille = 232) {
   SparseOptions sparse;
   sparse.algorithm = "retroinfer";
   sparse.retroinfer_retrieve_permille = retrieve_permille;
   sparse.retroinfer_estimate_permille = estimate_permille;
+  sparse.retroinfer_min_budget_tokens = 0;
   return sparse;
 }
 

@@ -54,6 +54,9 @@ TEST_CASE("A sequence no longer than the budget equals dense") {
   options.sparse = Sparse(algorithm, 640, folder);
   CHECK(Difference(Run(options, prompts, kSteps), dense, Rounding(options.dtype)) == "");
   CHECK(Difference(Run(Starved(options), prompts, kSteps), dense, Rounding(options.dtype)) == "");
+  if (algorithm != "seer") return;
+  options.sparse.seer_threshold = 0.5;  // what fits is attended to all the same
+  CHECK(Difference(Run(options, prompts, kSteps), dense, Rounding(options.dtype)) == "");
 }
 
 TEST_CASE(
@@ -204,6 +207,36 @@ TEST_CASE("Hits and misses together are the selected pages, under every eviction
   selected *= static_cast<uint64_t>(geometry.num_layers) * geometry.num_kv_heads;
   const RetrieveCounters counters = runner.executor().retrieve_counters();
   CHECK(counters.hits + counters.misses == selected);
+}
+
+TEST_CASE("A threshold leaves pages of the budget out, alike in both placements, and counts them") {
+  const DType dtype = GENERATE(DType::kF32, DType::kBf16);
+  ModelRunnerOptions options = SmallRunner(kLlama, dtype);
+  options.sparse = Seer(128, kLlama);
+  options.poison_free_pages = true;
+  const Generations budget = Run(options, Prompts(), kSteps);
+  options.sparse.seer_threshold = 0.04;
+  ModelRunner resident(options);
+  const Generations expected = Run(resident, Prompts(), kSteps);
+  CHECK(AllFinite(expected));
+  CHECK(Difference(expected, budget) != "");
+  const uint64_t spared = resident.executor().retrieve_counters().spared;
+
+  options = Starved(options);
+  options.eviction = GENERATE(Eviction::kBucketed, Eviction::kNone);
+  ModelRunner tiered(options);
+  CHECK(Difference(Run(tiered, Prompts(), kSteps), expected) == "");
+  const RetrieveCounters counters = tiered.executor().retrieve_counters();
+  CHECK(counters.misses > 0);
+  CHECK(counters.spared == spared);
+  uint64_t selected = 0;
+  for (const auto& prompt : Prompts()) {
+    selected += SelectedPages(static_cast<int64_t>(prompt.size()), kSteps, 16, 128 / 16);
+  }
+  selected *= static_cast<uint64_t>(tiered.geometry().num_layers) * tiered.geometry().num_kv_heads;
+  CHECK(counters.hits + counters.misses + spared == selected);
+  CHECK(spared > selected / 20);
+  CHECK(spared < selected / 2);
 }
 
 TEST_CASE("Dense equals itself in both placements") {

@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "tests/models/seer_gates_file.h"
@@ -203,6 +204,13 @@ TEST_CASE("What Seer cannot serve is refused by key") {
   CHECK_THAT(ErrorOf(options), Contains("sparse.budget_tokens") && Contains("192"));
   options.budget_tokens = 192;
   CHECK(ErrorOf(options) == "");
+  for (const double threshold : {-0.1, 1.5, std::nan("")}) {
+    options.seer_threshold = threshold;
+    CHECK_THAT(ErrorOf(options), Contains("sparse.seer.threshold"));
+  }
+  options.seer_threshold = 0.004;
+  CHECK(ErrorOf(options) == "");
+  CHECK(MakeSparseAlgorithm(options, kShape).value()->Demand(0).Selectable(1000) == 1);  // the most
   SparseModelShape wide = kShape;
   wide.num_q_heads = 2 * 17;
   const auto made = MakeSparseAlgorithm(options, wide);
@@ -225,12 +233,15 @@ TEST_CASE("RetroInfer declares clusters, and what one step of any length selects
   CHECK(retro->unsettled_tokens() == 64);
   CHECK(retro->Demand(0).Selectable(131072 / 8) == 607);  // a 27th: 36 of 1,000, rounded up
   // Nothing that a step may choose is more than what is declared, and it is not much less.
+  const int32_t least = GENERATE(0, 2048, 40000);
   for (const int32_t permille : {1, 7, 18, 100, 250, 500, 1000}) {
     options.retroinfer_retrieve_permille = permille;
+    options.retroinfer_min_budget_tokens = least;
     const auto algorithm = MakeSparseAlgorithm(options, kShape).value();
     const LayerDemand demand = algorithm->Demand(0);
     CHECK_FALSE(demand.whole_context);
-    const ClusterBudget budget = {.retrieve_permille = permille};
+    const ClusterBudget budget = {.retrieve_permille = permille,
+                                  .min_retrieve = std::max((least - 73 * 8 + 15) / 16, 1)};
     for (const int32_t tokens : {8, 575, 576, 1088, 5000, 8256, 40000, 131072, 1 << 20}) {
       const auto clusters = static_cast<int32_t>(IndexedTokens(tokens) / 16);
       const int32_t pages = (tokens + 7) / 8;
@@ -248,6 +259,25 @@ TEST_CASE("RetroInfer declares clusters, and what one step of any length selects
   CHECK(exact->unsettled_tokens() == 64);
 }
 
+TEST_CASE(
+    "RetroInfer's share of the clusters has a floor of 2,048 tokens, counted as a budget is") {
+  SparseOptions options = RetroInfer();
+  const auto retro = MakeSparseAlgorithm(options, kShape).value();
+  CHECK(retro->AttendedTokens(0, 8256) == 73 * 8 + 92 * 16);     // of 512 clusters; 91 are 2,040
+  CHECK(retro->AttendedTokens(0, 1088) == 73 * 8 + 64 * 16);     // all there are
+  CHECK(retro->AttendedTokens(0, 131072) == 73 * 8 + 147 * 16);  // 1.8 %
+  CHECK(retro->Demand(0).Selectable(1) + 2 == 4 * 92);           // 2: rounding, with the fixed ones
+  CHECK(retro->MaxEstimated(1024) == 92 + 119);
+  const auto attended = [&](int32_t least) {
+    options.retroinfer_min_budget_tokens = least;
+    return MakeSparseAlgorithm(options, kShape).value()->AttendedTokens(0, 8256);
+  };
+  CHECK(attended(0) == 73 * 8 + 9 * 16);
+  CHECK(attended(73 * 8 + 9 * 16) == 73 * 8 + 9 * 16);
+  CHECK(attended(73 * 8 + 9 * 16 + 1) == 73 * 8 + 10 * 16);
+  CHECK(attended(std::numeric_limits<int32_t>::max()) == 73 * 8 + 512 * 16);
+}
+
 TEST_CASE("A budget of RetroInfer counts what is in no cluster, and is a number of clusters") {
   SparseOptions options = RetroInfer();
   options.budget_tokens = 73 * 8 + 50 * 16 + 15;
@@ -257,8 +287,8 @@ TEST_CASE("A budget of RetroInfer counts what is in no cluster, and is a number 
   // What a budget says is what it is said to be.
   options.budget_tokens =
       MakeSparseAlgorithm(RetroInfer(), kShape).value()->AttendedTokens(0, 8256);
-  CHECK(options.budget_tokens == 73 * 8 + 9 * 16);  // of 512 clusters
-  CHECK(MakeSparseAlgorithm(options, kShape).value()->Demand(0).Selectable(1 << 20) == 4 * 9);
+  CHECK(options.budget_tokens == 73 * 8 + 92 * 16);  // of 512 clusters
+  CHECK(MakeSparseAlgorithm(options, kShape).value()->Demand(0).Selectable(1 << 20) == 4 * 92);
   options.budget_tokens = std::numeric_limits<int32_t>::max();
   CHECK(MakeSparseAlgorithm(options, kShape).value()->Demand(0).Selectable(1) > 1 << 20);
 }
@@ -279,6 +309,9 @@ TEST_CASE("What RetroInfer cannot serve is refused by key") {
     options.retroinfer_estimate_permille = permille;
     CHECK_THAT(ErrorOf(options), Contains("sparse.retroinfer.estimate_permille"));
   }
+  options = RetroInfer();
+  options.retroinfer_min_budget_tokens = -1;
+  CHECK_THAT(ErrorOf(options), Contains("sparse.retroinfer.min_budget_tokens"));
 }
 
 }  // namespace

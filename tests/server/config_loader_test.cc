@@ -79,12 +79,13 @@ TEST_CASE("comments and empty sections change nothing, lists are joined, nested 
   CHECK(LoadText("server:\nlog:\n").ok());
   const auto loaded = LoadText(
       "model: {served_name: [a, b], path: \"/with: colon\"}\nsparse:\n  quest:\n    dense_layers: "
-      "3\n  seer: {gates: /g.safetensors}\n");
+      "3\n  seer: {gates: /g.safetensors, threshold: 0.004}\n");
   REQUIRE(loaded.ok());
   CHECK(loaded->config.served_names == std::vector<std::string>{"a", "b"});
   CHECK(loaded->config.model_path == "/with: colon");
   CHECK(loaded->config.sparse.quest_dense_layers == 3);
   CHECK(loaded->config.sparse.seer_gates == "/g.safetensors");
+  CHECK(loaded->config.sparse.seer_threshold == 0.004);
 }
 
 TEST_CASE("the budget is a number or the algorithm's own, whose shape has keys of its own") {
@@ -102,17 +103,22 @@ TEST_CASE("the budget is a number or the algorithm's own, whose shape has keys o
   CHECK(sparse.shadowkv_rank == 160);
   const auto clusters = LoadText(
       "sparse:\n  algorithm: retroinfer\n  retroinfer: {retrieve_permille: 50, estimate_permille: "
-      "0}\n");
+      "0, min_budget_tokens: 0}\n");
   REQUIRE(clusters.ok());
   CHECK(clusters->config.sparse.retroinfer_retrieve_permille == 50);
   CHECK(clusters->config.sparse.retroinfer_estimate_permille == 0);
+  CHECK(clusters->config.sparse.retroinfer_min_budget_tokens == 0);
   CheckContains(Refusal("sparse:\n  budget_tokens: most\n"), {"sparse.budget_tokens", "'most'"});
   CheckContains(Refusal("sparse:\n  shadowkv: {local_pages: -1}\n"),
                 {"sparse.shadowkv.local_pages", "'-1'"});
+  CheckContains(Refusal("sparse:\n  seer: {threshold: 1.5}\n"),
+                {"sparse.seer.threshold", "'1.5'", "0..1"});
   CheckContains(Refusal("sparse:\n  retroinfer: {retrieve_permille: 0}\n"),
                 {"sparse.retroinfer.retrieve_permille", "'0'", "1..1000"});
   CheckContains(Refusal("sparse:\n  retroinfer: {estimate_permille: 1001}\n"),
                 {"sparse.retroinfer.estimate_permille", "'1001'", "0..1000"});
+  CheckContains(Refusal("sparse:\n  retroinfer: {min_budget_tokens: -1}\n"),
+                {"sparse.retroinfer.min_budget_tokens", "'-1'", "tokens"});
 }
 
 TEST_CASE("mistakes in the file are told with file, line, key and what is allowed") {

@@ -53,8 +53,10 @@ TEST_CASE("the defaults are the documented ones") {
   CHECK(config.sparse.shadowkv_min_budget_tokens == 2048);
   CHECK(config.sparse.shadowkv_outlier_pages == 48);
   CHECK(config.sparse.shadowkv_local_pages == 4);
+  CHECK(config.sparse.seer_threshold == 0);
   CHECK(config.sparse.retroinfer_retrieve_permille == 18);
   CHECK(config.sparse.retroinfer_estimate_permille == 232);
+  CHECK(config.sparse.retroinfer_min_budget_tokens == 2048);
   CHECK(config.sparse.shadowkv_rank == 0);
   CHECK_FALSE(config.sparse.exact);
   CHECK(config.min_buffer_ratio == 2);

@@ -34,7 +34,7 @@ uint64_t FakeHistory(std::span<const int32_t> tokens) {
 
 RetrieveCounters FakeCounts(int64_t length) {
   const auto n = static_cast<uint64_t>(length);
-  return {.hits = n % 7, .misses = n % 3, .evictions = n % 2};
+  return {.hits = n % 7, .misses = n % 3, .evictions = n % 2, .spared = n % 5};
 }
 
 int32_t FakeToken(uint64_t history, const SamplingRow& sampling, int64_t generated,

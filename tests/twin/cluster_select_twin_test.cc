@@ -188,7 +188,9 @@ TEST_CASE("clusters and their pages are selected as on the CPU") {
     Shape shape;
     shape.budget.retrieve_permille = static_cast<int32_t>(random.Below(400));
     shape.budget.estimate_permille = static_cast<int32_t>(random.Below(900));
-    shape.budget.fixed_retrieve = random.Below(2) == 0 ? 0 : static_cast<int32_t>(random.Below(90));
+    if (random.Below(2) == 0) {
+      shape.budget.min_retrieve = 1 + static_cast<int32_t>(random.Below(90));
+    }
     const auto tokens = static_cast<uint32_t>(shape.max_extents) * kExtentTokens;
     const std::vector<int32_t> lengths = {static_cast<int32_t>(1 + random.Below(tokens)),
                                           static_cast<int32_t>(1 + random.Below(tokens)),
@@ -215,8 +217,8 @@ TEST_CASE("one cluster that touches more pages than may be is estimated", "[smal
   Random random(53);
   // The only cluster with tokens touches hundreds of pages; with a budget of half of all clusters it fits.
   for (const int32_t fixed : {1, 3, 20, 64}) {
-    Twins twins({.budget = {.fixed_retrieve = fixed}}, {2048, 1500, 1100}, Sizes::kOne,
-                Kind::kEqual, random);
+    Twins twins({.budget = {.retrieve_permille = 0, .min_retrieve = fixed}}, {2048, 1500, 1100},
+                Sizes::kOne, Kind::kEqual, random);
     twins.Check();
   }
 }
@@ -224,12 +226,12 @@ TEST_CASE("one cluster that touches more pages than may be is estimated", "[smal
 TEST_CASE("clusters of up to 256K tokens, in registers and beyond") {
   const auto kind = GENERATE(Kind::kSoftmax, Kind::kFewValues);
   const auto sizes = GENERATE(Sizes::kEven, Sizes::kUneven);
-  const auto [max_extents, fixed] =
-      GENERATE(table<int32_t, int32_t>({{64, 0}, {256, 0}, {256, 1200}, {512, 0}}));
+  const auto [max_extents, least] =
+      GENERATE(table<int32_t, int32_t>({{64, 1}, {256, 1}, {256, 1200}, {512, 1}}));
   Random random(54);
   const int32_t tokens = max_extents * kExtentTokens;
-  INFO("tokens " << tokens << ", fixed " << fixed);
-  Twins twins({.kv_heads = 1, .max_extents = max_extents, .budget = {.fixed_retrieve = fixed}},
+  INFO("tokens " << tokens << ", at least " << least);
+  Twins twins({.kv_heads = 1, .max_extents = max_extents, .budget = {.min_retrieve = least}},
               {tokens, tokens - 100, tokens / 2 + 3}, sizes, kind, random);
   twins.Check();
 }

@@ -183,7 +183,9 @@ KernelRow SeerDecodeRow(const std::string& name, int32_t batch, int32_t tokens, 
           }};
 }
 
-KernelRow TopKRow(const std::string& name, int32_t batch, int32_t pages, BenchMemory& memory) {
+// `threshold`: of the mean probability of a page; 0: none.
+KernelRow TopKRow(const std::string& name, int32_t batch, int32_t pages, double threshold,
+                  BenchMemory& memory) {
   const KvGeometry g = Geometry(16, batch, pages * 16 / kExtentTokens);
   const float* scores = memory.RandomFloats(int64_t{batch} * kKvHeads * pages);
   constexpr int32_t kBudget = 128;
@@ -191,6 +193,8 @@ KernelRow TopKRow(const std::string& name, int32_t batch, int32_t pages, BenchMe
   auto* count = static_cast<int32_t*>(memory.Zeros(int64_t{batch} * kKvHeads * 4));
   const DecodeRows decode =
       MakeDecodeRows(memory, std::vector<int32_t>(static_cast<size_t>(batch), pages * 16 - 1));
+  auto* counters = static_cast<RetrieveCounters*>(
+      memory.Zeros(batch * static_cast<int64_t>(sizeof(RetrieveCounters))));
   return {name, Ceiling::kCopy, 4.0 * batch * kKvHeads * pages, 16, [=, &memory](int64_t) {
             memory.backend().ops->SelectTopK(
                 {.decode = decode,
@@ -199,7 +203,9 @@ KernelRow TopKRow(const std::string& name, int32_t batch, int32_t pages, BenchMe
                  .budget = {.fixed_first = 1, .selectable = kBudget - 2},
                  .ids = ids,
                  .count = count,
-                 .max_selected = kBudget},
+                 .max_selected = kBudget,
+                 .threshold = threshold / pages,
+                 .counters = counters},
                 memory.stream());
           }};
 }
@@ -333,8 +339,9 @@ std::vector<KernelRowMaker> SparseKernelRows() {
   add("seer_index prefill P 64 64K", SeerPrefillRow, 65536, 64);
   add("seer_index decode batch 22, all complete a page", SeerDecodeRow, 22, 2048, 64);
   add("seer_index decode batch 22, none does", SeerDecodeRow, 22, 2049, 64);
-  add("select_topk 8 x 2048", TopKRow, 1, 2048);
-  add("select_topk 256 x 8192", TopKRow, 32, 8192);
+  add("select_topk 8 x 2048", TopKRow, 1, 2048, 0.0);
+  add("select_topk 256 x 8192", TopKRow, 32, 8192, 0.0);
+  add("select_topk 256 x 8192, above a threshold", TopKRow, 32, 8192, 1.2);
   add("replay_selection 128 pages batch 32", ReplayRow, 32);
   add("lookup tiered 128 of 384 slots batch 1", LookupRow, 1, 32768, 16, 384);
   add("lookup tiered 128 of 384 slots batch 32", LookupRow, 32, 32768, 16, 384);
