@@ -142,7 +142,7 @@ void EnqueueGather(const StepPart& part, const Selection& selection, Stream& str
                               .copy_dst = part.copy_dst,
                               .copy_len = part.copy_len,
                               .max_list = part.max_list,
-                              .counters = part.counters},
+                              .counters = part.stage.counters},
                              stream);
 }
 
