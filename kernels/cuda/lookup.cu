@@ -32,31 +32,40 @@ extern __shared__ uint32_t selected_slots[];  // a bit for each local slot
 
 class TieredLookup {
  public:
-  __device__ TieredLookup(const LookupStream& stream, int32_t num_slots, Shared& shared)
+  __device__ TieredLookup(const LookupStream& stream, Shared& shared)
       : s_(stream),
         t_(stream.tables),
         shared_(shared),
         of_ids_(stream.count),
-        of_slots_(num_slots),
-        num_slots_(num_slots) {
-    SPIN_DEVICE_CHECK(num_slots >= s_.count && num_slots <= t_.geometry.max_pages());
+        of_slots_(stream.num_slots) {
+    SPIN_DEVICE_CHECK(s_.num_slots >= s_.count && s_.num_slots <= t_.geometry.max_pages());
   }
 
   __device__ __forceinline__ void Run(RetrieveCounters* counters) {
+    LoadIds(of_ids_.begin);
     LoadSlots(of_slots_.begin);  // in flight while the hits are found
     MarkHits();
     __syncthreads();
     AgeSlots();
     __syncthreads();
     Total();
+    if (threadIdx.x == kThreads - 1) Report(counters);  // of the warp that has least to do
     if (misses_ > 0) FreeSlots();
     __syncthreads();
     if (misses_ > 0) PlaceMisses();
-    if (threadIdx.x == 0) Report(counters);
   }
 
  private:
   static constexpr int32_t kNoAge = kAges;  // none is as old
+
+  // The ids from `base` of the warp's run, kAbsent past the end.
+  __device__ __forceinline__ void LoadIds(int32_t base) {
+#pragma unroll
+    for (int k = 0; k < kTiles; ++k) {
+      const int32_t i = of_ids_.Entry(base, k);
+      id_[k] = i >= 0 ? s_.Id(i) : kAbsent;
+    }
+  }
 
   // The slots from `base` of the warp's run: index in the pool (kAbsent past the end), owner, age.
   __device__ __forceinline__ void LoadSlots(int32_t base) {
@@ -83,19 +92,18 @@ class TieredLookup {
   __device__ __forceinline__ void MarkHits() {
     int32_t misses = 0;
     for (int32_t base = of_ids_.begin; base < of_ids_.end; base += kHeld) {
+      if (!of_ids_.fits()) LoadIds(base);
       misses += MarkPiece(base);
     }
     if (Lane() == 0) shared_.misses[Warp()] = misses;
   }
 
-  // Ids and their slots from `base` of the warp's run; how many are misses.
+  // The slots of the ids from `base` of the warp's run; how many are misses.
   __device__ __forceinline__ int32_t MarkPiece(int32_t base) {
     int32_t extent[kTiles], local[kTiles];
 #pragma unroll
     for (int k = 0; k < kTiles; ++k) {
-      const int32_t i = of_ids_.Entry(base, k);
-      id_[k] = i >= 0 ? s_.Id(i) : kAbsent;
-      SPIN_DEVICE_CHECK(i < 0 || (id_[k] >= 0 && id_[k] <= s_.tail));
+      SPIN_DEVICE_CHECK(of_ids_.Entry(base, k) < 0 || (id_[k] >= 0 && id_[k] <= s_.tail));
     }
 #pragma unroll
     for (int k = 0; k < kTiles; ++k) {
@@ -109,7 +117,7 @@ class TieredLookup {
 #pragma unroll
     for (int k = 0; k < kTiles; ++k) {
       if (s_.eviction == Eviction::kNone && id_[k] != s_.tail) local[k] = kAbsent;
-      SPIN_DEVICE_CHECK(local[k] < num_slots_);
+      SPIN_DEVICE_CHECK(local[k] < s_.num_slots);
       extent[k] = local[k] >= 0 ? s_.slots.Extent(local[k]) : kAbsent;
       const bool miss = id_[k] >= 0 && local[k] < 0;
       if (miss && id_[k] == s_.tail) {
@@ -295,14 +303,16 @@ class TieredLookup {
 
   // The miss `id`, which is the i-th id, becomes entry `at` of the list.
   __device__ __forceinline__ void Place(int32_t at, int32_t i, int32_t id, int32_t rank) {
+    const int32_t page_extent = s_.pages.Extent(id);  // read before anything is written
+    const int32_t meta_extent = s_.metas.Extent(id);
     const int32_t local = rank < copies_ ? s_.copy_dst[rank] : shared_.tail_slot;
     const auto slot = static_cast<int32_t>(s_.slots[local]);
     t_.slot_owner[slot] = id;
     t_.slot_age[slot] = 0;
-    t_.meta[s_.metas[id]] = local;
+    t_.meta[s_.metas.Index(meta_extent, id)] = local;
     s_.SetEntry(at, i, slot);
     if (rank >= copies_) return;
-    s_.copy_src[rank] = s_.pages[id];
+    s_.copy_src[rank] = s_.pages.Index(page_extent, id);
     s_.copy_dst[rank] = slot;
   }
 
@@ -324,7 +334,6 @@ class TieredLookup {
   const KvTables& t_;
   Shared& shared_;
   const WarpRun of_ids_, of_slots_;
-  const int32_t num_slots_;
   int32_t id_[kTiles], at_[kTiles];  // selected, and its index in the pool of slots or kMiss
   int32_t slot_[kTiles], owner_[kTiles], age_[kTiles];
   int32_t misses_, misses_before_;  // of the stream, and in lower warps; a fresh tail's included
@@ -357,8 +366,8 @@ __device__ __forceinline__ void Translate(const LookupStream& s) {
   }
 }
 
-// A few megabytes of tables in all, so what counts is the chain of dependent reads: rows, ids, directory, meta, slot.
-// Whatever does not depend on one another is in flight together; three barriers.
+// A few megabytes of tables in all, so what counts is the chain of dependent reads: row, position, ids, directory, meta,
+// slot. Whatever does not depend on one another is in flight together; three barriers.
 __global__ void __launch_bounds__(kThreads, 2) LookupKernel(const LookupParams p) {
   __shared__ Shared shared;
   const int words = CeilDiv(p.tables.geometry.max_pages(), 32);
@@ -370,16 +379,16 @@ __global__ void __launch_bounds__(kThreads, 2) LookupKernel(const LookupParams p
   AllowSuccessors();
   const auto head = static_cast<int32_t>(blockIdx.x);
   const auto place = static_cast<int32_t>(blockIdx.y);
+  const int32_t row = LoadNow(p.decode.rows + place);
   if (place >= NumRows(p.decode)) return;
-  const LookupStream stream(p, place, head);
+  const LookupStream stream(p, place, row, head);
   if (threadIdx.x == 0) *stream.list_len = stream.count;
-  const StreamView view(p.tables, stream.row, p.layer, head);
-  if (!view.tiered()) {
+  if (!stream.tiered) {
     Translate(stream);
     return;
   }
   __syncthreads();  // shared memory is clear
-  TieredLookup(stream, view.num_slots(), shared).Run(p.counters + stream.row);
+  TieredLookup(stream, shared).Run(p.counters + row);
 }
 
 }  // namespace

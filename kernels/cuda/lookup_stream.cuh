@@ -55,20 +55,24 @@ class Directory {
 
 // A stream's inputs and outputs.
 struct LookupStream {
-  __device__ LookupStream(const LookupParams& p, int32_t place, int32_t head)
+  __device__ LookupStream(const LookupParams& p, int32_t place, int32_t row, int32_t head)
       : tables(p.tables),
-        row(p.decode.rows[place]),
-        layer(p.layer),
-        slots(tables.slot_dir, tables.geometry, row, layer, head),
-        pages(tables.host_dir, tables.geometry, row, layer, head),
-        metas(tables.meta_dir, tables.geometry, row, layer, head),
+        slots(tables.slot_dir, tables.geometry, row, p.layer, head),
+        pages(tables.host_dir, tables.geometry, row, p.layer, head),
+        metas(tables.meta_dir, tables.geometry, row, p.layer, head),
         eviction(p.eviction) {
     const int64_t i = int64_t{place} * tables.geometry.num_kv_heads + head;
+    ids = p.ids == nullptr ? nullptr : p.ids + i * p.max_selected;
+    // Reads in flight together: nothing is looked at before the last has gone. num_slots means nothing in a Resident row.
+    const int32_t num_ids = ids == nullptr ? 0 : p.count[i];
     const int32_t position = p.decode.position[row];
+    const auto placement = static_cast<Placement>(tables.placement[row]);
+    num_slots = tables.num_slots[int64_t{row} * tables.geometry.num_layers + p.layer];
+    SPIN_DEVICE_CHECK(placement != Placement::kNone);
+    tiered = placement == Placement::kTiered;
     tail = position / tables.geometry.page_tokens;
     fresh_tail = position % tables.geometry.page_tokens == 0;
-    ids = p.ids == nullptr ? nullptr : p.ids + i * p.max_selected;
-    count = ids == nullptr ? tail + 1 : p.count[i];
+    count = ids == nullptr ? tail + 1 : num_ids;
     SPIN_DEVICE_CHECK(count >= 1 && count <= p.max_list);
     list = p.page_list + i * p.max_list;
     copy_src = p.copy_src + i * p.max_list;
@@ -96,9 +100,10 @@ struct LookupStream {
   }
 
   const KvTables& tables;
-  int32_t row, layer;
   Directory slots, pages, metas;
   Eviction eviction;
+  bool tiered;
+  int32_t num_slots;  // local ones, of a Tiered row
   int32_t tail;
   bool fresh_tail;
   const int32_t* ids;  // null: 0, 1, 2...

@@ -30,13 +30,6 @@ constexpr int kMinCtas = kCtasPerSm;
 #endif
 constexpr int kBucket = 64;  // up to this batch a row's parts never depend on the bucket
 
-// A load that is not moved behind a branch that follows.
-__device__ __forceinline__ int32_t LoadNow(const int32_t* from) {
-  int32_t value;
-  asm volatile("ld.global.s32 %0, [%1];" : "=r"(value) : "l"(from));
-  return value;
-}
-
 // A row's list of slots. kRunPages: pages of 8 tokens, so that a step is two of them; else it lies in one. Its tokens
 // are counted from the begin of all lists, the row's `origin` the first: one number less to carry.
 template <bool kRunPages>

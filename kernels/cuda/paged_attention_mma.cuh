@@ -24,15 +24,6 @@ namespace spin::cuda {
 constexpr int kStepTokens = 16;  // a warp's step; two runs of 8, since a page holds a multiple of 8
 constexpr int kMaxGroup = 8;     // query heads of a KV head
 
-// 16 bytes that are read once: past L1, the rest of the 128-byte line on its way to L2 meanwhile.
-__device__ __forceinline__ uint4 LoadOnce(const char* from) {
-  uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(from));
-  return v;
-}
-
 __device__ __forceinline__ uint32_t TransposeFragment(uint32_t fragment) {
   uint32_t transposed;
   asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(fragment));

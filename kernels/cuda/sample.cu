@@ -3,11 +3,12 @@
 //
 // Three kernels, each over all rows, which split a row over CTAs of 8,192 logits; what a row needs at the end of each
 // is done by the CTA that arrives last:
-//   ScanRows      maximum and its index; statistics for log-probabilities. A greedy row is done after it.
+//   ScanRows      maximum and its index; statistics for log-probabilities. A greedy row is done after it. With top_k
+//                 a bound that so many logits reach, and few more: such a row needs no CountWeights.
 //   CountWeights  weights into buckets; last, which buckets an answer may lie in.
-//   DrawTokens    the tokens of those buckets, listed; last, top_k, top_p, min_p and the draw, from buckets and list.
-// Rows that have their token already cost the later kernels one load. With top_k the first kernel also leaves a bound
-// that so many logits reach, and few more: CountWeights passes over all others.
+//   DrawTokens    the tokens of those buckets, or all that reach the bound, listed (the latter counted, too); last,
+//                 top_k, top_p, min_p and the draw, from buckets and list.
+// A row that a kernel has nothing to do for costs it one load.
 //
 // Floors, 32 rows of 151,936: 19.4 MB a pass, in L2 when the logits have just been computed: about 5 us a kernel. Two
 // atomics on shared memory an element, where all are counted, are another 10 us. A greedy row alone: 19 CTAs, one
@@ -127,6 +128,7 @@ __device__ void EndScan(const SampleParams& p, int32_t place, int32_t chunks, Sc
   float reached = kNegInf;
   if (row.draws() && s.top_k > 0 && Divisor(s.temperature).ordinary()) {
     reached = ReachedBy(s.top_k, chunks, state, shared.warp_keys);
+    if (threadIdx.x < kTableSize / 32) state.needed[threadIdx.x] = ~0u;
   }
   if (threadIdx.x >= kWarp) return;
   uint64_t best = 0;
@@ -139,10 +141,11 @@ __device__ void EndScan(const SampleParams& p, int32_t place, int32_t chunks, Sc
   if (threadIdx.x > 0) return;
   const float max = MaxOf(best);
   const bool drawing = row.draws() && isfinite(max);
-  state.drawing = drawing ? 1 : 0;
+  state.stage = !drawing ? Stage::kDone : reached > kNegInf ? Stage::kBounded : Stage::kDrawing;
   state.max = max;
   // Weights are the order: a logit below `reached` that weighs the same as it is not left out.
-  state.count_from = reached - max - s.temperature * kMargin;
+  state.least = reached - max - s.temperature * kMargin;
+  state.most = -kNegInf;
   state.listed = 0;
   if (!drawing) Finish(p, row, place, IndexOf(best), state);
 }
@@ -167,8 +170,7 @@ __global__ void __launch_bounds__(kRowThreads, 2)
                   state.top + chunk * s.num_logprobs);
   }
   float x[kElements];
-  LoadLogits(row.logits, p.vocab, begin, x);
-  Adjust(row, begin, shared.staged, x);
+  LoadAdjusted(row, begin, shared.staged, x);
   const uint64_t of_warp = WarpMax64(BestOf(x, begin));
   if (threadIdx.x % kWarp == 0) {
     state.part[chunk].warp_keys[threadIdx.x / kWarp] = static_cast<uint32_t>(of_warp >> 32);
@@ -185,6 +187,15 @@ __global__ void __launch_bounds__(kRowThreads, 2)
 }
 
 // ---- CountWeights ------------------------------------------------------------------------------------------------
+
+// The begin of a kernel behind ScanRows: what is left to do for the row at `place`, whose state this is.
+__device__ __forceinline__ Stage StageOf(const SampleParams& p, int32_t place,
+                                         const RowState& state) {
+  WaitForPredecessors();
+  AllowSuccessors();
+  const Stage stage = LoadNow(&state.stage);
+  return place < NumRows(p.decode) ? stage : Stage::kDone;
+}
 
 // The buckets that some answer lies in. Cuts within a bucket are not known before its tokens are: until then a mass is
 // an interval [least, most], and so is what follows from it.
@@ -240,31 +251,24 @@ __global__ void __launch_bounds__(kRowThreads, 2)
     CountWeights(SampleParams p, SampleScratch scratch, int32_t first_place) {
   extern __shared__ __align__(16) char memory[];
   auto& shared = *reinterpret_cast<CountShared*>(memory);
-  WaitForPredecessors();
-  AllowSuccessors();
   const auto slot = static_cast<int32_t>(blockIdx.y);
   const int32_t place = first_place + slot;
-  if (place >= NumRows(p.decode)) return;
   RowState& state = scratch.State(slot);
-  if (state.drawing == 0) return;
+  if (StageOf(p, place, state) != Stage::kDrawing) return;
   const SampleRow row(p, place);
   const int32_t begin = static_cast<int32_t>(blockIdx.x) * kChunk;
   float x[kElements];
-  LoadLogits(row.logits, p.vocab, begin, x);
-  Adjust(row, begin, shared.staged, x);
+  LoadAdjusted(row, begin, shared.staged, x);
   for (int i = threadIdx.x; i < kTableSize; i += kRowThreads) {
     shared.bins.count[i] = 0;
     shared.bins.low[i] = 0;
   }
   __syncthreads();
-  const float max = state.max, count_from = state.count_from;
+  const float max = state.max;
   const Divisor temperature(row.settings.temperature);
 #pragma unroll
   for (int k = 0; k < kElements; ++k) {
-    const float below = x[k] - max;
-    const bool counts = below >= count_from;
-    if (!__any_sync(kAllLanes, counts)) continue;
-    const float weight = counts ? ExpNonPositive(temperature.Divide(below)) : 0.0f;
+    const float weight = ExpNonPositive(temperature.Divide(x[k] - max));
     const uint32_t bits = __float_as_uint(weight);
     const uint32_t low = bits & ((1u << kBucketShift) - 1);
     AddToBin(weight > 0 ? BucketOf(bits) : -1, low, shared.bins.count, shared.bins.low);
@@ -327,14 +331,26 @@ __device__ int32_t Draw(const SampleRow& row, WeightTable& table, WeightSelect& 
   return select.LastToken(select.UpToMass(table.OfMass(target), target));
 }
 
+// Counts the warp's entries that have weight bits. Where a warp agrees (equal logits) one lane counts for all.
+__device__ __forceinline__ void Count(const uint32_t (&bits)[kElements], uint64_t* table) {
+#pragma unroll
+  for (int k = 0; k < kElements; ++k) {
+    if (!__any_sync(kAllLanes, bits[k] != 0)) continue;
+    const bool equal = __all_sync(kAllLanes, bits[k] == __shfl_sync(kAllLanes, bits[k], 0));
+    if (bits[k] == 0 || (equal && threadIdx.x % kWarp > 0)) continue;
+    const uint64_t entry = PackEntry(1, bits[k] & ((1u << kBucketShift) - 1));
+    atomicAdd(reinterpret_cast<unsigned long long*>(table) + BucketOf(bits[k]),
+              static_cast<unsigned long long>(equal ? kWarp * entry : entry));
+  }
+}
+
 // Lists what the chunk has of the needed buckets.
 __device__ void ListChunk(const SampleRow& row, int32_t begin, DrawShared& shared, RowState& state,
                           uint64_t* list) {
   float x[kElements];
-  LoadLogits(row.logits, row.vocab, begin, x);
   uint32_t* needed = shared.chunk.needed;
   if (threadIdx.x < kTableSize / 32) needed[threadIdx.x] = state.needed[threadIdx.x];
-  Adjust(row, begin, shared.chunk.staged, x);
+  LoadAdjusted(row, begin, shared.chunk.staged, x);
   __syncthreads();
   const float max = state.max, least = state.least, most = state.most;
   const Divisor temperature(row.settings.temperature);
@@ -349,24 +365,13 @@ __device__ void ListChunk(const SampleRow& row, int32_t begin, DrawShared& share
     const int32_t bucket = BucketOf(__float_as_uint(weight));
     if ((needed[bucket / 32] >> (bucket % 32) & 1) != 0) listed[k] = __float_as_uint(weight);
   }
+  if (state.stage == Stage::kBounded) Count(listed, state.table);
   Append(listed, begin, &state.listed, list);
 }
 
-__global__ void __launch_bounds__(kRowThreads, 2)
-    DrawTokens(SampleParams p, SampleScratch scratch, int32_t first_place) {
-  extern __shared__ __align__(16) char memory[];
-  auto& shared = *reinterpret_cast<DrawShared*>(memory);
-  WaitForPredecessors();
-  AllowSuccessors();
-  const auto slot = static_cast<int32_t>(blockIdx.y);
-  const int32_t place = first_place + slot;
-  if (place >= NumRows(p.decode)) return;
-  RowState& state = scratch.State(slot);
-  if (state.drawing == 0) return;
-  const SampleRow row(p, place);
-  uint64_t* listed = scratch.List(slot);
-  ListChunk(row, static_cast<int32_t>(blockIdx.x) * kChunk, shared, state, listed);
-  if (!LastToArrive(scratch.tickets + slot, 1, gridDim.x)) return;
+// The row's token, from its buckets and its list.
+__device__ void EndDraw(const SampleParams& p, int32_t place, const uint64_t* listed,
+                        DrawShared& shared, const RowState& state) {
   WeightList list = {listed, static_cast<int32_t>(__ldcg(&state.listed))};
   if (list.size <= kListInShared) {
     for (int32_t i = threadIdx.x; i < list.size; i += kRowThreads) {
@@ -376,8 +381,23 @@ __global__ void __launch_bounds__(kRowThreads, 2)
   }
   WeightTable table(state.table, shared.row.table);
   WeightSelect select(list, shared.row.select);
+  const SampleRow row(p, place);  // again, rather than kept in registers
   const int32_t token = Draw(row, table, select);
   if (threadIdx.x == 0) Finish(p, row, place, token, state);
+}
+
+__global__ void __launch_bounds__(kRowThreads, 2)
+    DrawTokens(SampleParams p, SampleScratch scratch, int32_t first_place) {
+  extern __shared__ __align__(16) char memory[];
+  auto& shared = *reinterpret_cast<DrawShared*>(memory);
+  const auto slot = static_cast<int32_t>(blockIdx.y);
+  const int32_t place = first_place + slot;
+  RowState& state = scratch.State(slot);
+  if (StageOf(p, place, state) == Stage::kDone) return;
+  uint64_t* list = scratch.List(slot);
+  ListChunk(SampleRow(p, place), static_cast<int32_t>(blockIdx.x) * kChunk, shared, state, list);
+  if (!LastToArrive(scratch.tickets + slot, 1, gridDim.x)) return;
+  EndDraw(p, place, list, shared, state);
 }
 
 // ---- TokenLogprobs -----------------------------------------------------------------------------------------------

@@ -29,6 +29,13 @@ struct ChunkPart {
   uint32_t warp_keys[kRowWarps];  // OrderedKey of the greatest adjusted logit of each warp
 };
 
+// What is left to do for a row.
+enum class Stage : int32_t {
+  kDone,     // it has its token
+  kDrawing,  // weights are to be counted, then those of the needed buckets listed
+  kBounded,  // what may be among the top_k is to be counted and listed
+};
+
 // A row on its way through the kernels; `list` follows it, [vocab] entries (weight bits << 32 | id).
 struct RowState {
   uint64_t table[kTableSize];
@@ -36,10 +43,9 @@ struct RowState {
   ChunkPart part[kMaxChunks];
   uint32_t needed[kTableSize / 32];  // buckets that an answer may lie in
   uint32_t listed;                   // entries of `list`
-  int32_t drawing;                   // 0: the row has its token already
-  float max;                         // of the adjusted logits
-  float count_from;   // x - max of whatever may be among the top_k is at least so much
-  float least, most;  // bounds of x - max of the needed buckets, a little too wide
+  Stage stage;
+  float max;          // of the adjusted logits
+  float least, most;  // bounds of x - max of what is listed, a little too wide
   float raw_max;
   double raw_log_sum;
 };
@@ -162,10 +168,11 @@ struct Penalties {
   }
 };
 
-// Logits of the chunk after ban, bias and penalties. All threads of the CTA; `staged` [kChunk] is shared memory that
-// nothing else uses meanwhile.
-__device__ __forceinline__ void Adjust(const SampleRow& row, int32_t begin, float* staged,
-                                       float (&x)[kElements]) {
+// The thread's logits of the chunk after ban, bias and penalties. All threads of the CTA; `staged` [kChunk] is shared
+// memory that nothing else uses meanwhile.
+__device__ __forceinline__ void LoadAdjusted(const SampleRow& row, int32_t begin, float* staged,
+                                             float (&x)[kElements]) {
+  LoadLogits(row.logits, row.vocab, begin, x);
   const SamplingRow& s = row.settings;
   if (row.bans() || s.num_bias > 0) {
 #pragma unroll

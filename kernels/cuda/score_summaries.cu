@@ -325,7 +325,7 @@ __device__ __forceinline__ int32_t NumberSteps(const ScoreSummariesParams& p, in
   const KvGeometry& g = p.tables.geometry;
   const int32_t places = min(p.decode.max_batch - first, Work::kItems);
   return steps.work.Build(places, [&](int32_t i) {
-    const int32_t row = p.decode.rows[first + i];  // with the count of rows, not behind it
+    const int32_t row = LoadNow(p.decode.rows + first + i);
     if (first + i >= NumRows(p.decode)) return 0;
     const int32_t pages = ScoredPages<kKind>(g, p.decode.position[row]) - p.unscored_last;
     SPIN_DEVICE_CHECK(pages <= g.max_pages());

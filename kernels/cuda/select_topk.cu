@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kThreads, 2) SelectKernel(const SelectTopKPara
   AllowSuccessors();
   const KvGeometry& g = p.geometry;
   const auto place = static_cast<int32_t>(blockIdx.y);
-  const int32_t row = p.decode.rows[place];  // with the count of rows, not behind it
+  const int32_t row = LoadNow(p.decode.rows + place);
   if (place >= NumRows(p.decode)) return;
   const int64_t stream = int64_t{place} * g.num_kv_heads + blockIdx.x;
   const int32_t own = p.row_pages == nullptr ? 0 : p.row_pages[row];

@@ -74,6 +74,13 @@ __device__ __forceinline__ int32_t NumRows(const DecodeRows& decode) {
   return *decode.num_rows;
 }
 
+// A load that is not moved behind a branch that follows, as ptxas moves any other: what belongs to a place comes with the
+// count of rows, and means nothing past it.
+template <typename T>
+__device__ __forceinline__ T LoadNow(const T* from) {
+  return *static_cast<const volatile T*>(from);
+}
+
 // Elements of a row of fused q, k, v.
 __host__ __device__ __forceinline__ int64_t QkvWidth(const KvGeometry& g) {
   return int64_t{g.num_q_heads + 2 * g.num_kv_heads} * g.head_dim;

@@ -55,8 +55,8 @@ class Queries<Bf16, kDim, kKind> {
     uint4 a[2][kPieces];  // all of the tile, in flight together
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) {
-      a[0][i] = low != nullptr ? LoadStreaming(low + offset + 64 * i) : uint4{};
-      a[1][i] = high != nullptr ? LoadStreaming(high + offset + 64 * i) : uint4{};
+      a[0][i] = low != nullptr ? LoadOnce(low + offset + 64 * i) : uint4{};
+      a[1][i] = high != nullptr ? LoadOnce(high + offset + 64 * i) : uint4{};
     }
     float first[4] = {}, second[4] = {};  // two chains, half as long
 #pragma unroll

@@ -215,6 +215,10 @@ void FillLogits(Random& random, float* x, int32_t vocab, int kind) {
         x[i] = 1 + 0x1p-23f * static_cast<float>(random.Below(64));
       }
       break;
+    case 12:  // the best side by side, more of them than most top_k
+      for (int32_t i = vocab / 3; i < vocab / 3 + std::min(1500, vocab / 2); ++i)
+        x[i] += 3 * spread;
+      break;
     default:
       break;
   }
