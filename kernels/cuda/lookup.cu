@@ -366,8 +366,8 @@ __device__ __forceinline__ void Translate(const LookupStream& s) {
   }
 }
 
-// A few megabytes of tables in all, so what counts is the chain of dependent reads: row, position, ids, directory, meta,
-// slot. Whatever does not depend on one another is in flight together; three barriers.
+// A few megabytes of tables in all, so what counts is the chain of dependent reads: row, position, ids, directory,
+// meta, slot. Whatever does not depend on one another is in flight together; three barriers.
 __global__ void __launch_bounds__(kThreads, 2) LookupKernel(const LookupParams p) {
   __shared__ Shared shared;
   const int words = CeilDiv(p.tables.geometry.max_pages(), 32);

@@ -63,7 +63,7 @@ struct LookupStream {
         eviction(p.eviction) {
     const int64_t i = int64_t{place} * tables.geometry.num_kv_heads + head;
     ids = p.ids == nullptr ? nullptr : p.ids + i * p.max_selected;
-    // Reads in flight together: nothing is looked at before the last has gone. num_slots means nothing in a Resident row.
+    // In flight together: nothing is looked at before the last has gone. num_slots means nothing in a Resident row.
     const int32_t num_ids = ids == nullptr ? 0 : p.count[i];
     const int32_t position = p.decode.position[row];
     const auto placement = static_cast<Placement>(tables.placement[row]);

@@ -75,8 +75,8 @@ __device__ __forceinline__ uint4 RoundToPiece(const float (&from)[kPieceElements
 __device__ __forceinline__ uint4 LoadStreaming(const void* from) {
   return __ldcs(static_cast<const uint4*>(from));
 }
-// 16 bytes that are read once and that no thread of the kernel writes: past L1, the rest of the 128-byte line on its way
-// to L2 meanwhile.
+// 16 bytes that are read once and that no thread of the kernel writes: past L1, the rest of the 128-byte line on its
+// way to L2 meanwhile.
 __device__ __forceinline__ uint4 LoadOnce(const char* from) {
   uint4 v;
   asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"

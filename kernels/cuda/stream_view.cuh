@@ -74,8 +74,8 @@ __device__ __forceinline__ int32_t NumRows(const DecodeRows& decode) {
   return *decode.num_rows;
 }
 
-// A load that is not moved behind a branch that follows, as ptxas moves any other: what belongs to a place comes with the
-// count of rows, and means nothing past it.
+// A load that is not moved behind a branch that follows, as ptxas moves any other: what belongs to a place comes with
+// the count of rows, and means nothing past it.
 template <typename T>
 __device__ __forceinline__ T LoadNow(const T* from) {
   return *static_cast<const volatile T*>(from);

@@ -25,6 +25,10 @@ constexpr int32_t kMaxExtents = 8;
 constexpr LayerDemand kWhole = {};
 constexpr LayerDemand kSparse = {.whole_context = false, .fixed_pages = 2, .selectable_pages = 3};
 
+std::vector<LayerDemand> AllSparse() {
+  return {kSparse, kSparse, kSparse};
+}
+
 struct Scenario {
   const char* name;
   PlacementPolicy placement;
@@ -338,21 +342,9 @@ class Simulation {
 
 const std::vector<Scenario>& Scenarios() {
   static const std::vector<Scenario> scenarios = {
-      {"auto, sparse", PlacementPolicy::kAuto, {kSparse, kSparse, kSparse}, 70, 150, 128, 1},
-      {"auto, sparse, large pages budget",
-       PlacementPolicy::kAuto,
-       {kSparse, kSparse, kSparse},
-       90,
-       400,
-       0,
-       2},
-      {"auto, sparse, host short",
-       PlacementPolicy::kAuto,
-       {kSparse, kSparse, kSparse},
-       60,
-       30,
-       128,
-       1},
+      {"auto, sparse", PlacementPolicy::kAuto, AllSparse(), 70, 150, 128, 1},
+      {"auto, sparse, large pages budget", PlacementPolicy::kAuto, AllSparse(), 90, 400, 0, 2},
+      {"auto, sparse, host short", PlacementPolicy::kAuto, AllSparse(), 60, 30, 128, 1},
       {"auto, first layer whole",
        PlacementPolicy::kAuto,
        {kWhole, kSparse, kSparse},
@@ -361,9 +353,9 @@ const std::vector<Scenario>& Scenarios() {
        128,
        0},
       {"auto, dense", PlacementPolicy::kAuto, {kWhole, kWhole, kWhole}, 80, 200, 0, 2},
-      {"auto, host 0", PlacementPolicy::kAuto, {kSparse, kSparse, kSparse}, 80, 0, 128, 2},
-      {"resident", PlacementPolicy::kResident, {kSparse, kSparse, kSparse}, 80, 200, 128, 2},
-      {"tiered", PlacementPolicy::kTiered, {kSparse, kSparse, kSparse}, 40, 200, 128, 2},
+      {"auto, host 0", PlacementPolicy::kAuto, AllSparse(), 80, 0, 128, 2},
+      {"resident", PlacementPolicy::kResident, AllSparse(), 80, 200, 128, 2},
+      {"tiered", PlacementPolicy::kTiered, AllSparse(), 40, 200, 128, 2},
       {"tiered, dense", PlacementPolicy::kTiered, {kWhole, kWhole, kWhole}, 90, 120, 0, 2},
       {"tiered, first layer whole",
        PlacementPolicy::kTiered,
@@ -372,14 +364,8 @@ const std::vector<Scenario>& Scenarios() {
        150,
        0,
        1},
-      {"auto, sparse, the last tokens unsettled",
-       PlacementPolicy::kAuto,
-       {kSparse, kSparse, kSparse},
-       70,
-       150,
-       128,
-       1,
-       64},
+      {"auto, sparse, the last tokens unsettled", PlacementPolicy::kAuto, AllSparse(), 70, 150, 128,
+       1, 64},
       {"auto, first layer whole, more than an extent unsettled",
        PlacementPolicy::kAuto,
        {kWhole, kSparse, kSparse},
@@ -388,23 +374,10 @@ const std::vector<Scenario>& Scenarios() {
        128,
        0,
        700},
-      {"tiered, the last tokens unsettled",
-       PlacementPolicy::kTiered,
-       {kSparse, kSparse, kSparse},
-       40,
-       200,
-       128,
-       2,
+      {"tiered, the last tokens unsettled", PlacementPolicy::kTiered, AllSparse(), 40, 200, 128, 2,
        64},
-      {"auto, sparse, demoting for buffers",
-       PlacementPolicy::kAuto,
-       {kSparse, kSparse, kSparse},
-       70,
-       150,
-       128,
-       1,
-       0,
-       true},
+      {"auto, sparse, demoting for buffers", PlacementPolicy::kAuto, AllSparse(), 70, 150, 128, 1,
+       0, true},
   };
   return scenarios;
 }
