@@ -106,7 +106,7 @@ struct KeyFactorDecodeParams {
 // What a summary is, and so the logit of a query and a page.
 enum class SummaryKind : int32_t {
   kBounds,  // maximum [d], minimum [d]: upper bound of q.k = sum_c max(q_c max_c, q_c min_c) = [q+,q-].[max,min]
-  kMean,    // begins with the mean key [d]: q.mean. A logit of NaN (first element of the mean) marks an outlier
+  kMean,  // begins with the mean key [d]: q.mean. A logit of NaN (first element of the mean) marks an outlier
   // Record of a cluster (cluster_params.h): q.centroid. Scored are the clusters of IndexedTokens(position + 1); those
   // without tokens score -infinity and weigh nothing.
   kClusters,
