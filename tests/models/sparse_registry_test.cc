@@ -107,7 +107,7 @@ TEST_CASE("ShadowKV's rank makes room for factors beside the landmarks") {
   const auto shadowkv = MakeSparseAlgorithm(options, kShape).value();
   CHECK(shadowkv->key_rank() == 160);
   CHECK(shadowkv->summary_elements() == 128 + 8 * 160 / 2);
-  CHECK(shadowkv->PrefillScratchBytes({.staging_pages = 101}) ==
+  CHECK(shadowkv->PrefillScratchBytes({.geometry = {}, .staging_pages = 101}) ==
         4 * KeyFactorScratchBytes(256, 160));
   options.exact = true;
   CHECK(MakeSparseAlgorithm(options, kShape).value()->key_rank() == 160);
