@@ -165,9 +165,10 @@ void Room::DemoteForBuffers() {
   const int64_t lacking = buffers_.lacking();
   if (lacking == 0) return;
   CollectUnits(kAbsent, 0);
+  const PoolCounts available = Available();
   PoolCounts need;
-  need.slots = Available().slots + 1;
-  if (!PlanDemotions(Available(), need, units_, kNoUnit, chosen_)) return;
+  need.slots = available.slots + 1;
+  if (!PlanDemotions(available, need, units_, kNoUnit, chosen_)) return;
   const DemotionUnit& unit = units_[static_cast<size_t>(chosen_.front())];
   if (2 * lacking >= unit.held.slots - unit.wanted.slots) DemoteChosen();
 }

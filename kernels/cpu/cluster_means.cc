@@ -7,6 +7,7 @@
 
 #include "common/check.h"
 #include "common/math.h"
+#include "kernels/cpu/element.h"
 #include "kernels/cpu/isa.h"
 
 namespace spin::cpu {
@@ -52,12 +53,6 @@ float Rounded(float value, const float*) {
 }
 float Rounded(float value, const uint16_t*) {
   return Bf16ToFloat(FloatToBf16(value));
-}
-float ToFloat(float value) {
-  return value;
-}
-float ToFloat(uint16_t value) {
-  return Bf16ToFloat(value);
 }
 
 template <typename T>

@@ -4,18 +4,12 @@
 #include <algorithm>
 
 #include "common/math.h"
+#include "kernels/cpu/element.h"
 #include "kernels/cpu/families.h"
 #include "kernels/cpu/stream_view.h"
 
 namespace spin::cpu {
 namespace {
-
-float ToFloat(float value) {
-  return value;
-}
-float ToFloat(uint16_t bf16) {
-  return Bf16ToFloat(bf16);
-}
 
 template <typename T>
 T* SummaryAt(const KvTables& t, int64_t index) {

@@ -40,11 +40,6 @@ __device__ __forceinline__ void RotatePieceBack(uint4& low, uint4& high, const f
   high = RoundToPiece<T>(y);
 }
 
-// What undoes the magnitude of a rotation and back: the cosine of position 0 is the table's magnitude.
-__device__ __forceinline__ float InverseMagnitude(const float* rope_table) {
-  return 1.0f / (rope_table[0] * rope_table[0]);
-}
-
 // Floor: keys read and written once.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)

@@ -28,6 +28,11 @@ __device__ __forceinline__ T FromFloat(float value) {
   }
 }
 
+// What undoes the magnitude of a rotation and back: the cosine of position 0 is the table's magnitude.
+__device__ __forceinline__ float InverseMagnitude(const float* rope_table) {
+  return 1.0f / (rope_table[0] * rope_table[0]);
+}
+
 // The two bf16 of a 32-bit word, as floats.
 __device__ __forceinline__ float LowBf16(uint32_t word) {
   return __uint_as_float(word << 16);

@@ -19,12 +19,6 @@ constexpr int TileStride(int inputs) {
   return inputs + 64 / static_cast<int>(sizeof(T));
 }
 
-// What undoes the magnitude of a rotation and back: the cosine of position 0 is the table's magnitude.
-__device__ __forceinline__ float InverseMagnitude(const float* rope_table) {
-  const float magnitude = rope_table[0];
-  return 1.0f / (magnitude * magnitude);
-}
-
 // Adds to c, in lane 4 g + t, the products of rows g (c[0], c[1]) and g + 8 (c[2], c[3]) with outputs 2 t and 2 t + 1
 // of eight, over inputs begin .. end - 1, multiples of 32. `tile`: the rows; `weights` [8][inputs]. A row with no
 // meaning gives results with no meaning, and touches no other.

@@ -41,7 +41,7 @@ __device__ __forceinline__ void PoolPage(const Page<T>& page, int32_t tokens, co
                                          T* pooled) {
   using Part = seer::HeadPart<T, kDim>;
   constexpr int kPer = Part::kPer;
-  const float inverse = seer::InverseMagnitude(table);
+  const float inverse = InverseMagnitude(table);
   const float* angles = table + int64_t{page.position} * kDim;
   float max[2][kPer], min[2][kPer], sum[2][kPer];
   for (int32_t begin = 0; begin < tokens; begin += kBatch) {

@@ -29,7 +29,7 @@ __device__ __forceinline__ void GatherQueries(const SeerScoreParams& p, int32_t 
   const KvGeometry& g = p.tables.geometry;
   const int32_t group = g.group();
   const int stride = seer::TileStride<T>(group * kDim);
-  const float inverse = seer::InverseMagnitude(p.rope_table);
+  const float inverse = InverseMagnitude(p.rope_table);
   for (int32_t i = static_cast<int32_t>(threadIdx.x / kWarp); i < places * group; i += kWarps) {
     const int32_t place = first_place + i / group, h = i % group;
     const int32_t position = p.decode.position[p.decode.rows[place]];
