@@ -141,7 +141,7 @@ void EngineCore::Launch() {
   PassRecord& pass = passes_[static_cast<std::size_t>(next)];
   pass.entries.clear();
   pass.prefilled.clear();
-  pass.tiles = 0;
+  pass.prefill_work = 0;
   pass.prompt_tokens = 0;
   pass.reads = {};
   if (!scheduler_.prefill().empty()) LaunchPrefill(pass);
@@ -152,9 +152,9 @@ void EngineCore::Launch() {
 
 // The same bound with and without decoding rows: it is also how soon a cancellation acts.
 void EngineCore::LaunchPrefill(PassRecord& pass) {
-  const int64_t tiles_left = executor_->prefill_tiles_left();
-  const bool done = executor_->EnqueuePrefill(TilesForPass(tile_ns_, stall_budget_ns_, tiles_left));
-  pass.tiles = done ? tiles_left : tiles_left - executor_->prefill_tiles_left();
+  const int64_t left = executor_->prefill_work_left();
+  const bool done = executor_->EnqueuePrefill(WorkForPass(prefill_work_ns_, stall_budget_ns_));
+  pass.prefill_work = done ? left : left - executor_->prefill_work_left();
   if (!done) return;
   for (const PrefillUnit& unit : scheduler_.prefill()) {
     LiveRequest& live = *unit.request;
@@ -187,16 +187,17 @@ bool EngineCore::Collect(bool launched) {
   const PassRecord& pass = passes_[static_cast<std::size_t>(oldest_pass_)];
   oldest_pass_ = (oldest_pass_ + 1) % Executor::kMaxPassesInFlight;
   --passes_in_flight_;
-  MeasureTiles(pass, result);
+  MeasurePrefill(pass, result);
   TakeResult(pass, result, clock_->NowNs());
   return true;
 }
 
-void EngineCore::MeasureTiles(const PassRecord& pass, const PassResult& result) {
-  if (pass.tiles == 0) return;
-  const int64_t measured = std::max<int64_t>(result.prefill_ns / pass.tiles, 1);
-  // Tiles late in a prompt attend to more tokens: follow the recent ones.
-  tile_ns_ = tile_ns_ == 0 ? measured : (tile_ns_ + measured) / 2;
+void EngineCore::MeasurePrefill(const PassRecord& pass, const PassResult& result) {
+  if (pass.prefill_work == 0) return;
+  const double measured =
+      static_cast<double>(result.prefill_ns) / static_cast<double>(pass.prefill_work);
+  // Tokens late in a prompt attend to more of it, and a token of a short one costs more: follow the recent ones.
+  prefill_work_ns_ = prefill_work_ns_ == 0 ? measured : (prefill_work_ns_ + measured) / 2;
 }
 
 void EngineCore::TakeResult(const PassRecord& pass, const PassResult& result, int64_t now_ns) {

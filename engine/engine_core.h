@@ -63,7 +63,7 @@ class EngineCore {
   struct PassRecord {
     std::vector<PassEntry> entries;       // in the order of PassResult::tokens
     std::vector<LiveRequest*> prefilled;  // items of the prefill batch that ends in this pass
-    int64_t tiles = 0;
+    int64_t prefill_work = 0;
     int64_t prompt_tokens = 0;
     StepReads reads;  // of its decode step
   };
@@ -86,7 +86,7 @@ class EngineCore {
   void Tally(const PassEntry& entry, const PassResult& result) const;
   void TakePromptLogprobs(const PassRecord& pass, const PassResult& result);
   void TakeToken(Sequence& sequence, const SampledToken& token, int64_t now_ns);
-  void MeasureTiles(const PassRecord& pass, const PassResult& result);
+  void MeasurePrefill(const PassRecord& pass, const PassResult& result);
 
   SequenceDelta& Touch(Sequence& sequence);
   void FinishWithLength(Sequence& sequence);
@@ -111,8 +111,8 @@ class EngineCore {
   int oldest_pass_ = 0;
   int passes_in_flight_ = 0;
   const ScheduledBatch* batch_ = nullptr;  // of this pass
-  int64_t tile_ns_ = 0;        // smoothed device time of a prefill tile; 0: not measured
-  uint64_t spared_pages_ = 0;  // of all rows, up to the last collected pass
+  double prefill_work_ns_ = 0;  // smoothed device time of a unit of prefill work; 0: not measured
+  uint64_t spared_pages_ = 0;   // of all rows, up to the last collected pass
   InboxBatch inputs_;
   SamplingRow sampling_row_;  // 8 KiB: reused
 };

@@ -38,10 +38,10 @@ bool MayPreempt(SchedulePolicy policy, int32_t waiting_priority, int32_t running
   return policy == SchedulePolicy::kPriority && waiting_priority < running_priority;
 }
 
-int64_t TilesForPass(int64_t tile_ns, int64_t budget_ns, int64_t tiles_left) {
-  SPIN_CHECK_GE(tiles_left, 1);
-  if (tile_ns <= 0) return 1;
-  return std::clamp<int64_t>(budget_ns / tile_ns, 1, tiles_left);
+int64_t WorkForPass(double work_ns, int64_t budget_ns) {
+  constexpr double kMost = 1e15;  // beyond any batch
+  if (work_ns <= 0) return 1;
+  return static_cast<int64_t>(std::clamp(static_cast<double>(budget_ns) / work_ns, 1.0, kMost));
 }
 
 }  // namespace spin

@@ -51,8 +51,8 @@ bool KeepBefore(SchedulePolicy policy, const RunningFacts& a, const RunningFacts
 // May a waiting request take room from a running one?
 bool MayPreempt(SchedulePolicy policy, int32_t waiting_priority, int32_t running_priority);
 
-// Prefill tiles for one pass: what fits into `budget_ns` at `tile_ns` each (0: not measured yet),
-// at least one, at most `tiles_left`.
-int64_t TilesForPass(int64_t tile_ns, int64_t budget_ns, int64_t tiles_left);
+// Prefill work for one pass (Executor counts it): what fits into `budget_ns` at `work_ns` each (0: not measured yet),
+// at least 1.
+int64_t WorkForPass(double work_ns, int64_t budget_ns);
 
 }  // namespace spin

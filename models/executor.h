@@ -87,11 +87,12 @@ class Executor {
   virtual bool prefill_active() const = 0;
   // Drops the active batch (all its requests were cancelled).
   virtual void CancelPrefill() = 0;
-  // Tiles that the active batch still needs.
-  virtual int64_t prefill_tiles_left() const = 0;
-  // Enqueues up to `max_tiles` tiles (one layer of up to a token tile each). True: that was the last; its rows hold
-  // their first token on the device and the pass's result will carry it.
-  virtual bool EnqueuePrefill(int64_t max_tiles) = 0;
+  // What the active batch still needs. Work is counted in tokens that go through a layer: what it takes is about in
+  // proportion, whatever the length of prompts.
+  virtual int64_t prefill_work_left() const = 0;
+  // Enqueues tiles (one layer of up to a token tile each) of `max_work` in all, at least one. True: that was the last;
+  // its rows hold their first token on the device and the pass's result will carry it.
+  virtual bool EnqueuePrefill(int64_t max_work) = 0;
 
   // One decode step of `rows` (distinct, prefilled). At most once a pass.
   virtual void EnqueueDecode(std::span<const RowId> rows) = 0;

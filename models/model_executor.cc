@@ -350,18 +350,18 @@ void ModelExecutor::CancelPrefill() {
   impl_->prefill->Finish(*impl_->compute);
 }
 
-int64_t ModelExecutor::prefill_tiles_left() const {
-  return impl_->prefill->tiles_left();
+int64_t ModelExecutor::prefill_work_left() const {
+  return impl_->prefill->work_left();
 }
 
-bool ModelExecutor::EnqueuePrefill(int64_t max_tiles) {
+bool ModelExecutor::EnqueuePrefill(int64_t max_work) {
   Pass& pass = impl_->Current();
   SPIN_CHECK(!pass.has_prefill);
   pass.has_prefill = true;
   PrefillRun& run = *impl_->prefill;
   impl_->device().Record(*pass.prefill_begin, *impl_->compute);
   const bool done =
-      run.Enqueue(max_tiles, *impl_->compute, *impl_->copy, pass.outputs.as<SampledToken>());
+      run.Enqueue(max_work, *impl_->compute, *impl_->copy, pass.outputs.as<SampledToken>());
   impl_->device().Record(*pass.prefill_end, *impl_->compute);
   if (!done) return false;
   const std::span<const PrefillItem> items = run.items();

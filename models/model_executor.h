@@ -60,8 +60,8 @@ class ModelExecutor final : public Executor {
   void BeginPrefill(std::vector<PrefillItem> items) override;
   bool prefill_active() const override;
   void CancelPrefill() override;
-  int64_t prefill_tiles_left() const override;
-  bool EnqueuePrefill(int64_t max_tiles) override;
+  int64_t prefill_work_left() const override;
+  bool EnqueuePrefill(int64_t max_work) override;
   void EnqueueDecode(std::span<const RowId> rows) override;
   void Submit() override;
   PassResult Collect() override;

@@ -1,6 +1,7 @@
 #include "models/prefill_run.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <utility>
 
 #include "common/check.h"
@@ -123,6 +124,8 @@ void PrefillRun::Begin(std::vector<PrefillItem> items, StageClock* clock, Stream
   PackLogprobs();
   tiles_per_layer_ = CeilDiv(num_tokens_, limits_.tile_tokens);
   next_tile_ = 0;
+  work_left_ = 0;
+  for (int64_t tile = 0; tile < total_tiles(); ++tile) work_left_ += TileWork(tile);
   const auto copy = [&](auto* dst, const auto* src, int64_t count) {
     if (count > 0)
       model_.device->Copy(dst, src, count * static_cast<int64_t>(sizeof(*src)), compute);
@@ -140,27 +143,59 @@ void PrefillRun::Begin(std::vector<PrefillItem> items, StageClock* clock, Stream
 
 // Layer tiles, then log-probability chunks, then one tile that samples.
 int64_t PrefillRun::total_tiles() const {
-  return int64_t{model_.config.num_layers} * tiles_per_layer_ +
-         static_cast<int64_t>(logprob_chunks_.size()) + 1;
+  return layer_tiles() + static_cast<int64_t>(logprob_chunks_.size()) + 1;
 }
 
-bool PrefillRun::Enqueue(int64_t max_tiles, Stream& compute, Stream& copy, SampledToken* sampled) {
+PrefillRun::Run PrefillRun::TileTokens(int32_t tile) const {
+  const int32_t begin = tile * limits_.tile_tokens;
+  return {begin, std::min(begin + limits_.tile_tokens, num_tokens_)};
+}
+
+// Of `tokens` the shortest run with all whose hidden state is read when they have passed the layer: behind the last
+// one only that of a token to be continued, or of those that predict a prompt with log-probabilities.
+PrefillRun::Run PrefillRun::ReadAfterLayer(int32_t layer, Run tokens) const {
+  if (layer + 1 < model_.config.num_layers) return tokens;
+  Run read = {tokens.end, tokens.begin};
+  for (std::size_t i = 0; i < items_.size(); ++i) {
+    const PrefillSlice& slice = slices()[i];
+    const int32_t end = slice.token_begin + slice.num_tokens;
+    const int32_t first = items_[i].num_prompt_logprobs < 0 ? end - 1 : slice.token_begin;
+    const Run own = {std::max(first, tokens.begin), std::min(end, tokens.end)};
+    if (own.size() == 0) continue;
+    read = {std::min(read.begin, own.begin), std::max(read.end, own.end)};
+  }
+  return read;
+}
+
+int64_t PrefillRun::TileWork(int64_t tile) const {
+  if (tile < layer_tiles()) {
+    const Run tokens = TileTokens(static_cast<int32_t>(tile % tiles_per_layer_));
+    return ReadAfterLayer(static_cast<int32_t>(tile / tiles_per_layer_), tokens).size();
+  }
+  const std::size_t chunk = static_cast<std::size_t>(tile - layer_tiles());
+  return chunk < logprob_chunks_.size() ? logprob_chunks_[chunk].n : num_samples_;
+}
+
+bool PrefillRun::Enqueue(int64_t max_work, Stream& compute, Stream& copy, SampledToken* sampled) {
   SPIN_CHECK(active());
-  const int64_t end = std::min(total_tiles(), next_tile_ + max_tiles);
-  for (; next_tile_ < end; ++next_tile_) EnqueueTile(next_tile_, compute, copy, sampled);
+  int64_t work = 0;
+  do {
+    EnqueueTile(next_tile_, compute, copy, sampled);
+    work += TileWork(next_tile_++);
+  } while (next_tile_ < total_tiles() && work + TileWork(next_tile_) <= max_work);
+  work_left_ -= work;
   return next_tile_ == total_tiles();
 }
 
 void PrefillRun::EnqueueTile(int64_t tile, Stream& compute, Stream& copy, SampledToken* sampled) {
-  const int64_t layer_tiles = int64_t{model_.config.num_layers} * tiles_per_layer_;
-  if (tile < layer_tiles) {
+  if (tile < layer_tiles()) {
     const int32_t layer = static_cast<int32_t>(tile / tiles_per_layer_);
     const int32_t in_layer = static_cast<int32_t>(tile % tiles_per_layer_);
     EnqueueLayerTile(layer, in_layer, compute);
     if (in_layer == tiles_per_layer_ - 1) EnqueueLayerEnd(layer, compute, copy);
     return;
   }
-  const std::size_t chunk = static_cast<std::size_t>(tile - layer_tiles);
+  const std::size_t chunk = static_cast<std::size_t>(tile - layer_tiles());
   if (chunk < logprob_chunks_.size()) {
     EnqueueLogprobs(logprob_chunks_[chunk], compute);
   } else {
@@ -168,14 +203,14 @@ void PrefillRun::EnqueueTile(int64_t tile, Stream& compute, Stream& copy, Sample
   }
 }
 
-// The sequences that the tile of tokens [begin, begin + n) of the batch cuts, each with its keys so far.
-void PrefillRun::FindSegments(int32_t begin, int32_t n) {
+// The sequences that the run cuts, each with its keys so far.
+void PrefillRun::FindSegments(Run tokens) {
   segments_.clear();
   for (const PrefillSlice& slice : slices()) {
-    const int32_t first = std::max(begin, slice.token_begin);
-    const int32_t end = std::min(begin + n, slice.token_begin + slice.num_tokens);
+    const int32_t first = std::max(tokens.begin, slice.token_begin);
+    const int32_t end = std::min(tokens.end, slice.token_begin + slice.num_tokens);
     if (first >= end) continue;
-    segments_.push_back({.token_begin = first - begin,
+    segments_.push_back({.token_begin = first - tokens.begin,
                          .num_tokens = end - first,
                          .kv_begin = slice.page_begin * model_.tables.geometry.page_tokens,
                          .kv_tokens = slice.prefix_tokens + end - slice.token_begin});
@@ -183,45 +218,57 @@ void PrefillRun::FindSegments(int32_t begin, int32_t n) {
 }
 
 void PrefillRun::EnqueueLayerTile(int32_t layer, int32_t tile, Stream& compute) {
-  const int32_t begin = tile * limits_.tile_tokens;
-  const int32_t n = std::min(limits_.tile_tokens, num_tokens_ - begin);
+  const Run run = TileTokens(tile);
   const Staging& staging = workspace_.staging[layer % 2];
   if (tile == 0 && offload_pending_[layer % 2]) {
     model_.device->Wait(compute, *offload_done_[layer % 2]);
     offload_pending_[layer % 2] = false;
   }
   TokenSpan tokens;
-  tokens.n = n;
-  tokens.residual = workspace_.prefill_residual + int64_t{begin} * model_.config.hidden;
-  tokens.positions = device_.positions + begin;
+  tokens.n = run.size();
+  tokens.residual = workspace_.prefill_residual + int64_t{run.begin} * model_.config.hidden;
+  tokens.positions = device_.positions + run.begin;
   if (layer == 0) {
     model_.ops->Embedding({.table = model_.weights.embedding,
                            .dtype = model_.weights.dtype,
-                           .ids = device_.ids + begin,
+                           .ids = device_.ids + run.begin,
                            .decode = {},
-                           .n = n,
+                           .n = tokens.n,
                            .hidden = model_.config.hidden,
                            .out = tokens.residual},
                           compute);
   }
   EnqueueQkv(model_, layer, tokens, workspace_, compute);
   model_.ops->StoreKv({.qkv = workspace_.qkv,
-                       .kv_index = device_.kv_index + begin,
-                       .n = n,
+                       .kv_index = device_.kv_index + run.begin,
+                       .n = tokens.n,
                        .geometry = model_.tables.geometry,
                        .staging = staging},
                       compute);
-  FindSegments(begin, n);
-  model_.ops->PrefillAttention({.qkv = workspace_.qkv,
-                                .kv_begin = device_.kv_begin + begin,
-                                .kv_index = device_.kv_index + begin,
-                                .n = n,
-                                .geometry = model_.tables.geometry,
-                                .staging = staging,
+  const Run read = ReadAfterLayer(layer, run);
+  if (read.size() > 0) EnqueueBehindKv(layer, run, read, compute);
+}
+
+// Attention, output and MLP of the tokens `read` of the tile `run`, which is in workspace.qkv.
+void PrefillRun::EnqueueBehindKv(int32_t layer, Run run, Run read, Stream& compute) {
+  const KvGeometry& geometry = model_.tables.geometry;
+  const int64_t qkv_bytes = (int64_t{geometry.num_q_heads} + 2 * geometry.num_kv_heads) *
+                            geometry.head_dim * SizeOf(model_.weights.dtype);
+  const std::byte* qkv = static_cast<const std::byte*>(workspace_.qkv);
+  FindSegments(read);
+  model_.ops->PrefillAttention({.qkv = qkv + (read.begin - run.begin) * qkv_bytes,
+                                .kv_begin = device_.kv_begin + read.begin,
+                                .kv_index = device_.kv_index + read.begin,
+                                .n = read.size(),
+                                .geometry = geometry,
+                                .staging = workspace_.staging[layer % 2],
                                 .out = workspace_.attention,
                                 .segments = segments_.data(),
                                 .num_segments = static_cast<int32_t>(segments_.size())},
                                compute);
+  TokenSpan tokens;
+  tokens.n = read.size();
+  tokens.residual = workspace_.prefill_residual + int64_t{read.begin} * model_.config.hidden;
   EnqueueOutputAndMlp(model_, layer, tokens, workspace_, compute);
 }
 

@@ -3,11 +3,13 @@
 // Only one layer's KV (in staging) and the hidden states are alive; Index and Offload of layer l
 // run on the copy stream under layer l + 1, which works in the other staging buffer. The engine
 // runs decode steps between tiles. The last tiles make the prompt log-probabilities that were asked
-// for and sample each row's first token.
+// for and sample each row's first token. The last layer makes keys and values of all tokens, and the
+// rest only of those whose hidden state is read after it.
 //
 // Owned by the ModelExecutor; engine thread.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -46,11 +48,12 @@ class PrefillRun {
 
   bool active() const { return !items_.empty(); }
   StageClock* clock() const { return clock_; }  // of the active batch, or null
-  int64_t tiles_left() const { return active() ? total_tiles() - next_tile_ : 0; }
+  int64_t work_left() const { return active() ? work_left_ : 0; }
 
-  // Enqueues up to `max_tiles` tiles. True: the batch is complete, its first tokens will be in
-  // `sampled` (pinned, [max_rows], rows in order); it stays active until Finish.
-  bool Enqueue(int64_t max_tiles, Stream& compute, Stream& copy, SampledToken* sampled);
+  // Enqueues tiles of `max_work` in all (see Executor), at least one. True: the batch is complete, its
+  // first tokens will be in `sampled` (pinned, [max_rows], rows in order); it stays active until
+  // Finish.
+  bool Enqueue(int64_t max_work, Stream& compute, Stream& copy, SampledToken* sampled);
 
   // The batch is over (complete, or given up); `compute` waits for what still runs on the copy
   // stream.
@@ -79,6 +82,12 @@ class PrefillRun {
     int32_t* counts = nullptr;         // [max_rows] sampling rows in each group of max_batch
     SampledToken* logprobs = nullptr;  // [max_prefill_tokens] out
   };
+  // Tokens [begin, end) of the batch.
+  struct Run {
+    int32_t begin = 0;
+    int32_t end = 0;
+    int32_t size() const { return std::max(end - begin, 0); }
+  };
   // A run of prompt tokens whose log-probabilities are wanted.
   struct LogprobChunk {
     int32_t token_begin = 0;
@@ -92,10 +101,15 @@ class PrefillRun {
   absl::Status Allocate();
   void PackItems(Upload& upload);
   void PackLogprobs();
+  int64_t layer_tiles() const { return int64_t{model_.config.num_layers} * tiles_per_layer_; }
   int64_t total_tiles() const;
+  Run TileTokens(int32_t tile) const;
+  Run ReadAfterLayer(int32_t layer, Run tokens) const;
+  int64_t TileWork(int64_t tile) const;
   void EnqueueTile(int64_t tile, Stream& compute, Stream& copy, SampledToken* sampled);
   void EnqueueLayerTile(int32_t layer, int32_t tile, Stream& compute);
-  void FindSegments(int32_t begin, int32_t n);
+  void EnqueueBehindKv(int32_t layer, Run run, Run read, Stream& compute);
+  void FindSegments(Run tokens);
   void EnqueueLayerEnd(int32_t layer, Stream& compute, Stream& copy);
   void EnqueueLogprobs(const LogprobChunk& chunk, Stream& compute);
   void EnqueueSample(Stream& compute, SampledToken* sampled);
@@ -120,6 +134,7 @@ class PrefillRun {
   int32_t num_samples_ = 0;
   int32_t tiles_per_layer_ = 0;
   int64_t next_tile_ = 0;
+  int64_t work_left_ = 0;
 };
 
 }  // namespace spin

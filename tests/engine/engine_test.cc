@@ -326,14 +326,16 @@ TEST_CASE("a higher priority goes first and takes the seat of a lower one") {
 
 TEST_CASE("prefill work between decode steps stays within the stall bound") {
   HarnessOptions options = DefaultHarness();
-  options.engine.max_decode_stall_ms = 5;  // five tiles of a millisecond
+  options.engine.max_decode_stall_ms = 5;  // five full tiles
   EngineHarness h(options);
   h.Submit(h.MakeRequest(10, 300, 1));
   h.Steps(5);
+  // The tiles of the short prompt were short: what they took says little of the long one's.
   const auto sink = h.Submit(h.MakeRequest(3000, 2, 2));
   h.RunUntilIdle();
   CHECK(sink->finished);
-  CHECK(h.executor.most_tiles_beside_decode() == 5);
+  CHECK(h.executor.longest_prefill_beside_decode_ns() <= 5'000'000);
+  CHECK(h.executor.longest_prefill_beside_decode_ns() >= 4'000'000);
 }
 
 TEST_CASE("metrics count what happened, under both names") {

@@ -71,11 +71,12 @@ TEST_CASE("the victim is the lowest priority's latest admitted") {
   CHECK(KeepBefore(kFcfs, young_low, young_high));
 }
 
-TEST_CASE("prefill tiles fill the stall budget, at least one, at most what is left") {
-  CHECK(TilesForPass(0, 50, 100) == 1);
-  CHECK(TilesForPass(10, 50, 100) == 5);
-  CHECK(TilesForPass(10, 50, 3) == 3);
-  CHECK(TilesForPass(80, 50, 100) == 1);
+TEST_CASE("prefill work fills the stall budget, at least one") {
+  CHECK(WorkForPass(0, 50) == 1);
+  CHECK(WorkForPass(10, 50) == 5);
+  CHECK(WorkForPass(0.5, 50) == 100);
+  CHECK(WorkForPass(80, 50) == 1);
+  CHECK(WorkForPass(1e-300, 50) > 0);
 }
 
 }  // namespace

@@ -166,25 +166,39 @@ void FakeExecutor::BeginPrefill(std::vector<PrefillItem> items) {
   }
   SPIN_CHECK(items.size() == 1 || tokens <= options_.limits.max_prefill_tokens);
   items_ = std::move(items);
-  tiles_left_ = CeilDiv<int64_t>(tokens, options_.tile_tokens) * options_.num_layers;
+  prefill_tokens_ = tokens;
+  next_tile_ = 0;
+  work_left_ = tokens * options_.num_layers;
   ++num_prefills_;
 }
 
 void FakeExecutor::CancelPrefill() {
   SPIN_CHECK(prefill_active());
   items_.clear();
-  tiles_left_ = 0;
+  work_left_ = 0;
   ++num_cancelled_prefills_;
 }
 
-bool FakeExecutor::EnqueuePrefill(int64_t max_tiles) {
+// Of the next tile.
+int64_t FakeExecutor::TileTokens() const {
+  const int64_t in_layer = next_tile_ % CeilDiv<int64_t>(prefill_tokens_, options_.tile_tokens);
+  return std::min<int64_t>(options_.tile_tokens, prefill_tokens_ - in_layer * options_.tile_tokens);
+}
+
+bool FakeExecutor::EnqueuePrefill(int64_t max_work) {
   SPIN_CHECK(prefill_active());
-  SPIN_CHECK_GE(max_tiles, 1);
+  SPIN_CHECK_GE(max_work, 1);
   SPIN_CHECK(!open_.has_prefill && !open_.has_decode);
   open_.has_prefill = true;
-  open_.tiles = std::min(max_tiles, tiles_left_);
-  tiles_left_ -= open_.tiles;
-  if (tiles_left_ > 0) return false;
+  int64_t work = 0;
+  do {
+    const int64_t tokens = TileTokens();
+    work += tokens;
+    open_.prefill_ns += options_.tile_ns / 8 * (1 + 7 * tokens / options_.tile_tokens);
+    ++next_tile_;
+  } while (work < work_left_ && work + TileTokens() <= max_work);
+  work_left_ -= work;
+  if (work_left_ > 0) return false;
   FinishPrefill();
   return true;
 }
@@ -265,7 +279,8 @@ void FakeExecutor::Submit() {
   SPIN_CHECK(open_.has_prefill || open_.has_decode);
   SPIN_CHECK_LT(submitted_.size(), static_cast<std::size_t>(kMaxPassesInFlight));
   if (open_.has_decode) {
-    most_tiles_beside_decode_ = std::max(most_tiles_beside_decode_, open_.tiles);
+    longest_prefill_beside_decode_ns_ =
+        std::max(longest_prefill_beside_decode_ns_, open_.prefill_ns);
   }
   open_.counters = counters_;
   submitted_.push_back(std::exchange(open_, Pass{}));
@@ -284,7 +299,7 @@ PassResult FakeExecutor::Collect() {
   result.tokens = sampled_;
   result.prompt_logprobs = collected_.prompt_logprobs;
   result.counters = collected_.counters;
-  result.prefill_ns = collected_.tiles * options_.tile_ns;
+  result.prefill_ns = collected_.prefill_ns;
   if (collected_.has_decode) {
     result.decode_ns =
         options_.decode_ns + collected_.decoded * options_.decode_row_ns + collected_.spill_ns;

@@ -44,7 +44,7 @@ class FakeExecutor final : public Executor {
     ExecutorLimits limits;
     int32_t tile_tokens = 64;  // of a prefill tile
     int32_t num_layers = 2;
-    int64_t tile_ns = 1'000'000;
+    int64_t tile_ns = 1'000'000;  // of a full one; an eighth of it whatever the tokens
     int64_t decode_ns = 500'000;  // of a step
     int64_t decode_row_ns = 10'000;
     int64_t collect_sleep_ns = 0;  // real time that Collect takes
@@ -68,8 +68,8 @@ class FakeExecutor final : public Executor {
   void BeginPrefill(std::vector<PrefillItem> items) override;
   bool prefill_active() const override { return !items_.empty(); }
   void CancelPrefill() override;
-  int64_t prefill_tiles_left() const override { return tiles_left_; }
-  bool EnqueuePrefill(int64_t max_tiles) override;
+  int64_t prefill_work_left() const override { return work_left_; }
+  bool EnqueuePrefill(int64_t max_work) override;
   void EnqueueDecode(std::span<const RowId> rows) override;
   void Submit() override;
   PassResult Collect() override;
@@ -86,8 +86,8 @@ class FakeExecutor final : public Executor {
   int64_t held_rows() const;
   int32_t budget(RowId row) const { return rows_.at(static_cast<std::size_t>(row.value)).budget; }
   RetrieveCounters total_counts() const;  // of all rows
-  // The most tiles that a pass with a decode step, or any pass, had.
-  int64_t most_tiles_beside_decode() const { return most_tiles_beside_decode_; }
+  // The longest prefill work of a pass with a decode step.
+  int64_t longest_prefill_beside_decode_ns() const { return longest_prefill_beside_decode_ns_; }
 
  private:
   struct Row {
@@ -106,7 +106,7 @@ class FakeExecutor final : public Executor {
     std::vector<RowId> rows;
     std::vector<SampledToken> tokens;
     std::vector<std::vector<SampledToken>> prompt_logprobs;
-    int64_t tiles = 0;
+    int64_t prefill_ns = 0;
     int64_t decoded = 0;
     int64_t spill_ns = 0;  // of kSpillExtent commands
     bool has_prefill = false;
@@ -117,6 +117,7 @@ class FakeExecutor final : public Executor {
   Row& At(RowId row);
   void CheckNotSpilling(const TableCommand& command) const;
   void Sample(RowId id);
+  int64_t TileTokens() const;
   void FinishPrefill();
   std::vector<SampledToken> ScorePrompt(const PrefillItem& item) const;
 
@@ -126,7 +127,9 @@ class FakeExecutor final : public Executor {
   std::vector<Row> rows_;
   std::vector<RetrieveCounters> counters_;  // of the rows, since start
   std::vector<PrefillItem> items_;
-  int64_t tiles_left_ = 0;
+  int64_t prefill_tokens_ = 0;  // of the active batch
+  int64_t next_tile_ = 0;       // of all layers
+  int64_t work_left_ = 0;
   Pass open_;  // being enqueued
   std::deque<Pass> submitted_;
   Pass collected_;  // what the last result points into
@@ -142,7 +145,7 @@ class FakeExecutor final : public Executor {
   int64_t decoded_beside_spills_ = 0;
   int64_t spill_wait_ns_ = 0;  // since the last decode step
   int64_t longest_spill_wait_ns_ = 0;
-  int64_t most_tiles_beside_decode_ = 0;
+  int64_t longest_prefill_beside_decode_ns_ = 0;
 };
 
 }  // namespace spin

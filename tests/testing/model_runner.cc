@@ -22,6 +22,8 @@ T Unwrap(absl::StatusOr<T> value) {
   return std::move(value).value();
 }
 
+constexpr int64_t kWorkAPass = 450;  // several passes a prompt
+
 void NoProgress(int64_t, int64_t) {}
 
 }  // namespace
@@ -170,7 +172,7 @@ std::vector<std::vector<SampledToken>> ModelRunner::Prefill(std::vector<PrefillI
   executor_->BeginPrefill(std::move(items));
   PassResult result;
   for (bool done = false; !done;) {
-    done = executor_->EnqueuePrefill(7);
+    done = executor_->EnqueuePrefill(kWorkAPass);
     if (done) {
       for (const auto& item_rows : rows) memory_->FinishPrefill(item_rows);
       executor_->ApplyTables(memory_->TakeCommands());
@@ -190,12 +192,26 @@ std::vector<std::vector<SampledToken>> ModelRunner::Prefill(std::vector<PrefillI
 }
 
 std::vector<float> ModelRunner::Score(const std::vector<int32_t>& prompt) {
-  const std::vector<RowId> rows = Admit(prompt, static_cast<int64_t>(prompt.size()) + 1, 1);
-  const auto logprobs = Prefill({{.rows = rows, .tokens = prompt, .num_prompt_logprobs = 0}});
-  Release(rows[0]);
-  std::vector<float> values;
-  for (const SampledToken& token : logprobs[0]) values.push_back(token.logprob);
-  return values;
+  return ScoreBatch({prompt}, {true})[0].logprobs;
+}
+
+std::vector<ScoredPrompt> ModelRunner::ScoreBatch(const std::vector<std::vector<int32_t>>& prompts,
+                                                  const std::vector<bool>& wanted) {
+  std::vector<PrefillItem> items;
+  std::vector<RowId> rows;
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    rows.push_back(Admit(prompts[i], static_cast<int64_t>(prompts[i].size()) + 1, 1)[0]);
+    items.push_back(
+        {.rows = {rows.back()}, .tokens = prompts[i], .num_prompt_logprobs = wanted[i] ? 0 : -1});
+  }
+  const auto logprobs = Prefill(std::move(items));
+  std::vector<ScoredPrompt> scored(prompts.size());
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    scored[i].next = first_token(rows[i]);
+    Release(rows[i]);
+    for (const SampledToken& token : logprobs[i]) scored[i].logprobs.push_back(token.logprob);
+  }
+  return scored;
 }
 
 std::vector<std::vector<int32_t>> ModelRunner::Generate(

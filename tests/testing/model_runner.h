@@ -42,6 +42,12 @@ struct ModelRunnerOptions {
   bool poison_free_pages = false;  // fills both pools with NaN before anything is stored
 };
 
+// What a prefill says of one prompt.
+struct ScoredPrompt {
+  std::vector<float> logprobs;  // of each token after the first; empty if not wanted
+  SampledToken next;
+};
+
 class ModelRunner {
  public:
   // Aborts the test on any error.
@@ -50,6 +56,9 @@ class ModelRunner {
 
   // Log-probability of each prompt token after the first.
   std::vector<float> Score(const std::vector<int32_t>& prompt);
+  // Prefills all prompts in one batch; log-probabilities of those that are `wanted`.
+  std::vector<ScoredPrompt> ScoreBatch(const std::vector<std::vector<int32_t>>& prompts,
+                                       const std::vector<bool>& wanted);
 
   // Prefills all prompts in one batch (or one after another), then decodes them together: `steps`
   // tokens each.

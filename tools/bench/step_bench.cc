@@ -23,8 +23,8 @@
 namespace spin::bench {
 namespace {
 
-constexpr int64_t kTilesAPass = 64;
-constexpr int kPrefillRuns = 3;  // the first warms up
+constexpr int64_t kPrefillWorkAPass = 512 * 1024;  // tokens through a layer
+constexpr int kPrefillRuns = 3;                    // the first warms up
 
 struct Options {
   int32_t context = 32768;
@@ -149,7 +149,7 @@ class StepBench {
     executor_.BeginPrefill({{.rows = *rows, .tokens = prompt}});
     prefill_ns_ = 0;
     for (bool done = false; !done;) {
-      done = executor_.EnqueuePrefill(kTilesAPass);
+      done = executor_.EnqueuePrefill(kPrefillWorkAPass);
       if (done) memory_.FinishPrefill(*rows);
       if (done) executor_.ApplyTables(memory_.TakeCommands());
       executor_.Submit();

@@ -8,7 +8,7 @@
 namespace spin::eval {
 namespace {
 
-constexpr int64_t kTilesAPass = 64;
+constexpr int64_t kPrefillWorkAPass = 512 * 1024;  // tokens through a layer
 
 class IdleObserver final : public StepObserver {
  public:
@@ -83,7 +83,7 @@ void Session::Prefill(std::span<const RowId> rows, std::vector<int32_t> tokens) 
   Executor& executor = stack_->executor();
   executor.BeginPrefill({{.rows = {rows.begin(), rows.end()}, .tokens = std::move(tokens)}});
   for (bool done = false; !done;) {
-    done = executor.EnqueuePrefill(kTilesAPass);
+    done = executor.EnqueuePrefill(kPrefillWorkAPass);
     if (done) {
       stack_->memory().FinishPrefill(rows);
       executor.ApplyTables(stack_->memory().TakeCommands());

@@ -16,8 +16,8 @@
 namespace spin::trace {
 namespace {
 
-constexpr int64_t kTilesAPass = 64;
-constexpr float kForce = 1e9f;  // beyond any logit
+constexpr int64_t kPrefillWorkAPass = 512 * 1024;  // tokens through a layer
+constexpr float kForce = 1e9f;                     // beyond any logit
 
 absl::StatusOr<TraceHeader> MakeHeader(const ModelPlan& plan, const RecordOptions& options) {
   const ModelConfig& config = plan.folder.config;
@@ -81,7 +81,7 @@ class Reader {
     executor_.BeginPrefill(
         {{.rows = *rows, .tokens = {tokens_.begin(), tokens_.begin() + prompt}}});
     for (bool done = false; !done;) {
-      done = executor_.EnqueuePrefill(kTilesAPass);
+      done = executor_.EnqueuePrefill(kPrefillWorkAPass);
       if (done) memory_.FinishPrefill(*rows);
       if (done) executor_.ApplyTables(memory_.TakeCommands());
       executor_.Submit();
