@@ -83,19 +83,11 @@ struct Stream {
   float2* tiles;        // [group][tile_stride]: maximum, sum of exponentials
 };
 
-template <typename QueriesShared>
-struct Shared {
-  Steps steps;
-  QueriesShared queries;
-  Stream stream;                                 // that is being scored
-  int32_t end;                                   // of its pages, for this CTA
-  float max_of[kMaxGroup], scale_of[kMaxGroup];  // of each query head of a stream
-};
-
-// The summaries of one stream. A record may hold more than is scored, behind it.
+// The summaries of one stream's pages before `end`. A record may hold more than is scored, behind it.
 class Summaries {
  public:
-  __device__ Summaries(const ScoreSummariesParams& p, const Position& at) : pages_(at.pages) {
+  Summaries() = default;
+  __device__ Summaries(const ScoreSummariesParams& p, const Position& at, int32_t end) : end_(end) {
     const KvGeometry& g = p.tables.geometry;
     directory_ = p.tables.summary_dir + g.DirIndex(at.row, p.layer, 0);
     shift_ = __ffs(g.extent_partitions()) - 1;
@@ -106,22 +98,31 @@ class Summaries {
 
   // Extent of page `page`, kAbsent past the last one.
   __device__ int32_t Extent(int32_t page) const {
-    return page < pages_ ? directory_[page >> shift_] : kAbsent;
+    return page < end_ ? directory_[page >> shift_] : kAbsent;
   }
   // Page `page`'s summary, given its extent; null past the last page.
   __device__ const char* At(int32_t page, int32_t extent) const {
-    if (page >= pages_) return nullptr;
+    if (page >= end_) return nullptr;
     SPIN_DEVICE_CHECK(extent >= 0);
     return of_head_ + int64_t{extent} * extent_bytes_ + (page & ((1 << shift_) - 1)) * bytes_;
   }
 
  private:
   const int32_t* directory_;  // extents
-  int32_t pages_;
+  int32_t end_;
   int32_t shift_;         // pages of an extent, a power of two
   int32_t bytes_;         // of a record
   int32_t extent_bytes_;  // of all heads
   const char* of_head_;   // of extent 0
+};
+
+template <typename QueriesShared>
+struct Shared {
+  Steps steps;
+  QueriesShared queries;
+  Stream stream;                                 // that is being scored
+  Summaries summaries;                           // its
+  float max_of[kMaxGroup], scale_of[kMaxGroup];  // of each query head of a stream
 };
 
 // Logits and (maximum, sum) of the tile of pages page.. from what Queries::Score left.
@@ -177,39 +178,56 @@ __device__ __forceinline__ void ScorePart(
     const ScoreSummariesParams& p, const Scratch& scratch, const Position& at, int32_t end,
     Shared<typename Queries<T, kDim, kKind>::Shared>& shared) {
   const KvGeometry& g = p.tables.geometry;
-  if (threadIdx.x == 0) shared.stream = Stream(p, scratch, at);  // registers are for summaries
   const Stream& stream = shared.stream;
   constexpr float scale = kDim == 64 ? 0.125f : 0.0883883476f;  // 1 / sqrt(d)
-  if (threadIdx.x == 0) shared.end = end;
-  const Summaries summaries(p, at);
+  const Summaries summaries(p, at, end);
+  if (threadIdx.x == 0) {  // registers are for summaries
+    shared.stream = Stream(p, scratch, at);
+    shared.summaries = summaries;
+  }
   const int32_t in_tile = static_cast<int32_t>(threadIdx.x % kWarp / 4);
 
   int32_t page = at.step * kStepPages + static_cast<int32_t>(threadIdx.x / kWarp) * kTilePages;
   int32_t low_extent = summaries.Extent(page), high_extent = summaries.Extent(page + 8);
+  int32_t next_low_extent = summaries.Extent(page + kStepPages);
+  int32_t next_high_extent = summaries.Extent(page + kStepPages + 8);
+  const char* low = summaries.At(page + in_tile, low_extent);
+  const char* high = summaries.At(page + 8 + in_tile, high_extent);
+  int32_t low_tokens = TokensOf<T, kDim, kKind>(low), high_tokens = TokensOf<T, kDim, kKind>(high);
+  typename Queries<T, kDim, kKind>::Tile tile;
+  tile.Load(low, high);  // under way while the queries come
   const T* q =
       static_cast<const T*>(p.qkv) + at.place * QkvWidth(g) + int64_t{at.head} * g.group() * kDim;
   const Queries<T, kDim, kKind> queries(q, g.group(), shared.queries);
   __syncthreads();
-  for (; page < shared.end; page += kStepPages) {
-    const char* low = summaries.At(page + in_tile, low_extent);
-    const char* high = summaries.At(page + 8 + in_tile, high_extent);
-    const int32_t low_tokens = TokensOf<T, kDim, kKind>(low);  // in flight with all else
-    const int32_t high_tokens = TokensOf<T, kDim, kKind>(high);
+  for (; page < end; page += kStepPages) {
+    const int32_t next = page + kStepPages;
+    low = shared.summaries.At(next + in_tile, next_low_extent);
+    high = shared.summaries.At(next + 8 + in_tile, next_high_extent);
+    next_low_extent = shared.summaries.Extent(next + kStepPages);
+    next_high_extent = shared.summaries.Extent(next + kStepPages + 8);
+    const bool low_empty = low_tokens == 0, high_empty = high_tokens == 0;
+    low_tokens = TokensOf<T, kDim, kKind>(low);
+    high_tokens = TokensOf<T, kDim, kKind>(high);
     float c[4];
-    queries.Score(low, high, c);
-    if (low_tokens == 0) c[0] = c[1] = MinusInfinity();  // whatever is in its centroid
-    if (high_tokens == 0) c[2] = c[3] = MinusInfinity();
-    low_extent = summaries.Extent(page + kStepPages);
-    high_extent = summaries.Extent(page + kStepPages + 8);
+    queries.Score(tile, low, high, c);
+    if (low_empty) c[0] = c[1] = MinusInfinity();  // whatever is in its centroid
+    if (high_empty) c[2] = c[3] = MinusInfinity();
     FinishTile(stream, page, scale, c);
   }
 }
 
+// The thread's index, read anew: nothing that follows from it is worth a register while summaries are scored.
+__device__ __forceinline__ int ThreadAnew() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
+
 // Maximum and inverse sum of query head `warp` over all pages; every head has a warp. Tiles in a fixed order.
 __device__ __forceinline__ void MergeTiles(const Stream& stream, float* max_of, float* scale_of) {
-  const int head = static_cast<int>(threadIdx.x / kWarp);
+  const int thread = ThreadAnew(), head = thread / kWarp, lane = thread % kWarp;
   if (head >= stream.group) return;
-  const int lane = static_cast<int>(threadIdx.x % kWarp);
   const float2* tiles = stream.tiles + int64_t{head} * stream.tile_stride;
   const int32_t count = CeilDiv(stream.pages, kTilePages);
   constexpr int kHeld =
@@ -263,8 +281,7 @@ template <SummaryKind kKind>
 __device__ __forceinline__ void WriteScores(const Stream& stream, float* scores, bool sum,
                                             const float* max_of, const float* scale_of) {
   constexpr int32_t kApart = 4 * kThreads;
-  for (int32_t page = 4 * static_cast<int32_t>(threadIdx.x); page < stream.pages;
-       page += 2 * kApart) {
+  for (int32_t page = 4 * ThreadAnew(); page < stream.pages; page += 2 * kApart) {
     float score[2][4];
     for (int32_t first = 0; first < stream.group; first += 2) {
       float4 logits[2][2];
@@ -349,9 +366,9 @@ __device__ __forceinline__ void EndStream(const ScoreSummariesParams& p, const S
 }
 
 // Floor: summaries read once (512 bytes a page of bounds at head dimension 128, 256 of a mean or a centroid), and 1/32
-// or 1/16 of that written and read again as logits, out of L2. A warp has 8 or 4 KiB of summaries in flight, a
-// multiprocessor with two CTAs 128 or 64 KiB: more than what the latency of HBM asks for, so that a CTA that changes
-// streams leaves no gap.
+// or 1/16 of that written and read again as logits, out of L2. A warp has 8 or 4 KiB of summaries in flight, the next
+// tile's while it finishes one, a multiprocessor with two CTAs 128 or 64 KiB: more than what the latency of HBM asks
+// for, so that a CTA that changes streams leaves no gap.
 // On top come the way to the first summary (rows, position, directory) and the end of the last stream, some 3 us each.
 template <typename T, int kDim, SummaryKind kKind>
 __global__ void __launch_bounds__(kThreads, 2)
