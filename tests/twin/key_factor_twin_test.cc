@@ -108,6 +108,10 @@ TEST_CASE(
   CheckPrefill(dtype, d, 1, 32, 513);
 }
 
+TEST_CASE("factors of a short prompt agree", "[small]") {
+  CheckPrefill(DType::kBf16, 64, 1, 16, 80);
+}
+
 TEST_CASE("factors of full rank, and of the paper's") {
   CheckPrefill(DType::kBf16, 64, 4, 256, 400);
   CheckPrefill(DType::kF32, 64, 2, 128, 300);
@@ -123,11 +127,7 @@ TEST_CASE("keys of zero have a finite basis") {
   CHECK(x.Factor(0, 0) == std::vector<double>(32, 0));
 }
 
-TEST_CASE("a token that completes its page gives it the CPU's factor, wherever the page is") {
-  const auto dtype = GENERATE(DType::kF32, DType::kBf16);
-  const int32_t d = GENERATE(64, 128);
-  const int32_t heads = GENERATE(1, 3);
-  const int32_t rank = GENERATE(16, 48, 64);
+void CheckDecode(DType dtype, int32_t d, int32_t heads, int32_t rank) {
   const int32_t prompt = d * heads + 15 - d * heads % 8;  // ends one short of a page
   KeyWorld x(dtype, d, heads, rank, prompt, prompt + 8);
   testing::Run(x, 0);
@@ -172,6 +172,15 @@ TEST_CASE("a token that completes its page gives it the CPU's factor, wherever t
   CHECK(stray < static_cast<int64_t>(expected.size()) / 50);  // a byte of a factor may be 0xff
 }
 
+TEST_CASE("a token that completes its page gives it the CPU's factor, wherever the page is") {
+  const auto dtype = GENERATE(DType::kF32, DType::kBf16);
+  CheckDecode(dtype, GENERATE(64, 128), GENERATE(1, 3), GENERATE(16, 48, 64));
+}
+
+TEST_CASE("a completed page of one head gets its factor", "[small]") {
+  CheckDecode(DType::kBf16, 64, 1, 16);
+}
+
 // The lists of a step that selects every second page, all of which but few are missing.
 struct Lists {
   Lists(KeyWorld& x, StepRows& step) : max_list(KeyWorld::kSlots) {
@@ -213,11 +222,7 @@ struct Lists {
   std::vector<int32_t> dst, len;
 };
 
-TEST_CASE("a gather leaves the same keys behind, and they are rebuilt alike") {
-  const auto dtype = GENERATE(DType::kF32, DType::kBf16);
-  const int32_t d = GENERATE(64, 128);
-  const int32_t heads = GENERATE(1, 3);
-  const int32_t rank = GENERATE(16, 64);
+void CheckRebuild(DType dtype, int32_t d, int32_t heads, int32_t rank) {
   const int32_t prompt = d * heads + 200;
   KeyWorld x(dtype, d, heads, rank, prompt, prompt + 60);
   testing::Run(x, 52);
@@ -290,6 +295,15 @@ TEST_CASE("a gather leaves the same keys behind, and they are rebuilt alike") {
   CHECK(wrong == 0);
   CHECK(rebuilt > 3 * heads);
   CHECK(testing::RelativeError(got, expected) < ToleranceOf(dtype));
+}
+
+TEST_CASE("a gather leaves the same keys behind, and they are rebuilt alike") {
+  const auto dtype = GENERATE(DType::kF32, DType::kBf16);
+  CheckRebuild(dtype, GENERATE(64, 128), GENERATE(1, 3), GENERATE(16, 64));
+}
+
+TEST_CASE("keys of one head are rebuilt alike", "[small]") {
+  CheckRebuild(DType::kBf16, 64, 1, 16);
 }
 
 }  // namespace
