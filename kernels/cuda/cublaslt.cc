@@ -35,6 +35,7 @@ absl::StatusOr<CublasLt> Load() {
                      Find(library, "cublasLtDestroy", lt.destroy) &&
                      Find(library, "cublasLtMatmul", lt.matmul) &&
                      Find(library, "cublasLtMatmulAlgoGetHeuristic", lt.get_heuristic) &&
+                     Find(library, "cublasLtMatmulAlgoCheck", lt.check_algorithm) &&
                      Find(library, "cublasLtMatmulDescCreate", lt.create_desc) &&
                      Find(library, "cublasLtMatmulDescDestroy", lt.destroy_desc) &&
                      Find(library, "cublasLtMatmulDescSetAttribute", lt.set_desc) &&

@@ -24,6 +24,7 @@ inline constexpr int64_t kTickets = 65536;
 // Products of at most 16 rows of bf16, where the shape is one that it serves. CudaOps goes through gemm.h.
 bool SkinnyGemmServes(const GemmParams& p);                 // skinny_gemm.cu
 void SkinnyGemm(const GemmParams& p, cudaStream_t stream);  // skinny_gemm.cu
+void PrecedeGemm(cudaStream_t stream);                      // skinny_gemm.cu
 
 void Embedding(const EmbeddingParams& p, cudaStream_t stream);    // embedding.cu
 void GatherRows(const GatherRowsParams& p, cudaStream_t stream);  // embedding.cu

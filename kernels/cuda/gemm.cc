@@ -1,7 +1,7 @@
 #include "kernels/cuda/gemm.h"
 
 #include <algorithm>
-#include <array>
+#include <cstring>
 #include <mutex>
 #include <vector>
 
@@ -108,7 +108,7 @@ void Gemm::Check(cublasStatus_t status, const GemmParams& p) const {
 }
 
 // cuBLAS is column-major: c^T [n x m] = (w^T)^T a^T, with w stored as [k x n] and a as [k x m].
-Gemm::Plan Gemm::MakePlan(const GemmParams& p) {
+Gemm::Plan Gemm::MakePlan(const GemmParams& p) const {
   Plan plan;
   const cudaDataType_t type = TypeOf(p.w.dtype);
   Check(lt_->create_desc(&plan.desc, CUBLAS_COMPUTE_32F, CUDA_R_32F), p);
@@ -140,11 +140,13 @@ cublasStatus_t Gemm::Enqueue(const GemmParams& p, const Plan& plan, const Algori
                      out, plan.c, &algorithm.library, workspace_, kWorkspaceBytes, stream);
 }
 
-// Microseconds of one product with the cache full of other data; a great number when it does not run.
+// Microseconds of one product behind a small kernel, with the cache full of other data; a great number when it does
+// not run.
 float Gemm::TimeOnce(const GemmParams& p, const Plan& plan, const Algorithm& algorithm, void* out,
                      cudaStream_t stream) {
   SPIN_CUDA_CHECK(cudaMemsetAsync(scratch_, 0, kTimingBytes, stream));
   SPIN_CUDA_CHECK(cudaEventRecord(begin_, stream));
+  PrecedeGemm(stream);
   if (Enqueue(p, plan, algorithm, out, stream) != CUBLAS_STATUS_SUCCESS) return 1e30f;
   SPIN_CUDA_CHECK(cudaEventRecord(end_, stream));
   SPIN_CUDA_CHECK(cudaEventSynchronize(end_));
@@ -153,27 +155,54 @@ float Gemm::TimeOnce(const GemmParams& p, const Plan& plan, const Algorithm& alg
   return milliseconds * 1000;
 }
 
-void Gemm::ChooseAlgorithm(const GemmParams& p, bool may_time, cudaStream_t stream, Plan& plan) {
+// What the library suggests for the product in `plan`, as if it had m rows: at most `count` algorithms that run with as
+// many rows as it has.
+void Gemm::Suggest(const GemmParams& p, const Plan& plan, int32_t m, int count,
+                   std::vector<Algorithm>& out) const {
   cublasLtMatmulPreference_t preference = nullptr;
   Check(lt_->create_preference(&preference), p);
   const uint64_t room = kWorkspaceBytes;
   Check(lt_->set_preference(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &room,
                             sizeof(room)),
         p);
-  std::array<cublasLtMatmulHeuristicResult_t, kCandidates> found;
-  int count = 0;
-  const int asked = may_time ? kCandidates : 1;
-  Check(lt_->get_heuristic(handle_, plan.desc, plan.w, plan.a, plan.c, plan.c, preference, asked,
-                           found.data(), &count),
-        p);
+  GemmParams other = p;
+  other.m = m;
+  Plan suggested = MakePlan(other);
+  std::vector<cublasLtMatmulHeuristicResult_t> found(static_cast<std::size_t>(count));
+  int num_found = 0;
+  const cublasStatus_t status =
+      lt_->get_heuristic(handle_, suggested.desc, suggested.w, suggested.a, suggested.c,
+                         suggested.c, preference, count, found.data(), &num_found);
+  if (m == p.m) Check(status, p);
+  for (int i = 0; i < num_found; ++i) {
+    const cublasLtMatmulAlgo_t& algorithm = found[static_cast<std::size_t>(i)].algo;
+    const auto same = [&](const Algorithm& a) {
+      return std::memcmp(&a.library, &algorithm, sizeof(algorithm)) == 0;
+    };
+    cublasLtMatmulHeuristicResult_t checked;
+    if (std::ranges::none_of(out, same) &&
+        lt_->check_algorithm(handle_, plan.desc, plan.w, plan.a, plan.c, plan.c, &algorithm,
+                             &checked) == CUBLAS_STATUS_SUCCESS &&
+        checked.workspaceSize <= room) {
+      out.push_back({.library = algorithm});
+    }
+  }
+  DestroyPlan(suggested);
   lt_->destroy_preference(preference);
-  SPIN_CHECK_GT(count, 0);
-  plan.algorithm = {.library = found[0].algo};
+}
+
+void Gemm::ChooseAlgorithm(const GemmParams& p, bool may_time, cudaStream_t stream, Plan& plan) {
+  std::vector<Algorithm> candidates;
+  Suggest(p, plan, p.m, may_time ? kCandidates : 1, candidates);
+  SPIN_CHECK(!candidates.empty());
+  plan.algorithm = candidates[0];
   plan.tuned = may_time;
   if (!may_time) return;
-  std::vector<Algorithm> candidates;
-  for (int i = 0; i < count; ++i) {
-    if (found[i].state == CUBLAS_STATUS_SUCCESS) candidates.push_back({.library = found[i].algo});
+  if (p.m <= kTimedRows) {
+    // Of few rows the library leaves out some that are faster.
+    for (const int32_t m : {64, 128, 256}) {
+      if (m > p.m) Suggest(p, plan, m, kCandidates / 2, candidates);
+    }
   }
   if (SkinnyGemmServes(p)) candidates.push_back({.own = true});
   if (candidates.size() > 1) TimeCandidates(p, candidates, stream, plan);

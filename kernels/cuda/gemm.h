@@ -1,8 +1,8 @@
 // Linear layers through cuBLASLt, or the own kernel for a few rows: c = a w^T, or c += a w^T.
 //
 // One plan a shape (m, n, k, types): layouts and an algorithm. Where a decode step's shape is met outside a capture,
-// the library's best candidates and the own kernel are timed on cold weights and the fastest is kept; else the
-// library's first suggestion serves.
+// the library's best candidates, for it and for more rows, and the own kernel are timed on cold weights and the fastest
+// is kept; else the library's first suggestion serves.
 // Weights are row-major [n][k]. Engine thread.
 #pragma once
 
@@ -13,6 +13,7 @@
 #include <memory>
 #include <span>
 #include <tuple>
+#include <vector>
 
 #include "common/status.h"
 #include "kernels/cuda/cublaslt.h"
@@ -47,7 +48,9 @@ class Gemm {
 
   Gemm(const CublasLt* lt, int sm_target) : lt_(lt), sm_target_(sm_target) {}
   absl::Status Allocate();
-  Plan MakePlan(const GemmParams& p);
+  Plan MakePlan(const GemmParams& p) const;
+  void Suggest(const GemmParams& p, const Plan& plan, int32_t m, int count,
+               std::vector<Algorithm>& out) const;
   void ChooseAlgorithm(const GemmParams& p, bool may_time, cudaStream_t stream, Plan& plan);
   void TimeCandidates(const GemmParams& p, std::span<const Algorithm> candidates,
                       cudaStream_t stream, Plan& plan);

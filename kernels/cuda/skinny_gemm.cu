@@ -150,7 +150,17 @@ __global__ void __launch_bounds__(kThreads, 2) SkinnyKernel(const GemmParams p) 
 }
 static_assert(kMaxTiles * kRows * kOutputs <= kThreads);
 
+__global__ void PrecedingKernel() {
+  AllowSuccessors();
+  WaitForPredecessors();
+}
+
 }  // namespace
+
+// Stands for the kernel before a product of a decode step: what can begin under its tail does.
+void PrecedeGemm(cudaStream_t stream) {
+  Launch(PrecedingKernel, dim3(1), dim3(kWarp), 0, stream);
+}
 
 bool SkinnyGemmServes(const GemmParams& p) {
   return p.m > 0 && p.m <= kMaxTiles * kRows && p.w.dtype == DType::kBf16 &&
