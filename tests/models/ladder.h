@@ -44,6 +44,13 @@ inline ModelRunnerOptions SmallRunner(const std::string& folder, DType dtype = D
   return options;
 }
 
+// A budget far below the contexts, and hardly a buffer: misses at nearly every step.
+inline ModelRunnerOptions Starved(ModelRunnerOptions options) {
+  options.placement = PlacementPolicy::kTiered;
+  options.min_buffer_ratio = 0.5;
+  return options;
+}
+
 // Pools of just so many extents: tests choose who fits.
 inline void SetPools(ModelRunnerOptions& options, int32_t slot_extents, int32_t host_extents) {
   const KvGeometry geometry = ModelRunner(options).geometry();

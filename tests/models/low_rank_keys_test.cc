@@ -26,12 +26,6 @@ const std::vector<std::vector<int32_t>>& Prompts() {
   return prompts;
 }
 
-ModelRunnerOptions Starved(ModelRunnerOptions options) {
-  options.placement = PlacementPolicy::kTiered;
-  options.min_buffer_ratio = 0.5;
-  return options;
-}
-
 TEST_CASE("Resident rows have exact keys: the bits of ShadowKV that retrieves them") {
   const std::string folder = GENERATE(kLlama, kQwen3);
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);

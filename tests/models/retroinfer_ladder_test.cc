@@ -21,12 +21,6 @@ const std::vector<std::vector<int32_t>>& Prompts() {
   return prompts;
 }
 
-ModelRunnerOptions Starved(ModelRunnerOptions options) {
-  options.placement = PlacementPolicy::kTiered;
-  options.min_buffer_ratio = 0.5;
-  return options;
-}
-
 TEST_CASE("Exact mode equals dense within rounding, and itself in both placements") {
   const std::string folder = GENERATE(kLlama, kQwen3);
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);

@@ -23,13 +23,6 @@ const std::vector<std::vector<int32_t>>& Prompts() {
   return prompts;
 }
 
-// A budget far below the contexts, and hardly a buffer: misses at nearly every step.
-ModelRunnerOptions Starved(ModelRunnerOptions options) {
-  options.placement = PlacementPolicy::kTiered;
-  options.min_buffer_ratio = 0.5;
-  return options;
-}
-
 TEST_CASE("Exact mode equals dense to the bit, in both placements") {
   const std::string algorithm = GENERATE("quest", "shadowkv", "low-rank keys", "seer");
   const std::string folder = GENERATE(kLlama, kQwen3);
