@@ -11,7 +11,7 @@
 #include "common/math.h"
 #include "kernels/cuda/arrival.cuh"
 #include "kernels/cuda/families.h"
-#include "kernels/cuda/flat_work.cuh"
+#include "kernels/cuda/stream_steps.cuh"
 #include "kernels/cuda/stream_view.cuh"
 #include "kernels/cuda/summary_queries.cuh"
 
@@ -35,33 +35,8 @@ __device__ __forceinline__ float Weight(float logit, float max) {
   return exponent > kLeastExponent ? __expf(exponent) : 0.0f;
 }
 
-// The steps of up to kItems batch places, numbered through: place by place, head by head.
-using Work = FlatWork<kThreads, 1>;
-
-// The steps of a few batch places.
-struct Steps {
-  Work work;
-  int32_t row[Work::kItems];    // of each place
-  int32_t pages[Work::kItems];  // that are scored
-};
-
-// A step's place among all.
-struct Position {
-  __device__ Position(const Steps& steps_of, int32_t first_place, int32_t index) {
-    const int32_t item = steps_of.work.Find(index);
-    place = first_place + item;
-    row = steps_of.row[item];
-    pages = steps_of.pages[item];
-    steps = CeilDiv(pages, kStepPages);
-    const int32_t in_place = index - steps_of.work.First(item);
-    head = in_place / steps;
-    step = in_place % steps;
-  }
-
-  int32_t place, row, head;
-  int32_t pages, steps;  // of the stream
-  int32_t step;
-};
+using Steps = StreamSteps<kThreads, kStepPages>;
+using Position = Steps::Position;
 
 // What the CTAs of one stream share.
 struct Stream {
@@ -335,23 +310,6 @@ __device__ __forceinline__ int32_t ScoredPages(const KvGeometry& g, int32_t posi
   }
 }
 
-// Numbers the steps of places first.. and says how many there are.
-template <SummaryKind kKind>
-__device__ __forceinline__ int32_t NumberSteps(const ScoreSummariesParams& p, int32_t first,
-                                               Steps& steps) {
-  const KvGeometry& g = p.tables.geometry;
-  const int32_t places = min(p.decode.max_batch - first, Work::kItems);
-  return steps.work.Build(places, [&](int32_t i) {
-    const int32_t row = LoadNow(p.decode.rows + first + i);
-    if (first + i >= NumRows(p.decode)) return 0;
-    const int32_t pages = ScoredPages<kKind>(g, p.decode.position[row]) - p.unscored_last;
-    SPIN_DEVICE_CHECK(pages <= g.max_pages());
-    steps.row[i] = row;
-    steps.pages[i] = pages;
-    return CeilDiv(max(pages, 0), kStepPages) * g.num_kv_heads;
-  });
-}
-
 // The scores of a stream that is complete.
 template <SummaryKind kKind, typename QueriesShared>
 __device__ __forceinline__ void EndStream(const ScoreSummariesParams& p, const Scratch& scratch,
@@ -375,21 +333,20 @@ __global__ void __launch_bounds__(kThreads, 2)
     ScoreKernel(const ScoreSummariesParams p, const Scratch scratch, int32_t first_place) {
   __shared__ Shared<typename Queries<T, kDim, kKind>::Shared> shared;
   WaitForPredecessors();
-  const auto steps = static_cast<uint32_t>(NumberSteps<kKind>(p, first_place, shared.steps));
-  // Shares differ by one at most; a division of 64 bits is long.
-  const uint32_t share = steps / gridDim.x, rest = steps % gridDim.x;
-  auto begin = static_cast<int32_t>(blockIdx.x * share + min(blockIdx.x, rest));
-  const auto end = static_cast<int32_t>(begin + share + (blockIdx.x < rest ? 1 : 0));
+  const KvGeometry& g = p.tables.geometry;
+  const int32_t steps = shared.steps.Number(p.decode, g, first_place, [&](int32_t position) {
+    return ScoredPages<kKind>(g, position) - p.unscored_last;
+  });
+  int32_t begin = Steps::FirstOf(blockIdx.x, steps);
+  const int32_t end = Steps::FirstOf(blockIdx.x + 1, steps);
   while (begin < end) {  // a part of a stream after the other
-    const Position at(shared.steps, first_place, begin);
+    const Position at(shared.steps, begin);
     const int32_t part = min(at.steps - at.step, end - begin);
     ScorePart<T, kDim, kKind>(p, scratch, at, min((at.step + part) * kStepPages, at.pages), shared);
     begin += part;
     if (begin == end) AllowSuccessors();
-    const Position done(shared.steps, first_place,
-                        begin - 1);  // rather than `at` kept in registers
-    uint32_t* ticket =
-        scratch.tickets + int64_t{done.place} * p.tables.geometry.num_kv_heads + done.head;
+    const Position done(shared.steps, begin - 1);  // rather than `at` kept in registers
+    uint32_t* ticket = scratch.tickets + int64_t{done.place} * g.num_kv_heads + done.head;
     if (LastToArrive(ticket, static_cast<uint32_t>(part), static_cast<uint32_t>(done.steps))) {
       EndStream<kKind>(p, scratch, done, shared);
     }
@@ -426,7 +383,7 @@ void ScoreSummaries(const ScoreSummariesParams& p, const Scratch& scratch, cudaS
   const auto kernel = clusters                         ? KernelFor<SummaryKind::kClusters>(g)
                       : p.kind == SummaryKind::kBounds ? KernelFor<SummaryKind::kBounds>(g)
                                                        : KernelFor<SummaryKind::kMean>(g);
-  for (int32_t first = 0; first < p.decode.max_batch; first += Work::kItems) {
+  for (int32_t first = 0; first < p.decode.max_batch; first += Steps::kPlaces) {
     const int64_t streams = int64_t{p.decode.max_batch - first} * g.num_kv_heads;
     const int64_t blocks = std::min<int64_t>(2 * Traits().num_sms,  // one wave
                                              streams * CeilDiv(g.max_pages(), kStepPages));

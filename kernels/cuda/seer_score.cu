@@ -8,6 +8,7 @@
 #include "common/math.h"
 #include "kernels/cuda/families.h"
 #include "kernels/cuda/seer_gate.cuh"
+#include "kernels/cuda/stream_steps.cuh"
 #include "kernels/cuda/stream_view.cuh"
 
 namespace spin::cuda {
@@ -154,68 +155,124 @@ constexpr int kWarpPages = kLoads* kWarp / Query<T, kDim>::kPieces;
 template <typename T, int kDim>
 constexpr int kStepPages = kWarps* kWarpPages<T, kDim>;
 
-// A CTA takes a range of one stream's pages. Floor: the summaries read once (256 bytes a page at head dimension 128);
-// with eight loads of 16 bytes a lane, three CTAs keep 96 KiB a multiprocessor in flight.
+// The summaries of one stream's pages before `end`, as a warp takes them: kWarpPages at once, from a multiple of that
+// on, load i those of kAtOnce pages. Any eight of them from a multiple of eight on lie in one extent.
 template <typename T, int kDim>
-__global__ void __launch_bounds__(kThreads, 3)
-    ScoreKernel(const SeerScoreParams p, const float* projected) {
-  constexpr int kPieces = Query<T, kDim>::kPieces;
-  constexpr int kAtOnce = kWarp / kPieces;  // pages of one load of a warp
-  WaitForPredecessors();
-  AllowSuccessors();
-  const KvGeometry& g = p.tables.geometry;
-  const auto head = static_cast<int32_t>(blockIdx.y);
-  const auto place = static_cast<int32_t>(blockIdx.z);
-  if (place >= NumRows(p.decode)) return;
-  const int32_t row = p.decode.rows[place];
-  const int32_t position = p.decode.position[row];
-  const int32_t pages = position / g.page_tokens;
-  SPIN_DEVICE_CHECK(pages < g.max_pages());
-  const int32_t part =
-      RoundUp(CeilDiv(pages, static_cast<int32_t>(gridDim.x)), kStepPages<T, kDim>);
-  const int32_t begin = static_cast<int32_t>(blockIdx.x) * part;
-  const int32_t end = min(begin + part, pages);
-  if (begin >= end) return;
+class WarpSummaries {
+ public:
+  static constexpr int kPieces = Query<T, kDim>::kPieces;
+  static constexpr int kAtOnce = kWarp / kPieces;
+  static constexpr int kEights = kWarpPages<T, kDim> / 8;
+  static constexpr int kBytes = kDim * static_cast<int>(sizeof(T));  // of a record
+  static_assert(8 % kAtOnce == 0 && kWarpPages<T, kDim> % 8 == 0);
 
-  const int64_t stream_index = int64_t{place} * g.num_kv_heads + head;
-  const Query<T, kDim> query(projected + stream_index * kDim, p.gate.q_norm,
-                             p.rope_table + int64_t{position} * kDim);
-  const StreamView stream(p.tables, row, p.layer, head);
-  const char* summaries = static_cast<const char*>(p.tables.summaries);
-  float* scores = p.scores + stream_index * g.max_pages();
-  const int lane = static_cast<int>(threadIdx.x % kWarp);
-  const int piece = lane % kPieces, of_load = lane / kPieces;
-  int32_t first = begin + static_cast<int32_t>(threadIdx.x / kWarp) * kWarpPages<T, kDim>;
-  for (; first < end; first += kStepPages<T, kDim>) {
-    uint4 loaded[kLoads];
-#pragma unroll
-    for (int i = 0; i < kLoads; ++i) {
-      const int32_t page = first + i * kAtOnce + of_load;
-      loaded[i] = uint4{};
-      if (page < end) {
-        loaded[i] =
-            LoadStreaming(summaries + stream.Summary(page) * g.summary_bytes() + 16 * piece);
-      }
-    }
-    float mine = 0;  // of the page whose load is the lane's piece
-#pragma unroll
-    for (int i = 0; i < kLoads; ++i) {
-      const float score = query.Times(loaded[i]);
-      if (piece == i) mine = score;
-    }
-    const int32_t page = first + piece * kAtOnce + of_load;
-    if (piece < kLoads && page < end) scores[page] = mine;
+  __device__ WarpSummaries(const SeerScoreParams& p, int32_t row, int32_t head, int32_t end)
+      : end_(end) {
+    const KvGeometry& g = p.tables.geometry;
+    const int lane = static_cast<int>(threadIdx.x % kWarp);
+    directory_ = p.tables.summary_dir + g.DirIndex(row, p.layer, 0);
+    shift_ = __ffs(g.extent_partitions()) - 1;
+    extent_bytes_ = static_cast<int32_t>(g.summary_extent_bytes());
+    of_lane_ = static_cast<const char*>(p.tables.summaries) + (int64_t{head} * kBytes << shift_) +
+               lane / kPieces * kBytes + 16 * (lane % kPieces);
   }
-}
 
-// CTAs a stream: enough to fill the machine four times over, so that streams of unequal length even out, but none
-// without a page for each warp.
+  // The extents of each eight of the pages from `first` on.
+  __device__ __forceinline__ void Find(int32_t first, int32_t (&extents)[kEights]) const {
+#pragma unroll
+    for (int i = 0; i < kEights; ++i) {
+      const int32_t page = first + 8 * i;
+      extents[i] = page < end_ ? directory_[page >> shift_] : kAbsent;
+    }
+  }
+  // The lane's piece of the first summary that it takes of each eight.
+  __device__ __forceinline__ void Locate(int32_t first, const int32_t (&extents)[kEights],
+                                         const char* (&at)[kEights]) const {
+#pragma unroll
+    for (int i = 0; i < kEights; ++i) {
+      const int32_t page = first + 8 * i;
+      SPIN_DEVICE_CHECK(page >= end_ || extents[i] >= 0);
+      at[i] =
+          of_lane_ + int64_t{extents[i]} * extent_bytes_ + (page & ((1 << shift_) - 1)) * kBytes;
+    }
+  }
+  // The lane's page of load i, and its piece of the summary; past the end zeros.
+  static __device__ __forceinline__ int32_t Page(int32_t first, int i) {
+    return first + i * kAtOnce + static_cast<int32_t>(threadIdx.x % kWarp) / kPieces;
+  }
+  __device__ __forceinline__ uint4 Load(int32_t first, int i, const char* (&at)[kEights]) const {
+    if (Page(first, i) >= end_) return uint4{};
+    return LoadOnce(at[i * kAtOnce / 8] + i * kAtOnce % 8 * kBytes);
+  }
+
+ private:
+  const int32_t* directory_;  // extents
+  const char* of_lane_;       // the lane's piece of its first page in extent 0
+  int32_t end_;
+  int32_t shift_;         // pages of an extent, a power of two
+  int32_t extent_bytes_;  // of all heads
+};
+
+// Each CTA takes an equal range of the steps of all streams. Floor: the summaries read once (256 bytes a page at head
+// dimension 128); with eight loads of 16 bytes a lane, two CTAs keep 64 KiB a multiprocessor in flight: a load is
+// issued again as soon as it has been scored, and the first ones before the projections are there. What those read was
+// written before the kernel of the projections began, which waited for it.
 template <typename T, int kDim>
-int64_t Parts(const SeerScoreParams& p) {
+__global__ void __launch_bounds__(kThreads, 2)
+    ScoreKernel(const SeerScoreParams p, const float* projected, int32_t first_place) {
+  using Steps = StreamSteps<kThreads, kStepPages<T, kDim>>;
+  using Summaries = WarpSummaries<T, kDim>;
+  __shared__ Steps shared_steps;
   const KvGeometry& g = p.tables.geometry;
-  const int64_t streams = int64_t{p.decode.max_batch} * g.num_kv_heads;
-  const int64_t wanted = CeilDiv<int64_t>(4 * 3 * Traits().num_sms, streams);
-  return std::min(wanted, CeilDiv<int64_t>(g.max_pages(), kStepPages<T, kDim>));
+  const int32_t steps = shared_steps.Number(
+      p.decode, g, first_place, [&](int32_t position) { return position / g.page_tokens; });
+  int32_t begin = Steps::FirstOf(blockIdx.x, steps);
+  const int32_t end = Steps::FirstOf(blockIdx.x + 1, steps);
+  if (begin >= end) {
+    WaitForPredecessors();
+    return;
+  }
+  const int piece = static_cast<int>(threadIdx.x % Summaries::kPieces);
+  for (bool waited = false; begin < end;) {  // a part of a stream after the other
+    const typename Steps::Position at(shared_steps, begin);
+    const int32_t part = min(at.steps - at.step, end - begin);
+    begin += part;
+    const int32_t last = min((at.step + part) * kStepPages<T, kDim>, at.pages);
+    const Summaries summaries(p, at.row, at.head, last);
+    int32_t first = at.step * kStepPages<T, kDim> +
+                    static_cast<int32_t>(threadIdx.x / kWarp) * kWarpPages<T, kDim>;
+    int32_t extents[Summaries::kEights];
+    const char* pieces[Summaries::kEights];
+    uint4 loaded[kLoads];
+    summaries.Find(first, extents);
+    summaries.Locate(first, extents, pieces);
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) loaded[i] = summaries.Load(first, i, pieces);
+    summaries.Find(first + kStepPages<T, kDim>, extents);
+    if (!waited) {
+      WaitForPredecessors();
+      AllowSuccessors();
+      waited = true;
+    }
+    const int64_t stream = int64_t{at.place} * g.num_kv_heads + at.head;
+    const Query<T, kDim> query(projected + stream * kDim, p.gate.q_norm,
+                               p.rope_table + int64_t{p.decode.position[at.row]} * kDim);
+    float* scores = p.scores + stream * g.max_pages();
+    for (; first < last; first += kStepPages<T, kDim>) {
+      const int32_t next = first + kStepPages<T, kDim>;
+      summaries.Locate(next, extents, pieces);
+      float mine = 0;  // of the page whose load is the lane's piece
+#pragma unroll
+      for (int i = 0; i < kLoads; ++i) {
+        const float score = query.Times(loaded[i]);
+        loaded[i] = summaries.Load(next, i, pieces);
+        if (piece == i) mine = score;
+      }
+      summaries.Find(next + kStepPages<T, kDim>, extents);
+      const int32_t page = summaries.Page(first, piece);
+      if (piece < kLoads && page < last) scores[page] = mine;
+    }
+  }
 }
 
 template <typename T, int kDim>
@@ -228,10 +285,14 @@ void Enqueue(const SeerScoreParams& p, float* projected, cudaStream_t stream) {
       ProjectKernel<T, kDim>,
       dim3(kDim / kOutputs, heads, static_cast<unsigned>(CeilDiv(p.decode.max_batch, kTileRows))),
       dim3(kThreads), static_cast<size_t>(tile_bytes), stream, p, projected);
-  Launch(ScoreKernel<T, kDim>,
-         dim3(static_cast<unsigned>(Parts<T, kDim>(p)), heads,
-              static_cast<unsigned>(p.decode.max_batch)),
-         dim3(kThreads), 0, stream, p, projected);
+  constexpr int32_t kPlaces = StreamSteps<kThreads, kStepPages<T, kDim>>::kPlaces;
+  for (int32_t first = 0; first < p.decode.max_batch; first += kPlaces) {
+    const int64_t streams = int64_t{p.decode.max_batch - first} * g.num_kv_heads;
+    const int64_t blocks = std::min<int64_t>(
+        2 * Traits().num_sms, streams * CeilDiv(g.max_pages(), kStepPages<T, kDim>));  // one wave
+    Launch(ScoreKernel<T, kDim>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream, p,
+           projected, first);
+  }
 }
 
 template <typename T>
@@ -246,6 +307,7 @@ void SeerScore(const SeerScoreParams& p, const Scratch& scratch, cudaStream_t st
   const KvGeometry& g = p.tables.geometry;
   SPIN_CHECK(g.head_dim == 64 || g.head_dim == 128);
   SPIN_CHECK_EQ(g.summary_elements, g.head_dim);
+  SPIN_CHECK_EQ(g.extent_partitions() % 8, 0);
   SPIN_CHECK(g.dtype == DType::kF32 || g.dtype == DType::kBf16);
   SPIN_CHECK(p.gate.wq != nullptr && p.rope_table != nullptr);
   SPIN_CHECK_LE(int64_t{p.decode.max_batch} * g.num_kv_heads * g.head_dim, kPartialFloats);
