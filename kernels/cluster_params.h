@@ -26,8 +26,9 @@ inline constexpr int32_t kClusterTokens = 16;     // on average: partition_token
 inline constexpr int32_t kClusterPageTokens = 8;  // page_tokens must be so: a mask is a byte
 inline constexpr int32_t kClusterSegmentTokens = 8192;  // of a prompt
 inline constexpr int32_t kClusterLocalTokens = 64;      // never clustered: unsettled_tokens
-inline constexpr int32_t kClusterIterations = 10;   // the last one assigns and takes plain means
-inline constexpr int32_t kClusterTailElements = 8;  // of a record, behind centroid and mean value
+inline constexpr int32_t kClusterIterations = 10;  // the last one assigns and takes plain means
+// Of a record, behind centroid and mean value: records are whole 64-byte pieces of memory.
+inline constexpr int32_t kClusterTailElements = 32;
 
 // Tokens of a sequence of this length that are in clusters (the sink among them).
 constexpr int64_t IndexedTokens(int64_t length) {
@@ -38,8 +39,8 @@ constexpr int64_t IndexedTokens(int64_t length) {
 
 // The record of a cluster, summary_elements = 2 d + kClusterTailElements of the pages' type: centroid [d] (mean of its
 // keys after RoPE), mean of its values [d], then ClusterRun in the first 8 bytes of the tail. Sums in f32, in the order
-// of the places; a cluster without tokens has size 0, begins where the next one does, and has a centroid that nobody
-// reads.
+// of the places; a cluster without tokens has size 0, begins where the next one does, and NaN for the first element of
+// its centroid: who scores it needs no more of the record.
 struct ClusterRun {
   int32_t begin = 0;  // token place in the sequence
   int32_t size = 0;

@@ -168,6 +168,10 @@ void WriteRecord(const KvGeometry& g, const ClusterSegment& s, const SegmentOrde
   if (begin < end) {
     WriteMean(g, s, order, begin, end, 0, record);
     WriteMean(g, s, order, begin, end, 1, record + g.head_dim);
+  } else if constexpr (sizeof(T) == sizeof(float)) {
+    record[0] = NAN;
+  } else {
+    record[0] = FloatToBf16(NAN);
   }
   const ClusterRun run = {.begin = first + begin, .size = end - begin};
   std::memcpy(record + 2 * g.head_dim, &run, sizeof(run));

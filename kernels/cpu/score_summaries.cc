@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/cpu/cluster_record.h"
+#include "kernels/cpu/element.h"
 #include "kernels/cpu/families.h"
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/row_math.h"
@@ -131,12 +132,12 @@ int32_t NumScored(const ScoreSummariesParams& p, int32_t position) {
   return position / p.tables.geometry.page_tokens + 1 - p.unscored_last;
 }
 
-// Calls visit(i) for each cluster without tokens.
-template <typename T, typename Visit>
-void ForEachEmptyCluster(const KvTables& t, const StreamView& stream, int32_t clusters,
-                         Visit visit) {
+// What clusters without tokens score; their logits are NaN, as is the first element of their centroid.
+template <typename T>
+void MarkEmptyClusters(const KvTables& t, const StreamView& stream, int32_t clusters,
+                       float* scores) {
   for (int32_t i = 0; i < clusters; ++i) {
-    if (RunOf(ClusterRecordAt<T>(t, stream, i), t.geometry.head_dim).size == 0) visit(i);
+    if (std::isnan(ToFloat(*ClusterRecordAt<T>(t, stream, i)))) scores[i] = -INFINITY;
   }
 }
 
@@ -174,16 +175,9 @@ void ScoreStream(const ScoreSummariesParams& p, int64_t i) {
                                .n = std::min(g.extent_partitions(), n - begin)};
       Score(heads, queries, of, logits.data() + begin, stride);
     }
-    if (clusters) {
-      ForEachEmptyCluster<T>(t, stream, n, [&](int32_t at) {
-        for (int32_t h = 0; h < heads; ++h) logits[h * stride + at] = NAN;
-      });
-    }
     ReduceSoftmax(p, logits.data(), heads, n, stride, done == 0, scores);
   }
-  if (clusters) {
-    ForEachEmptyCluster<T>(t, stream, n, [&](int32_t at) { scores[at] = -INFINITY; });
-  }
+  if (clusters) MarkEmptyClusters<T>(t, stream, n, scores);
 }
 
 // Elements of a summary of that kind.

@@ -124,6 +124,8 @@ __device__ __forceinline__ void StoreRecord(T* record, ClusterRun run,
   if (run.size > 0) {
     *reinterpret_cast<typename Part::Words*>(record + Part::First()) = centroid.words;
     *reinterpret_cast<typename Part::Words*>(record + kDim + Part::First()) = value.words;
+  } else if (threadIdx.x % kWarp == 0) {
+    record[0] = FromFloat<T>(__int_as_float(0x7fc00000));
   }
   if (threadIdx.x % kWarp == 0) *reinterpret_cast<ClusterRun*>(record + 2 * kDim) = run;
 }

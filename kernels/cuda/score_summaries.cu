@@ -135,17 +135,6 @@ __device__ __forceinline__ void FinishTile(const Stream& stream, int32_t page, f
   }
 }
 
-// Tokens that a summary stands for: a cluster may have none.
-template <typename T, int kDim, SummaryKind kKind>
-__device__ __forceinline__ int32_t TokensOf(const char* summary) {
-  if constexpr (kKind == SummaryKind::kClusters) {
-    constexpr int kRunAt = 2 * kDim * static_cast<int>(sizeof(T));
-    return summary == nullptr ? 0 : reinterpret_cast<const ClusterRun*>(summary + kRunAt)->size;
-  } else {
-    return 1;
-  }
-}
-
 // Scores the pages of a stream from step `at` on and before page `end`, a tile a warp. Both of a tile's halves of 8
 // pages lie in one extent.
 template <typename T, int kDim, SummaryKind kKind>
@@ -168,7 +157,6 @@ __device__ __forceinline__ void ScorePart(
   int32_t next_high_extent = summaries.Extent(page + kStepPages + 8);
   const char* low = summaries.At(page + in_tile, low_extent);
   const char* high = summaries.At(page + 8 + in_tile, high_extent);
-  int32_t low_tokens = TokensOf<T, kDim, kKind>(low), high_tokens = TokensOf<T, kDim, kKind>(high);
   typename Queries<T, kDim, kKind>::Tile tile;
   tile.Load(low, high);  // under way while the queries come
   const T* q =
@@ -181,13 +169,12 @@ __device__ __forceinline__ void ScorePart(
     high = shared.summaries.At(next + 8 + in_tile, next_high_extent);
     next_low_extent = shared.summaries.Extent(next + kStepPages);
     next_high_extent = shared.summaries.Extent(next + kStepPages + 8);
-    const bool low_empty = low_tokens == 0, high_empty = high_tokens == 0;
-    low_tokens = TokensOf<T, kDim, kKind>(low);
-    high_tokens = TokensOf<T, kDim, kKind>(high);
     float c[4];
     queries.Score(tile, low, high, c);
-    if (low_empty) c[0] = c[1] = MinusInfinity();  // whatever is in its centroid
-    if (high_empty) c[2] = c[3] = MinusInfinity();
+    if constexpr (kKind == SummaryKind::kClusters) {  // without tokens: its centroid says so
+#pragma unroll
+      for (float& logit : c) logit = isnan(logit) ? MinusInfinity() : logit;
+    }
     FinishTile(stream, page, scale, c);
   }
 }

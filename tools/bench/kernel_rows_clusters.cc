@@ -106,7 +106,7 @@ KernelRow DecodeRow(const std::string& name, int32_t batch, int32_t tokens, Benc
 
 KernelRow ScoreRow(const std::string& name, int32_t batch, int32_t tokens, BenchMemory& memory) {
   const double clusters = static_cast<double>(batch) * kKvHeads * Clusters(tokens);
-  const double bytes = clusters * (2 * kHeadDim + 8);  // centroid and size, a sector more
+  const double bytes = clusters * 2.0 * kHeadDim;  // centroids
   const int64_t copies = CopiesFor(static_cast<int64_t>(bytes));
   const KvGeometry g = ClusterGeometry(batch, tokens, copies, kHeadDim);
   KvTables tables = ClusterTables(memory, g);
