@@ -5,10 +5,12 @@
 // in order of warp through shared memory. Weights go from global memory into the registers of the product that uses
 // them: a product's order of k is free as long as both operands have the same, so that a lane takes 16 consecutive
 // bytes of each operand (k = 8 q .. 8 q + 7 of the step for lane q of four) where the instruction's own layout would
-// scatter words. Each lane keeps kStages steps in flight: 64 KiB of weights a CTA, two CTAs a multiprocessor.
+// scatter words. Each lane keeps kStages steps in flight: 56 KiB of weights a CTA, two CTAs a multiprocessor.
 //
 // Weights never change while kernels run: their first loads are issued before the wait for predecessors, under whose
 // tail they arrive.
+#include <algorithm>
+
 #include "common/math.h"
 #include "kernels/cuda/families.h"
 #include "kernels/cuda/launch.cuh"
@@ -67,10 +69,10 @@ __device__ __forceinline__ void MultiplyStep(const Stage<kTiles>& s, float (&sum
 }
 
 // sum += the steps [0, count) of this warp. Weights of the first kStages steps are read before the predecessors have
-// ended, rows after.
-template <int kTiles, int kStages>
+// ended; then read_more() is called, then rows are read.
+template <int kTiles, int kStages, typename ReadMore>
 __device__ __forceinline__ void MultiplySlice(const Operands<kTiles>& from, int count,
-                                              float (&sum)[kTiles][4]) {
+                                              ReadMore read_more, float (&sum)[kTiles][4]) {
   Stage<kTiles> stages[kStages];
 #pragma unroll
   for (int i = 0; i < kStages; ++i) {
@@ -78,6 +80,7 @@ __device__ __forceinline__ void MultiplySlice(const Operands<kTiles>& from, int 
   }
   WaitForPredecessors();
   AllowSuccessors();
+  read_more();
 #pragma unroll
   for (int i = 0; i < kStages; ++i) {
     if (i < count) from.LoadRows(i, stages[i]);
@@ -96,21 +99,11 @@ __device__ __forceinline__ void MultiplySlice(const Operands<kTiles>& from, int 
   }
 }
 
-// Output n of row `row`.
-__device__ __forceinline__ void Store(const GemmParams& p, int row, int n, float value) {
-  const int64_t at = row * p.ldc + n;
-  if (p.c_dtype == DType::kBf16) {
-    static_cast<Bf16*>(p.c)[at] = FromFloat<Bf16>(value);
-  } else {
-    float* c = static_cast<float*>(p.c);
-    c[at] = p.accumulate ? c[at] + value : value;
-  }
-}
-
 template <int kTiles, int kStages>
 __global__ void __launch_bounds__(kThreads, 2) SkinnyKernel(const GemmParams p) {
   constexpr int kWidth = kTiles * kRows;
   __shared__ float partial[kWarps][kOutputs][kWidth + 1];
+  __shared__ float before[kThreads];  // of the thread's output, where it is added to
   const int lane = static_cast<int>(threadIdx.x % kWarp),
             warp = static_cast<int>(threadIdx.x / kWarp);
   const int group = lane / 4, quarter = lane % 4;
@@ -129,8 +122,19 @@ __global__ void __launch_bounds__(kThreads, 2) SkinnyKernel(const GemmParams p) 
     const int row = t * kRows + group;
     from.a[t] = row < p.m ? static_cast<const Bf16*>(p.a) + row * p.lda + k : nullptr;
   }
+  const int row = static_cast<int>(threadIdx.x) / kOutputs,  // the thread's output
+      output = static_cast<int>(threadIdx.x) % kOutputs;
   float sum[kTiles][4] = {};
-  MultiplySlice<kTiles, kStages>(from, count, sum);
+  MultiplySlice<kTiles, kStages>(
+      from, count,
+      [&] {
+        if (p.accumulate && row < min(p.m, kWidth)) {
+          CopyWord(SharedAddress(before + threadIdx.x),
+                   static_cast<const float*>(p.c) + row * p.ldc + n + output);
+          CommitCopies();
+        }
+      },
+      sum);
 
 #pragma unroll
   for (int t = 0; t < kTiles; ++t) {
@@ -139,27 +143,42 @@ __global__ void __launch_bounds__(kThreads, 2) SkinnyKernel(const GemmParams p) 
       partial[warp][group + i / 2 * 8][t * kRows + quarter * 2 + i % 2] = sum[t][i];
     }
   }
+  WaitCopies<0>();
   __syncthreads();
-  const int row = static_cast<int>(threadIdx.x) / kOutputs,
-            output = static_cast<int>(threadIdx.x) % kOutputs;
-  if (row >= p.m || row >= kWidth) return;
+  if (row >= min(p.m, kWidth)) return;
+  const int64_t at = row * p.ldc + n + output;
   float total = 0;
 #pragma unroll
   for (int i = 0; i < kWarps; ++i) total += partial[i][output][row];
-  Store(p, row, n + output, total);
+  if (p.c_dtype == DType::kBf16) {
+    static_cast<Bf16*>(p.c)[at] = FromFloat<Bf16>(total);
+  } else {
+    static_cast<float*>(p.c)[at] = p.accumulate ? before[threadIdx.x] + total : total;
+  }
 }
 static_assert(kMaxTiles * kRows * kOutputs <= kThreads);
 
-__global__ void PrecedingKernel() {
-  AllowSuccessors();
+__global__ void __launch_bounds__(kThreads) ReadKernel(const uint4* from, int64_t pieces) {
   WaitForPredecessors();
+  AllowSuccessors();
+  uint32_t seen = 0;
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < pieces;
+       i += int64_t{gridDim.x} * kThreads) {
+    seen |= __ldcg(from + i).x;
+  }
+  asm volatile("" ::"r"(seen));
 }
 
 }  // namespace
 
-// Stands for the kernel before a product of a decode step: what can begin under its tail does.
-void PrecedeGemm(cudaStream_t stream) {
-  Launch(PrecedingKernel, dim3(1), dim3(kWarp), 0, stream);
+void ReadThrough(const void* from, int64_t bytes, cudaStream_t stream) {
+  constexpr int64_t kPiece = sizeof(uint4);
+  const int64_t skipped = -static_cast<int64_t>(reinterpret_cast<uintptr_t>(from)) & (kPiece - 1);
+  const int64_t pieces = std::max<int64_t>(bytes - skipped, 0) / kPiece;
+  const int64_t blocks =
+      std::clamp<int64_t>(CeilDiv<int64_t>(pieces, kThreads), 1, 4 * Traits().num_sms);
+  Launch(ReadKernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream,
+         reinterpret_cast<const uint4*>(static_cast<const char*>(from) + skipped), pieces);
 }
 
 bool SkinnyGemmServes(const GemmParams& p) {
@@ -172,7 +191,7 @@ void SkinnyGemm(const GemmParams& p, cudaStream_t stream) {
   SPIN_CHECK(SkinnyGemmServes(p));
   const dim3 grid(static_cast<unsigned>(p.w.n / kOutputs));
   if (p.m <= kRows) {
-    Launch(SkinnyKernel<1, 8>, grid, dim3(kThreads), 0, stream, p);
+    Launch(SkinnyKernel<1, 7>, grid, dim3(kThreads), 0, stream, p);
   } else {
     Launch(SkinnyKernel<2, 5>, grid, dim3(kThreads), 0, stream, p);
   }
