@@ -236,6 +236,12 @@ constexpr ConfigKey kSparseKeys[] = {
      [](Config& c, const std::string& t) {
        return ParseInt(t, 0, 1024, c.sparse.quest_dense_layers);
      }},
+    {"sparse.quest.page_tokens", "16", "16, 32 or 64",
+     "Tokens of a page (the paper's: 16). With larger ones there is less to score, and what is "
+     "selected is coarser.",
+     [](Config& c, const std::string& t) {
+       return ParseInt(t, 16, 64, c.sparse.quest_page_tokens);
+     }},
     {"sparse.shadowkv.context_fraction", "64", "1..65536, or 0",
      "With budget_tokens: auto, a step selects this fraction of the context: 64 is 1/64; 0: none.",
      [](Config& c, const std::string& t) {

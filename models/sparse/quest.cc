@@ -5,17 +5,22 @@ namespace spin {
 absl::StatusOr<std::unique_ptr<SparseAlgorithm>> QuestAlgorithm::Make(
     const SparseOptions& options, const SparseModelShape& shape) {
   const int32_t budget_tokens = options.budget_tokens.value_or(kDefaultBudgetTokens);
-  const int32_t budget_pages = budget_tokens / kPageTokens;
+  const int32_t page_tokens = options.quest_page_tokens;
+  if (page_tokens != 16 && page_tokens != 32 && page_tokens != 64) {
+    return InvalidArgument("sparse.quest.page_tokens: %d is not 16, 32 or 64", page_tokens);
+  }
+  const int32_t budget_pages = budget_tokens / page_tokens;
   if (budget_pages <= kFixedPages) {
     return InvalidArgument("sparse.budget_tokens: %d is too little for quest; at least %d",
-                           budget_tokens, (kFixedPages + 1) * kPageTokens);
+                           budget_tokens, (kFixedPages + 1) * page_tokens);
   }
   if (options.quest_dense_layers < 0 || options.quest_dense_layers > shape.num_layers) {
     return InvalidArgument("sparse.quest.dense_layers: %d is not in 0..%d",
                            options.quest_dense_layers, shape.num_layers);
   }
   const PageBudget budget = {.fixed_first = kFixedFirst, .selectable = budget_pages - kFixedPages};
-  return std::make_unique<QuestAlgorithm>(budget, options.quest_dense_layers, shape.head_dim);
+  return std::make_unique<QuestAlgorithm>(budget, page_tokens, options.quest_dense_layers,
+                                          shape.head_dim);
 }
 
 LayerDemand QuestAlgorithm::Demand(int32_t layer) const {

@@ -15,8 +15,9 @@ struct SparseOptions {
   std::optional<int32_t> budget_tokens;  // nothing: the algorithm's own rule
   // The most that a request may ask for; nothing: as much as the server's own budget comes to.
   std::optional<int32_t> max_budget_tokens;
-  bool exact = false;                      // Select returns every partition
-  int32_t quest_dense_layers = 0;          // sparse.quest.dense_layers
+  bool exact = false;              // Select returns every partition
+  int32_t quest_dense_layers = 0;  // sparse.quest.*
+  int32_t quest_page_tokens = 16;
   int32_t shadowkv_context_fraction = 64;  // sparse.shadowkv.*
   int32_t shadowkv_min_budget_tokens = 2048;
   int32_t shadowkv_outlier_pages = 48;

@@ -58,9 +58,10 @@ inline void SetPools(ModelRunnerOptions& options, int32_t slot_extents, int32_t 
   options.host_bytes = host_extents * geometry.extent_bytes();
 }
 
-inline SparseOptions Quest(int32_t budget_tokens) {
+inline SparseOptions Quest(int32_t budget_tokens, int32_t page_tokens = 16) {
   SparseOptions sparse;
   sparse.algorithm = "quest";
+  sparse.quest_page_tokens = page_tokens;
   sparse.budget_tokens = budget_tokens;
   return sparse;
 }
@@ -113,11 +114,12 @@ inline SparseOptions RetroInfer(int32_t retrieve_permille = 60, int32_t estimate
   return sparse;
 }
 
-// The algorithm of that name ("low-rank keys": ShadowKV with them) with a budget, for the model in `folder`; dense has
-// none, RetroInfer a share of its own.
+// The algorithm of that name ("low-rank keys": ShadowKV with them; "large quest": pages of 64) with a budget, for the
+// model in `folder`; dense has none, RetroInfer a share of its own.
 inline SparseOptions Sparse(const std::string& algorithm, int32_t budget_tokens,
                             const std::string& folder = kLlama) {
   if (algorithm == "quest") return Quest(budget_tokens);
+  if (algorithm == "large quest") return Quest(budget_tokens, 64);
   if (algorithm == "shadowkv") return ShadowKv(budget_tokens);
   if (algorithm == "low-rank keys") return LowRankKeys(budget_tokens);
   if (algorithm == "seer") return Seer(budget_tokens, folder);

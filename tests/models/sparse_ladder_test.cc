@@ -38,7 +38,7 @@ TEST_CASE("Exact mode equals dense to the bit, in both placements") {
 }
 
 TEST_CASE("A sequence no longer than the budget equals dense") {
-  const std::string algorithm = GENERATE("quest", "shadowkv", "seer");
+  const std::string algorithm = GENERATE("quest", "large quest", "shadowkv", "seer");
   const std::string folder = GENERATE(kLlama, kQwen3);
   const std::vector<std::vector<int32_t>> prompts = {RandomPrompt(5, 1), RandomPrompt(300, 2),
                                                      RandomPrompt(640 - kSteps, 3)};
@@ -108,11 +108,11 @@ TEST_CASE("A row with a budget of its own equals a server with that budget, besi
 }
 
 TEST_CASE("Forced Tiered equals Resident while pages are evicted and fetched at every step") {
-  const std::string algorithm = GENERATE("quest", "shadowkv", "seer", "retroinfer");
+  const std::string algorithm = GENERATE("quest", "large quest", "shadowkv", "seer", "retroinfer");
   const std::string folder = GENERATE(kLlama, kQwen3);
   const DType dtype = GENERATE(DType::kF32, DType::kBf16);
   ModelRunnerOptions options = SmallRunner(folder, dtype);
-  options.sparse = Sparse(algorithm, 128, folder);
+  options.sparse = Sparse(algorithm, algorithm == "large quest" ? 256 : 128, folder);
   options.placement = PlacementPolicy::kResident;
   ModelRunner resident(options);
   const Generations expected = Run(resident, Prompts(), kSteps);

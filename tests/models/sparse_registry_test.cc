@@ -167,6 +167,21 @@ TEST_CASE("Budgets and layers that Quest cannot serve are refused by key") {
     options.quest_dense_layers = layers;
     CHECK_THAT(ErrorOf(options), Contains("sparse.quest.dense_layers") && Contains("0..4"));
   }
+  for (const int32_t page_tokens : {0, 8, 24, 128}) {
+    SparseOptions options = Quest(2048);
+    options.quest_page_tokens = page_tokens;
+    CHECK_THAT(ErrorOf(options), Contains("sparse.quest.page_tokens") && Contains("16, 32 or 64"));
+  }
+}
+
+TEST_CASE("Quest's pages may be larger, within the same budget") {
+  SparseOptions options = Quest(2048);
+  options.quest_page_tokens = GENERATE(16, 32, 64);
+  const auto quest = MakeSparseAlgorithm(options, kShape).value();
+  CHECK(quest->page_tokens() == options.quest_page_tokens);
+  CHECK(quest->Demand(0).Mandatory(1 << 20) == 2048 / options.quest_page_tokens);
+  options.budget_tokens = 3 * options.quest_page_tokens - 1;
+  CHECK_THAT(ErrorOf(options), Contains("sparse.budget_tokens"));
 }
 
 TEST_CASE("Seer's page is the gates' block; the first and the tail page are within the budget") {
