@@ -128,10 +128,10 @@ Gemm::Plan Gemm::MakePlan(const GemmParams& p) const {
 
 cublasStatus_t Gemm::Enqueue(const GemmParams& p, const Plan& plan, const Algorithm& algorithm,
                              void* out, cudaStream_t stream) const {
-  if (algorithm.own) {
+  if (algorithm.own >= 0) {
     GemmParams own = p;
     own.c = out;
-    SkinnyGemm(own, stream);
+    SkinnyGemm(own, algorithm.own, stream);
     return CUBLAS_STATUS_SUCCESS;
   }
   const float alpha = 1;
@@ -204,7 +204,7 @@ void Gemm::ChooseAlgorithm(const GemmParams& p, bool may_time, cudaStream_t stre
       if (m > p.m) Suggest(p, plan, m, kCandidates / 2, candidates);
     }
   }
-  if (SkinnyGemmServes(p)) candidates.push_back({.own = true});
+  for (int own = 0; own < NumSkinnyGemms(p); ++own) candidates.push_back({.own = own});
   if (candidates.size() > 1) TimeCandidates(p, candidates, stream, plan);
 }
 

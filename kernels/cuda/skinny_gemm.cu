@@ -5,7 +5,8 @@
 // in order of warp through shared memory. Weights go from global memory into the registers of the product that uses
 // them: a product's order of k is free as long as both operands have the same, so that a lane takes 16 consecutive
 // bytes of each operand (k = 8 q .. 8 q + 7 of the step for lane q of four) where the instruction's own layout would
-// scatter words. Each lane keeps kStages steps in flight: 56 KiB of weights a CTA, two CTAs a multiprocessor.
+// scatter words. Each lane keeps kStages steps in flight: 56 KiB of weights a CTA, two CTAs a
+// multiprocessor; or 24 KiB, four CTAs, so that small products find room beside their predecessor's.
 //
 // Weights never change while kernels run: their first loads are issued before the wait for predecessors, under whose
 // tail they arrive.
@@ -99,8 +100,8 @@ __device__ __forceinline__ void MultiplySlice(const Operands<kTiles>& from, int 
   }
 }
 
-template <int kTiles, int kStages>
-__global__ void __launch_bounds__(kThreads, 2) SkinnyKernel(const GemmParams p) {
+template <int kTiles, int kStages, int kCtas>
+__global__ void __launch_bounds__(kThreads, kCtas) SkinnyKernel(const GemmParams p) {
   constexpr int kWidth = kTiles * kRows;
   __shared__ float partial[kWarps][kOutputs][kWidth + 1];
   __shared__ float before[kThreads];  // of the thread's output, where it is added to
@@ -181,20 +182,20 @@ void ReadThrough(const void* from, int64_t bytes, cudaStream_t stream) {
          reinterpret_cast<const uint4*>(static_cast<const char*>(from) + skipped), pieces);
 }
 
-bool SkinnyGemmServes(const GemmParams& p) {
-  return p.m > 0 && p.m <= kMaxTiles * kRows && p.w.dtype == DType::kBf16 &&
-         p.w.n % kOutputs == 0 && p.w.k % kStep == 0 && p.lda % 8 == 0 &&
-         reinterpret_cast<uintptr_t>(p.a) % 16 == 0;
+int NumSkinnyGemms(const GemmParams& p) {
+  const bool serves = p.m > 0 && p.m <= kMaxTiles * kRows && p.w.dtype == DType::kBf16 &&
+                      p.w.n % kOutputs == 0 && p.w.k % kStep == 0 && p.lda % 8 == 0 &&
+                      reinterpret_cast<uintptr_t>(p.a) % 16 == 0;
+  return !serves ? 0 : p.m <= kRows ? 2 : 1;
 }
 
-void SkinnyGemm(const GemmParams& p, cudaStream_t stream) {
-  SPIN_CHECK(SkinnyGemmServes(p));
+void SkinnyGemm(const GemmParams& p, int which, cudaStream_t stream) {
+  SPIN_CHECK_LT(which, NumSkinnyGemms(p));
   const dim3 grid(static_cast<unsigned>(p.w.n / kOutputs));
-  if (p.m <= kRows) {
-    Launch(SkinnyKernel<1, 7>, grid, dim3(kThreads), 0, stream, p);
-  } else {
-    Launch(SkinnyKernel<2, 5>, grid, dim3(kThreads), 0, stream, p);
-  }
+  const auto kernel = p.m > kRows  ? SkinnyKernel<2, 5, 2>
+                      : which == 0 ? SkinnyKernel<1, 7, 2>
+                                   : SkinnyKernel<1, 3, 4>;
+  Launch(kernel, grid, dim3(kThreads), 0, stream, p);
 }
 
 }  // namespace spin::cuda
