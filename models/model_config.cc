@@ -64,6 +64,10 @@ absl::Status ParseRope(const JsonReader& config, ModelConfig& model) {
     if (partial.value_or(1) != 1) return scaling.Error("partial_rotary_factor", "is not 1");
     SPIN_RETURN_IF_ERROR(ParseScaling(scaling, model.max_position, model.rope));
   }
+  // YaRN asks which dimension makes how many turns: with 1 all make as many.
+  if (model.rope.scaling == RopeScaling::kYarn && model.rope.theta <= 1) {
+    return config.Error("rope_theta", "is not above 1, which yarn needs");
+  }
   return absl::OkStatus();
 }
 

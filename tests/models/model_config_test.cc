@@ -117,6 +117,15 @@ TEST_CASE("Rope scaling that is unknown or incomplete is refused") {
   file["rope_parameters"] = {
       {"rope_type", "llama3"}, {"factor", 8}, {"low_freq_factor", 4}, {"high_freq_factor", 4}};
   CHECK_THAT(ErrorOf(file), Contains("high_freq_factor"));
+
+  // Wherever it stands, and whatever stood before it.
+  file = testing::SmallConfig();
+  file["rope_parameters"]["rope_theta"] = 1;
+  CHECK_THAT(ErrorOf(file), Contains("rope_theta") && Contains("above 1"));
+  file["rope_scaling"] = file["rope_parameters"];
+  file["rope_scaling"].erase("rope_theta");
+  file["rope_parameters"] = {{"rope_theta", 1}};
+  CHECK_THAT(ErrorOf(file), Contains("rope_theta") && Contains("above 1"));
 }
 
 TEST_CASE("Text that is no JSON object is refused") {
