@@ -112,7 +112,7 @@ __device__ __forceinline__ void MultiplyStep(uint32_t stage, int rank, float (&c
             warp = static_cast<int>(threadIdx.x / kWarp);
   const int token = warp * 16 + lane % 16;
   const uint32_t basis = stage + kTile * kKeyBytes;
-#pragma unroll
+#pragma unroll 1  // more would not fit into registers everywhere
   for (int k = 0; k < kTile; k += 16) {
     uint32_t a[4];
     LoadMatrices(a, stage + token * kKeyBytes + (((k / 8 + lane / 16) ^ token % 8) << 4));

@@ -149,11 +149,17 @@ __global__ void __launch_bounds__(top_scores::kThreads)
   if (outliers == 0) return;
   // The slice's spreads begin anywhere; selection reads from a multiple of four on.
   const int32_t skipped = slice.page_begin % 4;
+  __shared__ int32_t row, begin;  // of the candidates; registers are for their scores
+  if (threadIdx.x == 0) {
+    row = slice.row;
+    begin = skipped;
+  }
   const float* spread =
       p.spread + int64_t{head} * RoundUp(p.staging.num_pages, 4) + slice.page_begin - skipped;
   const top_scores::Candidates from = {spread, skipped, skipped + candidates};
   top_scores::ForEachTop(from, outliers, shared, [&](int32_t, int32_t id) {
-    char* landmark = LandmarkAt(p.tables, slice.row, p.layer, head, id - skipped);
+    char* landmark =
+        LandmarkAt(p.tables, row, p.layer, static_cast<int32_t>(blockIdx.x), id - begin);
     if constexpr (sizeof(T) == 4) {
       *reinterpret_cast<uint32_t*>(landmark) = 0x7fc00000;  // the quiet NaN of either type
     } else {

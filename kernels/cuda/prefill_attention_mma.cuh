@@ -375,6 +375,8 @@ __global__ void __launch_bounds__(T::kThreads, T::kCtasPerSm)
     AttendMma(const PrefillAttentionParams p, const float scale) {
   extern __shared__ __align__(1024) unsigned char shared[];
   __shared__ TileTokens<T::kQueries> tokens;
+  __shared__ int
+      run_end[T::kThreads];  // each thread's own, where the loops leave no register for it
   const uint32_t queries = SharedAddress(shared);
   const uint32_t ring = queries + T::kQueryBytes;
   const int warp_row = static_cast<int>(threadIdx.x) / kWarp * T::kRowBlocks * 16;
@@ -392,6 +394,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kCtasPerSm)
   for (int begin = 0; begin < TilePlace<T>(p).count;) {
     const TilePlace<T> place(p);
     const Run run = FindRun(tokens, begin, place.count);
+    if constexpr (T::kDim == 64) run_end[threadIdx.x] = run.end;
     int32_t last_key[T::kRowBlocks][2];
 #pragma unroll
     for (int b = 0; b < T::kRowBlocks; ++b) {
@@ -406,7 +409,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kCtasPerSm)
                               staging.plane_bytes, run, ring);
     AttendRun<T>(blocks, last_key, queries + warp_row * T::kPitch, ring, scale, state);
     __syncthreads();  // the next run fills slots that others may still read
-    begin = run.end;
+    begin = T::kDim == 64 ? run_end[threadIdx.x] : run.end;
   }
   AllowSuccessors();
   const TilePlace<T> place(p);

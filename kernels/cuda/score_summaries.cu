@@ -20,25 +20,17 @@ namespace {
 
 constexpr int kWarps = kScoreWarps;
 constexpr int kThreads = kWarps * kWarp;
-constexpr int kMaxGroup = 8;              // query heads a KV head
-constexpr float kLeastExponent = -86.6f;  // exp = 2^-125; less weighs nothing
-
-// CTAs a multiprocessor that launch bounds leave registers for. Into 128 of them the compiler fits a loop with two
-// products for Hopper alone.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 900
+constexpr int kTilePages = 16;                   // what a warp scores at once
+constexpr int kStepPages = kWarps * kTilePages;  // what a CTA scores at once
+// CTAs a multiprocessor that launch bounds leave registers for: into 128 of them the compiler does not fit the loop for
+// sm_120.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
 constexpr int kMinCtas = 1;
 #else
 constexpr int kMinCtas = 2;
 #endif
-
-// What a warp scores at once: products of 16 pages, one for bounds, two for the others, whose summaries are half as
-// long.
-template <SummaryKind kKind>
-constexpr int kProducts = kKind == SummaryKind::kBounds ? 1 : 2;
-template <SummaryKind kKind>
-constexpr int kTilePages = 16 * kProducts<kKind>;
-template <SummaryKind kKind>
-constexpr int kStepPages = kWarps* kTilePages<kKind>;  // of a CTA
+constexpr int kMaxGroup = 8;              // query heads a KV head
+constexpr float kLeastExponent = -86.6f;  // exp = 2^-125; less weighs nothing
 
 __device__ __forceinline__ float MinusInfinity() {
   return __int_as_float(0xff800000);
@@ -50,21 +42,18 @@ __device__ __forceinline__ float Weight(float logit, float max) {
   return exponent > kLeastExponent ? __expf(exponent) : 0.0f;
 }
 
-template <SummaryKind kKind>
-using Steps = StreamSteps<kThreads, kStepPages<kKind>>;
-template <SummaryKind kKind>
-using Position = typename Steps<kKind>::Position;
+using Steps = StreamSteps<kThreads, kStepPages>;
+using Position = Steps::Position;
 
 // What the CTAs of one stream share.
 struct Stream {
   Stream() = default;
-  __device__ Stream(const ScoreSummariesParams& p, const Scratch& scratch, int32_t place,
-                    int32_t head, int32_t num_pages, int32_t tile_pages)
-      : group(p.tables.geometry.group()), pages(num_pages), stride(p.tables.geometry.max_pages()) {
+  __device__ Stream(const ScoreSummariesParams& p, const Scratch& scratch, const Position& at)
+      : group(p.tables.geometry.group()), pages(at.pages), stride(p.tables.geometry.max_pages()) {
     const KvGeometry& g = p.tables.geometry;
-    const int64_t first_q_head = int64_t{place} * g.num_q_heads + int64_t{head} * group;
+    const int64_t first_q_head = int64_t{at.place} * g.num_q_heads + int64_t{at.head} * group;
     logits = p.logits + first_q_head * stride;
-    tile_stride = CeilDiv(stride, tile_pages);
+    tile_stride = CeilDiv(stride, kTilePages);
     tiles = reinterpret_cast<float2*>(scratch.partials) + first_q_head * tile_stride;
   }
 
@@ -76,168 +65,124 @@ struct Stream {
   float2* tiles;        // [group][tile_stride]: maximum, sum of exponentials
 };
 
-// The summaries of one stream's pages before `end`. A record may hold more than is scored, behind it.
+template <typename QueriesShared>
+struct Shared {
+  Steps steps;
+  QueriesShared queries;
+  Stream stream;                                 // that is being scored
+  int32_t end;                                   // of its pages, for this CTA
+  float max_of[kMaxGroup], scale_of[kMaxGroup];  // of each query head of a stream
+};
+
+// The summaries of one stream. A record may hold more than is scored, behind it.
 class Summaries {
  public:
-  Summaries() = default;
-  __device__ Summaries(const ScoreSummariesParams& p, int32_t row, int32_t head, int32_t end)
-      : end_(end) {
+  __device__ Summaries(const ScoreSummariesParams& p, const Position& at) : pages_(at.pages) {
     const KvGeometry& g = p.tables.geometry;
-    directory_ = p.tables.summary_dir + g.DirIndex(row, p.layer, 0);
+    directory_ = p.tables.summary_dir + g.DirIndex(at.row, p.layer, 0);
     shift_ = __ffs(g.extent_partitions()) - 1;
     bytes_ = static_cast<int32_t>(g.summary_bytes());
     extent_bytes_ = static_cast<int32_t>(g.summary_extent_bytes());
-    of_head_ = static_cast<const char*>(p.tables.summaries) + (int64_t{head} * bytes_ << shift_);
+    of_head_ = static_cast<const char*>(p.tables.summaries) + (int64_t{at.head} * bytes_ << shift_);
   }
 
-  __device__ int32_t end() const { return end_; }
   // Extent of page `page`, kAbsent past the last one.
   __device__ int32_t Extent(int32_t page) const {
-    return page < end_ ? directory_[page >> shift_] : kAbsent;
+    return page < pages_ ? directory_[page >> shift_] : kAbsent;
   }
   // Page `page`'s summary, given its extent; null past the last page.
   __device__ const char* At(int32_t page, int32_t extent) const {
-    if (page >= end_) return nullptr;
+    if (page >= pages_) return nullptr;
     SPIN_DEVICE_CHECK(extent >= 0);
     return of_head_ + int64_t{extent} * extent_bytes_ + (page & ((1 << shift_) - 1)) * bytes_;
   }
 
  private:
   const int32_t* directory_;  // extents
-  int32_t end_;
+  int32_t pages_;
   int32_t shift_;         // pages of an extent, a power of two
   int32_t bytes_;         // of a record
   int32_t extent_bytes_;  // of all heads
   const char* of_head_;   // of extent 0
 };
 
-template <typename QueriesShared, SummaryKind kKind>
-struct Shared {
-  Steps<kKind> steps;
-  QueriesShared queries;
-  int32_t end;                                   // of the CTA's steps
-  int32_t part;                                  // of them those of a stream
-  Stream stream;                                 // that is being scored
-  Summaries summaries;                           // its
-  float max_of[kMaxGroup], scale_of[kMaxGroup];  // of each query head of a stream
-};
-
-// Logits and (maximum, sum) of the tile of pages page.. from what Queries::Score left of each product.
-template <SummaryKind kKind>
+// Logits and (maximum, sum) of the tile of pages page.. from what Queries::Score left.
 __device__ __forceinline__ void FinishTile(const Stream& stream, int32_t page, float scale,
-                                           float (&c)[kProducts<kKind>][4]) {
-  constexpr int kEights = 2 * kProducts<kKind>;
+                                           float (&c)[4]) {
   const int lane = static_cast<int>(threadIdx.x % kWarp);
-  const int32_t first = page + lane / 4;
+  const int32_t low = page + lane / 4, high = low + 8;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int head = lane % 4 * 2 + i;
     const bool used = head < stream.group;
     float* logits = stream.logits + int64_t{head} * stream.stride;
-    float max = MinusInfinity(), logit[kEights];
-#pragma unroll
-    for (int e = 0; e < kEights; ++e) {
-      logit[e] = MinusInfinity();  // what absent pages weigh
-      if (first + 8 * e < stream.pages) {
-        logit[e] = c[e / 2][i + e % 2 * 2] * scale;
-        if (used) logits[first + 8 * e] = logit[e];
-      }
-      max = fmaxf(max, logit[e]);  // never NaN
+    float a = MinusInfinity(), b = MinusInfinity();  // what absent pages weigh
+    if (low < stream.pages) {
+      a = c[i] * scale;
+      if (used) logits[low] = a;
     }
+    if (high < stream.pages) {
+      b = c[i + 2] * scale;
+      if (used) logits[high] = b;
+    }
+    float max = fmaxf(fmaxf(MinusInfinity(), a), b);  // never NaN
 #pragma unroll
     for (int offset = 4; offset < kWarp; offset *= 2) {
       max = fmaxf(max, __shfl_xor_sync(kAllLanes, max, offset));
     }
-    float sum = 0;
-#pragma unroll
-    for (int e = 0; e < kEights; ++e) sum += Weight(logit[e], max);
+    float sum = Weight(a, max) + Weight(b, max);
 #pragma unroll
     for (int offset = 4; offset < kWarp; offset *= 2) {
       sum += __shfl_xor_sync(kAllLanes, sum, offset);
     }
     if (lane < 4 && used) {
-      stream.tiles[int64_t{head} * stream.tile_stride + page / kTilePages<kKind>] = {max, sum};
+      stream.tiles[int64_t{head} * stream.tile_stride + page / kTilePages] = {max, sum};
     }
   }
 }
 
-// The extents of the pages of a tile: pages are few to an extent where they are as long as blocks.
-template <SummaryKind kKind>
-struct TileExtents {
-  static constexpr int kPages = kKind == SummaryKind::kBounds ? 8 : kTilePages<kKind>;  // of one
-  static constexpr int kCount = kTilePages<kKind> / kPages;
-
-  __device__ __forceinline__ void Find(const Summaries& summaries, int32_t page) {
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) extent[i] = summaries.Extent(page + kPages * i);
-  }
-  // The lane's summary among pages 8 e .. 8 e + 7 of the tile of pages page..; null past the last page.
-  __device__ __forceinline__ const char* At(const Summaries& summaries, int32_t page, int e) const {
-    const int32_t in_eight = static_cast<int32_t>(threadIdx.x % kWarp / 4);
-    return summaries.At(page + 8 * e + in_eight, extent[8 * e / kPages]);
-  }
-
-  int32_t extent[kCount];
-};
-
-// Scores the pages of a stream from step `at` on and before page `end`, a tile a warp.
+// Scores the pages of a stream from step `at` on and before page `end`, a tile a warp. Both of a tile's halves of 8
+// pages lie in one extent.
 template <typename T, int kDim, SummaryKind kKind>
 __device__ __forceinline__ void ScorePart(
-    const ScoreSummariesParams& p, const Scratch& scratch, const Position<kKind>& at, int32_t end,
-    Shared<typename Queries<T, kDim, kKind>::Shared, kKind>& shared) {
-  constexpr float scale = kDim == 64 ? 0.125f : 0.0883883476f;  // 1 / sqrt(d)
+    const ScoreSummariesParams& p, const Scratch& scratch, const Position& at, int32_t end,
+    Shared<typename Queries<T, kDim, kKind>::Shared>& shared) {
   const KvGeometry& g = p.tables.geometry;
-  const Summaries summaries(p, at.row, at.head, end);
-  if (threadIdx.x == 0) {  // registers are for summaries
-    shared.stream = Stream(p, scratch, at.place, at.head, at.pages, kTilePages<kKind>);
-    shared.summaries = summaries;
-  }
+  if (threadIdx.x == 0) shared.stream = Stream(p, scratch, at);  // registers are for summaries
+  const Stream& stream = shared.stream;
+  constexpr float scale = kDim == 64 ? 0.125f : 0.0883883476f;  // 1 / sqrt(d)
+  if (threadIdx.x == 0) shared.end = end;
+  const Summaries summaries(p, at);
+  const int32_t in_tile = static_cast<int32_t>(threadIdx.x % kWarp / 4);
 
-  int32_t page =
-      at.step * kStepPages<kKind> + static_cast<int32_t>(threadIdx.x / kWarp) * kTilePages<kKind>;
-  TileExtents<kKind> extents, next_extents;
-  extents.Find(summaries, page);
-  next_extents.Find(summaries, page + kStepPages<kKind>);
-  typename Queries<T, kDim, kKind>::Tile tiles[kProducts<kKind>];
-#pragma unroll
-  for (int i = 0; i < kProducts<kKind>; ++i) {  // under way while the queries come
-    tiles[i].Load(extents.At(summaries, page, 2 * i), extents.At(summaries, page, 2 * i + 1));
-  }
+  int32_t page = at.step * kStepPages + static_cast<int32_t>(threadIdx.x / kWarp) * kTilePages;
+  int32_t low_extent = summaries.Extent(page), high_extent = summaries.Extent(page + 8);
   const T* q =
       static_cast<const T*>(p.qkv) + at.place * QkvWidth(g) + int64_t{at.head} * g.group() * kDim;
   const Queries<T, kDim, kKind> queries(q, g.group(), shared.queries);
   __syncthreads();
-  for (; page < shared.summaries.end(); page += kStepPages<kKind>) {
-    const int32_t next = page + kStepPages<kKind>;
-    float c[kProducts<kKind>][4];
+  for (; page < shared.end; page += kStepPages) {
+    const char* low = summaries.At(page + in_tile, low_extent);
+    const char* high = summaries.At(page + 8 + in_tile, high_extent);
+    float c[4];
+    queries.Score(low, high, c);
+    if constexpr (kKind == SummaryKind::kClusters) {  // without tokens: its centroid says so
 #pragma unroll
-    for (int i = 0; i < kProducts<kKind>; ++i) {
-      queries.Score(tiles[i], next_extents.At(shared.summaries, next, 2 * i),
-                    next_extents.At(shared.summaries, next, 2 * i + 1), c[i]);
-      if constexpr (kKind == SummaryKind::kClusters) {  // without tokens: its centroid says so
-#pragma unroll
-        for (float& logit : c[i]) logit = isnan(logit) ? MinusInfinity() : logit;
-      }
+      for (float& logit : c) logit = isnan(logit) ? MinusInfinity() : logit;
     }
-    next_extents.Find(shared.summaries, next + kStepPages<kKind>);
-    FinishTile<kKind>(shared.stream, page, scale, c);
+    low_extent = summaries.Extent(page + kStepPages);
+    high_extent = summaries.Extent(page + kStepPages + 8);
+    FinishTile(stream, page, scale, c);
   }
 }
 
-// The thread's index, read anew: nothing that follows from it is worth a register while summaries are scored.
-__device__ __forceinline__ int ThreadAnew() {
-  int thread;
-  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
-  return thread;
-}
-
 // Maximum and inverse sum of query head `warp` over all pages; every head has a warp. Tiles in a fixed order.
-template <SummaryKind kKind>
 __device__ __forceinline__ void MergeTiles(const Stream& stream, float* max_of, float* scale_of) {
-  const int thread = ThreadAnew(), head = thread / kWarp, lane = thread % kWarp;
+  const int head = static_cast<int>(threadIdx.x / kWarp);
   if (head >= stream.group) return;
+  const int lane = static_cast<int>(threadIdx.x % kWarp);
   const float2* tiles = stream.tiles + int64_t{head} * stream.tile_stride;
-  const int32_t count = CeilDiv(stream.pages, kTilePages<kKind>);
+  const int32_t count = CeilDiv(stream.pages, kTilePages);
   constexpr int kHeld =
       8;  // of the first tiles, a lane: one way to memory for streams of 4,096 pages
   float2 held[kHeld];
@@ -289,7 +234,8 @@ template <SummaryKind kKind>
 __device__ __forceinline__ void WriteScores(const Stream& stream, float* scores, bool sum,
                                             const float* max_of, const float* scale_of) {
   constexpr int32_t kApart = 4 * kThreads;
-  for (int32_t page = 4 * ThreadAnew(); page < stream.pages; page += 2 * kApart) {
+  for (int32_t page = 4 * static_cast<int32_t>(threadIdx.x); page < stream.pages;
+       page += 2 * kApart) {
     float score[2][4];
     for (int32_t first = 0; first < stream.group; first += 2) {
       float4 logits[2][2];
@@ -346,11 +292,10 @@ __device__ __forceinline__ int32_t ScoredPages(const KvGeometry& g, int32_t posi
 // The scores of a stream that is complete.
 template <SummaryKind kKind, typename QueriesShared>
 __device__ __forceinline__ void EndStream(const ScoreSummariesParams& p, const Scratch& scratch,
-                                          const Position<kKind>& at,
-                                          Shared<QueriesShared, kKind>& shared) {
+                                          const Position& at, Shared<QueriesShared>& shared) {
   const KvGeometry& g = p.tables.geometry;
-  const Stream stream(p, scratch, at.place, at.head, at.pages, kTilePages<kKind>);
-  MergeTiles<kKind>(stream, shared.max_of, shared.scale_of);
+  const Stream stream(p, scratch, at);
+  MergeTiles(stream, shared.max_of, shared.scale_of);
   __syncthreads();
   float* scores = p.scores + (int64_t{at.place} * g.num_kv_heads + at.head) * g.max_pages();
   WriteScores<kKind>(stream, scores, p.reduction == GroupReduction::kSum, shared.max_of,
@@ -358,34 +303,30 @@ __device__ __forceinline__ void EndStream(const ScoreSummariesParams& p, const S
 }
 
 // Floor: summaries read once (512 bytes a page of bounds at head dimension 128, 256 of a mean or a centroid), and 1/32
-// or 1/16 of that written and read again as logits, out of L2. A warp has 8 KiB of summaries in flight, the next tile's
-// while it finishes one, a multiprocessor with two CTAs 128 KiB: more than what the latency of HBM asks for, so that a
-// CTA that changes streams leaves no gap.
+// or 1/16 of that written and read again as logits, out of L2. A warp has 8 or 4 KiB of summaries in flight, a
+// multiprocessor with two CTAs 128 or 64 KiB: more than what the latency of HBM asks for, so that a CTA that changes
+// streams leaves no gap.
 // On top come the way to the first summary (rows, position, directory) and the end of the last stream, some 3 us each.
 template <typename T, int kDim, SummaryKind kKind>
 __global__ void __launch_bounds__(kThreads, kMinCtas)
     ScoreKernel(const ScoreSummariesParams p, const Scratch scratch, int32_t first_place) {
-  __shared__ Shared<typename Queries<T, kDim, kKind>::Shared, kKind> shared;
+  __shared__ Shared<typename Queries<T, kDim, kKind>::Shared> shared;
   WaitForPredecessors();
   const KvGeometry& g = p.tables.geometry;
   const int32_t steps = shared.steps.Number(p.decode, g, first_place, [&](int32_t position) {
     return ScoredPages<kKind>(g, position) - p.unscored_last;
   });
-  int32_t begin = Steps<kKind>::FirstOf(blockIdx.x, steps);
-  if (threadIdx.x == 0) shared.end = Steps<kKind>::FirstOf(blockIdx.x + 1, steps);
-  __syncthreads();
-  while (begin < shared.end) {  // a part of a stream after the other
-    const Position<kKind> at(shared.steps, begin);
-    const int32_t part = min(at.steps - at.step, shared.end - begin);
+  int32_t begin = Steps::FirstOf(blockIdx.x, steps);
+  const int32_t end = Steps::FirstOf(blockIdx.x + 1, steps);
+  while (begin < end) {  // a part of a stream after the other
+    const Position at(shared.steps, begin);
+    const int32_t part = min(at.steps - at.step, end - begin);
+    ScorePart<T, kDim, kKind>(p, scratch, at, min((at.step + part) * kStepPages, at.pages), shared);
     begin += part;
-    if (threadIdx.x == 0) shared.part = part;
-    ScorePart<T, kDim, kKind>(p, scratch, at, min((at.step + part) * kStepPages<kKind>, at.pages),
-                              shared);
-    if (begin == shared.end) AllowSuccessors();
-    const Position<kKind> done(shared.steps, begin - 1);  // rather than `at` kept in registers
+    if (begin == end) AllowSuccessors();
+    const Position done(shared.steps, begin - 1);  // rather than `at` kept in registers
     uint32_t* ticket = scratch.tickets + int64_t{done.place} * g.num_kv_heads + done.head;
-    if (LastToArrive(ticket, static_cast<uint32_t>(shared.part),
-                     static_cast<uint32_t>(done.steps))) {
+    if (LastToArrive(ticket, static_cast<uint32_t>(part), static_cast<uint32_t>(done.steps))) {
       EndStream<kKind>(p, scratch, done, shared);
     }
   }
@@ -397,21 +338,6 @@ auto KernelFor(const KvGeometry& g) {
     return g.head_dim == 64 ? ScoreKernel<float, 64, kKind> : ScoreKernel<float, 128, kKind>;
   }
   return g.head_dim == 64 ? ScoreKernel<Bf16, 64, kKind> : ScoreKernel<Bf16, 128, kKind>;
-}
-
-template <SummaryKind kKind>
-void Enqueue(const ScoreSummariesParams& p, const Scratch& scratch, cudaStream_t stream) {
-  const KvGeometry& g = p.tables.geometry;
-  SPIN_CHECK_EQ(g.extent_partitions() % TileExtents<kKind>::kPages, 0);
-  const int64_t tiles = CeilDiv<int64_t>(g.max_pages(), kTilePages<kKind>);
-  SPIN_CHECK_LE(2 * p.decode.max_batch * g.num_q_heads * tiles, kPartialFloats);
-  for (int32_t first = 0; first < p.decode.max_batch; first += Steps<kKind>::kPlaces) {
-    const int64_t streams = int64_t{p.decode.max_batch - first} * g.num_kv_heads;
-    const int64_t blocks = std::min<int64_t>(2 * Traits().num_sms,  // one wave
-                                             streams * CeilDiv(g.max_pages(), kStepPages<kKind>));
-    Launch(KernelFor<kKind>(g), dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream, p,
-           scratch, first);
-  }
 }
 
 }  // namespace
@@ -427,15 +353,21 @@ void ScoreSummaries(const ScoreSummariesParams& p, const Scratch& scratch, cudaS
   SPIN_CHECK_GE(p.unscored_last, 0);
   SPIN_CHECK(g.dtype == DType::kF32 || g.dtype == DType::kBf16);
   SPIN_CHECK(g.group() >= 1 && g.group() <= kMaxGroup);
+  SPIN_CHECK_EQ(g.extent_pages() % 8, 0);
   SPIN_CHECK(p.logits != nullptr);
+  const int64_t tiles = CeilDiv<int64_t>(g.max_pages(), kTilePages);
+  SPIN_CHECK_LE(2 * p.decode.max_batch * g.num_q_heads * tiles, kPartialFloats);
   SPIN_CHECK_LE(int64_t{p.decode.max_batch} * g.num_kv_heads, kTickets);
   if (p.decode.max_batch == 0) return;
-  if (clusters) {
-    Enqueue<SummaryKind::kClusters>(p, scratch, stream);
-  } else if (p.kind == SummaryKind::kBounds) {
-    Enqueue<SummaryKind::kBounds>(p, scratch, stream);
-  } else {
-    Enqueue<SummaryKind::kMean>(p, scratch, stream);
+  const auto kernel = clusters                         ? KernelFor<SummaryKind::kClusters>(g)
+                      : p.kind == SummaryKind::kBounds ? KernelFor<SummaryKind::kBounds>(g)
+                                                       : KernelFor<SummaryKind::kMean>(g);
+  for (int32_t first = 0; first < p.decode.max_batch; first += Steps::kPlaces) {
+    const int64_t streams = int64_t{p.decode.max_batch - first} * g.num_kv_heads;
+    const int64_t blocks = std::min<int64_t>(2 * Traits().num_sms,  // one wave
+                                             streams * CeilDiv(g.max_pages(), kStepPages));
+    Launch(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream, p, scratch,
+           first);
   }
 }
 

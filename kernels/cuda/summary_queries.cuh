@@ -15,8 +15,7 @@ constexpr int kScoreWarps = 8;  // of a thread block
 // The queries of a group, ready to score tiles of 16 summaries. Score leaves in lane l = 4 g + t the unscaled logits
 //   c[0], c[1]: summary g     of query heads 2 t, 2 t + 1
 //   c[2], c[3]: summary g + 8 likewise
-// from the lane's two summaries, `low` = g and `high` = g + 8, that the tile was loaded with; null: there is none, and
-// its logits mean nothing. As it is done with the tile it loads the next: something is in flight at all times.
+// from the lane's two summaries `low` = g and `high` = g + 8; null: there is none, and its logits mean nothing.
 template <typename T, int kDim, SummaryKind kKind>
 class Queries;
 
@@ -51,41 +50,29 @@ class Queries<Bf16, kDim, kKind> {
     }
   }
 
-  static constexpr int kPieces =
-      (kKind == SummaryKind::kBounds ? 2 : 1) * kDim / 32;  // a lane, of a summary
-
-  // The lane's pieces of its two summaries, all in flight together.
-  struct Tile {
-    uint4 low[kPieces], high[kPieces];
-
-    __device__ __forceinline__ void Load(const char* of_low, const char* of_high) {
+  __device__ void Score(const char* low, const char* high, float (&c)[4]) const {
+    const int lane = static_cast<int>(threadIdx.x % kWarp), offset = 16 * (lane % 4);
+    uint4 a[2][kPieces];  // all of the tile, in flight together
 #pragma unroll
-      for (int i = 0; i < kPieces; ++i) LoadPiece(of_low, of_high, i);
+    for (int i = 0; i < kPieces; ++i) {
+      a[0][i] = low != nullptr ? LoadOnce(low + offset + 64 * i) : uint4{};
+      a[1][i] = high != nullptr ? LoadOnce(high + offset + 64 * i) : uint4{};
     }
-    __device__ __forceinline__ void LoadPiece(const char* of_low, const char* of_high, int i) {
-      const int at = 64 * i + 16 * static_cast<int>(threadIdx.x % 4);
-      low[i] = of_low != nullptr ? LoadOnce(of_low + at) : uint4{};
-      high[i] = of_high != nullptr ? LoadOnce(of_high + at) : uint4{};
-    }
-  };
-
-  __device__ __forceinline__ void Score(Tile& tile, const char* next_low, const char* next_high,
-                                        float (&c)[4]) const {
-    const int lane = static_cast<int>(threadIdx.x % kWarp);
     float first[4] = {}, second[4] = {};  // two chains, half as long
 #pragma unroll
     for (int i = 0; i < kPieces / 2; ++i) {
       const int j = i + kPieces / 2;
-      Add(first, tile.low[i], tile.high[i], shared_.query[i][lane]);
-      Add(second, tile.low[j], tile.high[j], shared_.query[j][lane]);
-      tile.LoadPiece(next_low, next_high, i);
-      tile.LoadPiece(next_low, next_high, j);
+      Add(first, a[0][i], a[1][i], shared_.query[i][lane]);
+      Add(second, a[0][j], a[1][j], shared_.query[j][lane]);
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) c[i] = first[i] + second[i];
   }
 
  private:
+  static constexpr int kPieces =
+      (kKind == SummaryKind::kBounds ? 2 : 1) * kDim / 32;  // a lane, of a summary
+
   // The negative ones of two numbers, 0 for the others.
   static __device__ uint32_t Negative(uint32_t pair) {
     return pair & ((pair >> 15 & 0x00010001u) * 0xffffu);
@@ -103,14 +90,6 @@ template <int kDim, SummaryKind kKind>
 class Queries<float, kDim, kKind> {
  public:
   struct Shared {};
-  struct Tile {
-    const char *low, *high;
-
-    __device__ void Load(const char* of_low, const char* of_high) {
-      low = of_low;
-      high = of_high;
-    }
-  };
 
   __device__ Queries(const float* q, int32_t heads, Shared&) {
     const int head = 2 * static_cast<int>(threadIdx.x % 4);
@@ -118,12 +97,10 @@ class Queries<float, kDim, kKind> {
     odd_ = q + (head + 1 < heads ? head + 1 : 0) * kDim;
   }
 
-  __device__ void Score(Tile& tile, const char* next_low, const char* next_high,
-                        float (&c)[4]) const {
+  __device__ void Score(const char* low, const char* high, float (&c)[4]) const {
     c[0] = c[1] = c[2] = c[3] = 0;
-    if (tile.low != nullptr) Add(reinterpret_cast<const float*>(tile.low), c[0], c[1]);
-    if (tile.high != nullptr) Add(reinterpret_cast<const float*>(tile.high), c[2], c[3]);
-    tile.Load(next_low, next_high);
+    if (low != nullptr) Add(reinterpret_cast<const float*>(low), c[0], c[1]);
+    if (high != nullptr) Add(reinterpret_cast<const float*>(high), c[2], c[3]);
   }
 
  private:

@@ -236,9 +236,7 @@ TEST_CASE("scores are the softmax of the logits, greatest or sum of the group") 
   const auto dtype = GENERATE(DType::kF32, DType::kBf16);
   const int32_t d = GENERATE(64, 128);
   const int32_t group = GENERATE(1, 2, 3, 5, 8);
-  // Means of pages as long as blocks nobody has.
-  const int32_t page_tokens =
-      rule.kind == SummaryKind::kBounds ? GENERATE(8, 16, 64) : GENERATE(8, 16);
+  const int32_t page_tokens = GENERATE(8, 16, 64);
   ScoreWorld world(ScoreGeometry(rule, dtype, d, page_tokens, 3, group, 3, 5), rule,
                    {0, 5 * kExtentTokens - 1, 3 * kExtentTokens + 5}, 7);
   CheckScores(world, 4);
