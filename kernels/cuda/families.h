@@ -21,12 +21,10 @@ inline constexpr int64_t kPartialFloats = int64_t{8} << 20;
 inline constexpr int64_t kScratchBytes = int64_t{64} << 20;  // 53 rows of 151,936 logits at once
 inline constexpr int64_t kTickets = 65536;
 
-// Own kernels for products of at most 16 rows of bf16: how many serve the shape, and one of them. CudaOps goes through
-// gemm.h.
-int NumSkinnyGemms(const GemmParams& p);                               // skinny_gemm.cu
-void SkinnyGemm(const GemmParams& p, int which, cudaStream_t stream);  // skinny_gemm.cu
-// Reads what it can in pieces of 16 bytes into the L2 cache, in the place of what was there.
-void ReadThrough(const void* from, int64_t bytes, cudaStream_t stream);  // skinny_gemm.cu
+// Products of at most 16 rows of bf16, where the shape is one that it serves. CudaOps goes through gemm.h.
+bool SkinnyGemmServes(const GemmParams& p);                 // skinny_gemm.cu
+void SkinnyGemm(const GemmParams& p, cudaStream_t stream);  // skinny_gemm.cu
+void PrecedeGemm(cudaStream_t stream);                      // skinny_gemm.cu
 
 void Embedding(const EmbeddingParams& p, cudaStream_t stream);    // embedding.cu
 void GatherRows(const GatherRowsParams& p, cudaStream_t stream);  // embedding.cu

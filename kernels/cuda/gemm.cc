@@ -128,10 +128,10 @@ Gemm::Plan Gemm::MakePlan(const GemmParams& p) const {
 
 cublasStatus_t Gemm::Enqueue(const GemmParams& p, const Plan& plan, const Algorithm& algorithm,
                              void* out, cudaStream_t stream) const {
-  if (algorithm.own >= 0) {
+  if (algorithm.own) {
     GemmParams own = p;
     own.c = out;
-    SkinnyGemm(own, algorithm.own, stream);
+    SkinnyGemm(own, stream);
     return CUBLAS_STATUS_SUCCESS;
   }
   const float alpha = 1;
@@ -140,13 +140,13 @@ cublasStatus_t Gemm::Enqueue(const GemmParams& p, const Plan& plan, const Algori
                      out, plan.c, &algorithm.library, workspace_, kWorkspaceBytes, stream);
 }
 
-// Microseconds of one product as in a step: behind a small kernel, its weights in no cache, its rows there. A great
-// number when it does not run.
+// Microseconds of one product behind a small kernel, with the cache full of other data; a great number when it does
+// not run.
 float Gemm::TimeOnce(const GemmParams& p, const Plan& plan, const Algorithm& algorithm, void* out,
                      cudaStream_t stream) {
   SPIN_CUDA_CHECK(cudaMemsetAsync(scratch_, 0, kTimingBytes, stream));
   SPIN_CUDA_CHECK(cudaEventRecord(begin_, stream));
-  ReadThrough(p.a, ((p.m - 1) * p.lda + p.w.k) * SizeOf(p.w.dtype), stream);
+  PrecedeGemm(stream);
   if (Enqueue(p, plan, algorithm, out, stream) != CUBLAS_STATUS_SUCCESS) return 1e30f;
   SPIN_CUDA_CHECK(cudaEventRecord(end_, stream));
   SPIN_CUDA_CHECK(cudaEventSynchronize(end_));
@@ -204,7 +204,7 @@ void Gemm::ChooseAlgorithm(const GemmParams& p, bool may_time, cudaStream_t stre
       if (m > p.m) Suggest(p, plan, m, kCandidates / 2, candidates);
     }
   }
-  for (int own = 0; own < NumSkinnyGemms(p); ++own) candidates.push_back({.own = own});
+  if (SkinnyGemmServes(p)) candidates.push_back({.own = true});
   if (candidates.size() > 1) TimeCandidates(p, candidates, stream, plan);
 }
 

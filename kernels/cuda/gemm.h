@@ -34,7 +34,7 @@ class Gemm {
 
   // Who computes a product.
   struct Algorithm {
-    int own = -1;  // which of skinny_gemm.cu's kernels; -1: the library's
+    bool own = false;  // skinny_gemm.cu
     cublasLtMatmulAlgo_t library = {};
   };
 

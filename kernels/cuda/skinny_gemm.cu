@@ -5,13 +5,10 @@
 // in order of warp through shared memory. Weights go from global memory into the registers of the product that uses
 // them: a product's order of k is free as long as both operands have the same, so that a lane takes 16 consecutive
 // bytes of each operand (k = 8 q .. 8 q + 7 of the step for lane q of four) where the instruction's own layout would
-// scatter words. Each lane keeps kStages steps in flight: 56 KiB of weights a CTA, two CTAs a
-// multiprocessor; or 24 KiB, four CTAs, so that small products find room beside their predecessor's.
+// scatter words. Each lane keeps kStages steps in flight: 64 KiB of weights a CTA, two CTAs a multiprocessor.
 //
 // Weights never change while kernels run: their first loads are issued before the wait for predecessors, under whose
 // tail they arrive.
-#include <algorithm>
-
 #include "common/math.h"
 #include "kernels/cuda/families.h"
 #include "kernels/cuda/launch.cuh"
@@ -70,10 +67,10 @@ __device__ __forceinline__ void MultiplyStep(const Stage<kTiles>& s, float (&sum
 }
 
 // sum += the steps [0, count) of this warp. Weights of the first kStages steps are read before the predecessors have
-// ended; then read_more() is called, then rows are read.
-template <int kTiles, int kStages, typename ReadMore>
+// ended, rows after.
+template <int kTiles, int kStages>
 __device__ __forceinline__ void MultiplySlice(const Operands<kTiles>& from, int count,
-                                              ReadMore read_more, float (&sum)[kTiles][4]) {
+                                              float (&sum)[kTiles][4]) {
   Stage<kTiles> stages[kStages];
 #pragma unroll
   for (int i = 0; i < kStages; ++i) {
@@ -81,7 +78,6 @@ __device__ __forceinline__ void MultiplySlice(const Operands<kTiles>& from, int 
   }
   WaitForPredecessors();
   AllowSuccessors();
-  read_more();
 #pragma unroll
   for (int i = 0; i < kStages; ++i) {
     if (i < count) from.LoadRows(i, stages[i]);
@@ -100,11 +96,21 @@ __device__ __forceinline__ void MultiplySlice(const Operands<kTiles>& from, int 
   }
 }
 
-template <int kTiles, int kStages, int kCtas>
-__global__ void __launch_bounds__(kThreads, kCtas) SkinnyKernel(const GemmParams p) {
+// Output n of row `row`.
+__device__ __forceinline__ void Store(const GemmParams& p, int row, int n, float value) {
+  const int64_t at = row * p.ldc + n;
+  if (p.c_dtype == DType::kBf16) {
+    static_cast<Bf16*>(p.c)[at] = FromFloat<Bf16>(value);
+  } else {
+    float* c = static_cast<float*>(p.c);
+    c[at] = p.accumulate ? c[at] + value : value;
+  }
+}
+
+template <int kTiles, int kStages>
+__global__ void __launch_bounds__(kThreads, 2) SkinnyKernel(const GemmParams p) {
   constexpr int kWidth = kTiles * kRows;
   __shared__ float partial[kWarps][kOutputs][kWidth + 1];
-  __shared__ float before[kThreads];  // of the thread's output, where it is added to
   const int lane = static_cast<int>(threadIdx.x % kWarp),
             warp = static_cast<int>(threadIdx.x / kWarp);
   const int group = lane / 4, quarter = lane % 4;
@@ -123,19 +129,8 @@ __global__ void __launch_bounds__(kThreads, kCtas) SkinnyKernel(const GemmParams
     const int row = t * kRows + group;
     from.a[t] = row < p.m ? static_cast<const Bf16*>(p.a) + row * p.lda + k : nullptr;
   }
-  const int row = static_cast<int>(threadIdx.x) / kOutputs,  // the thread's output
-      output = static_cast<int>(threadIdx.x) % kOutputs;
   float sum[kTiles][4] = {};
-  MultiplySlice<kTiles, kStages>(
-      from, count,
-      [&] {
-        if (p.accumulate && row < min(p.m, kWidth)) {
-          CopyWord(SharedAddress(before + threadIdx.x),
-                   static_cast<const float*>(p.c) + row * p.ldc + n + output);
-          CommitCopies();
-        }
-      },
-      sum);
+  MultiplySlice<kTiles, kStages>(from, count, sum);
 
 #pragma unroll
   for (int t = 0; t < kTiles; ++t) {
@@ -144,58 +139,43 @@ __global__ void __launch_bounds__(kThreads, kCtas) SkinnyKernel(const GemmParams
       partial[warp][group + i / 2 * 8][t * kRows + quarter * 2 + i % 2] = sum[t][i];
     }
   }
-  WaitCopies<0>();
   __syncthreads();
-  if (row >= min(p.m, kWidth)) return;
-  const int64_t at = row * p.ldc + n + output;
+  const int row = static_cast<int>(threadIdx.x) / kOutputs,
+            output = static_cast<int>(threadIdx.x) % kOutputs;
+  if (row >= p.m || row >= kWidth) return;
   float total = 0;
 #pragma unroll
   for (int i = 0; i < kWarps; ++i) total += partial[i][output][row];
-  if (p.c_dtype == DType::kBf16) {
-    static_cast<Bf16*>(p.c)[at] = FromFloat<Bf16>(total);
-  } else {
-    static_cast<float*>(p.c)[at] = p.accumulate ? before[threadIdx.x] + total : total;
-  }
+  Store(p, row, n + output, total);
 }
 static_assert(kMaxTiles * kRows * kOutputs <= kThreads);
 
-__global__ void __launch_bounds__(kThreads) ReadKernel(const uint4* from, int64_t pieces) {
-  WaitForPredecessors();
+__global__ void PrecedingKernel() {
   AllowSuccessors();
-  uint32_t seen = 0;
-  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < pieces;
-       i += int64_t{gridDim.x} * kThreads) {
-    seen |= __ldcg(from + i).x;
-  }
-  asm volatile("" ::"r"(seen));
+  WaitForPredecessors();
 }
 
 }  // namespace
 
-void ReadThrough(const void* from, int64_t bytes, cudaStream_t stream) {
-  constexpr int64_t kPiece = sizeof(uint4);
-  const int64_t skipped = -static_cast<int64_t>(reinterpret_cast<uintptr_t>(from)) & (kPiece - 1);
-  const int64_t pieces = std::max<int64_t>(bytes - skipped, 0) / kPiece;
-  const int64_t blocks =
-      std::clamp<int64_t>(CeilDiv<int64_t>(pieces, kThreads), 1, 4 * Traits().num_sms);
-  Launch(ReadKernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream,
-         reinterpret_cast<const uint4*>(static_cast<const char*>(from) + skipped), pieces);
+// Stands for the kernel before a product of a decode step: what can begin under its tail does.
+void PrecedeGemm(cudaStream_t stream) {
+  Launch(PrecedingKernel, dim3(1), dim3(kWarp), 0, stream);
 }
 
-int NumSkinnyGemms(const GemmParams& p) {
-  const bool serves = p.m > 0 && p.m <= kMaxTiles * kRows && p.w.dtype == DType::kBf16 &&
-                      p.w.n % kOutputs == 0 && p.w.k % kStep == 0 && p.lda % 8 == 0 &&
-                      reinterpret_cast<uintptr_t>(p.a) % 16 == 0;
-  return !serves ? 0 : p.m <= kRows ? 2 : 1;
+bool SkinnyGemmServes(const GemmParams& p) {
+  return p.m > 0 && p.m <= kMaxTiles * kRows && p.w.dtype == DType::kBf16 &&
+         p.w.n % kOutputs == 0 && p.w.k % kStep == 0 && p.lda % 8 == 0 &&
+         reinterpret_cast<uintptr_t>(p.a) % 16 == 0;
 }
 
-void SkinnyGemm(const GemmParams& p, int which, cudaStream_t stream) {
-  SPIN_CHECK_LT(which, NumSkinnyGemms(p));
+void SkinnyGemm(const GemmParams& p, cudaStream_t stream) {
+  SPIN_CHECK(SkinnyGemmServes(p));
   const dim3 grid(static_cast<unsigned>(p.w.n / kOutputs));
-  const auto kernel = p.m > kRows  ? SkinnyKernel<2, 5, 2>
-                      : which == 0 ? SkinnyKernel<1, 7, 2>
-                                   : SkinnyKernel<1, 3, 4>;
-  Launch(kernel, grid, dim3(kThreads), 0, stream, p);
+  if (p.m <= kRows) {
+    Launch(SkinnyKernel<1, 8>, grid, dim3(kThreads), 0, stream, p);
+  } else {
+    Launch(SkinnyKernel<2, 5>, grid, dim3(kThreads), 0, stream, p);
+  }
 }
 
 }  // namespace spin::cuda

@@ -16,10 +16,6 @@ __device__ __forceinline__ void CopyChunk(uint32_t to, const void* from, bool va
                "r"(valid ? 16 : 0)
                : "memory");
 }
-// 4 bytes.
-__device__ __forceinline__ void CopyWord(uint32_t to, const void* from) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
-}
 __device__ __forceinline__ void CommitCopies() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }

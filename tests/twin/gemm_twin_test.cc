@@ -35,33 +35,28 @@ void CheckGemm(const Shape& shape, DType dtype, DType c_dtype, bool accumulate,
       expected[static_cast<size_t>(i * shape.n + j)] = sum;
     }
   }
-  const ElementsOnDevice a_device(a);
+  const ElementsOnDevice a_device(a), c_device(c);
   const Buffer weight =
       gpu.Allocate(MemoryKind::kDevice, gpu.ops().PackedWeightBytes(shape.n, shape.k, dtype));
   const int32_t half = shape.n / 2;  // a fused weight is packed in parts
   gpu.ops().PackWeight(weight.data(), shape.n, shape.k, dtype, 0, half, w.data(), dtype);
   const char* rest = static_cast<const char*>(w.data()) + int64_t{half} * shape.k * SizeOf(dtype);
   gpu.ops().PackWeight(weight.data(), shape.n, shape.k, dtype, half, shape.n - half, rest, dtype);
-  GemmParams p = {.a = a_device.data(),
-                  .lda = shape.k,
-                  .w = {weight.data(), shape.n, shape.k, dtype},
-                  .m = shape.m,
-                  .ldc = shape.n,
-                  .c_dtype = c_dtype,
-                  .accumulate = accumulate};
-  const int kernels = way == Way::kOps ? 1 : cuda::NumSkinnyGemms(p);
-  REQUIRE(kernels > 0);
-  for (int which = 0; which < kernels; ++which) {
-    const ElementsOnDevice c_device(c);
-    p.c = c_device.data();
-    if (way == Way::kOps) {
-      gpu.ops().Gemm(p, gpu.stream());
-    } else {
-      cuda::SkinnyGemm(p, which, cuda::StreamOf(gpu.stream()));
-    }
-    gpu.Finish();
-    CHECK(RelativeError(c_device.Read(), expected) <= Tolerance(c_dtype));
+  const GemmParams p = {.a = a_device.data(),
+                        .lda = shape.k,
+                        .w = {weight.data(), shape.n, shape.k, dtype},
+                        .m = shape.m,
+                        .c = c_device.data(),
+                        .ldc = shape.n,
+                        .c_dtype = c_dtype,
+                        .accumulate = accumulate};
+  if (way == Way::kOps) {
+    gpu.ops().Gemm(p, gpu.stream());
+  } else {
+    cuda::SkinnyGemm(p, cuda::StreamOf(gpu.stream()));
   }
+  gpu.Finish();
+  CHECK(RelativeError(c_device.Read(), expected) <= Tolerance(c_dtype));
 }
 
 TEST_CASE("products of every type equal float64 within rounding") {
@@ -76,7 +71,7 @@ TEST_CASE("products of every type equal float64 within rounding") {
 }
 
 // Slices of k of unequal length, of none at all, longer than what is in flight; every number of rows.
-TEST_CASE("products of a few rows by the own kernels equal float64 within rounding") {
+TEST_CASE("products of a few rows by the own kernel equal float64 within rounding") {
   for (const Shape shape : {Shape{1, 64, 64}, Shape{2, 576, 576}, Shape{5, 16, 4096},
                             Shape{8, 192, 1536}, Shape{9, 96, 2592}, Shape{16, 1040, 288}}) {
     CheckGemm(shape, DType::kBf16, DType::kBf16, false, Way::kSkinny);
@@ -104,7 +99,7 @@ TEST_CASE("weights of any file type arrive rounded to nearest even") {
   CHECK(equal);
 }
 
-TEST_CASE("a small product by the own kernels", "[small]") {
+TEST_CASE("a small product by the own kernel", "[small]") {
   CheckGemm({3, 48, 544}, DType::kBf16, DType::kF32, true, Way::kSkinny);
 }
 
