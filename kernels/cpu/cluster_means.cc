@@ -48,11 +48,9 @@ struct Arrays {
   }
 };
 
-float Rounded(float value, const float*) {
-  return value;
-}
-float Rounded(float value, const uint16_t*) {
-  return Bf16ToFloat(FloatToBf16(value));
+template <typename T>
+float Rounded(float value) {
+  return ToFloat(FromFloat<T>(value));
 }
 
 template <typename T>
@@ -80,7 +78,7 @@ void Begin(const KvGeometry& g, const ClusterSegment& s, Arrays& a) {
   for (int32_t t = 0; t < n; ++t) {
     const T* key = KeyAt<T>(g, s, s.num_fixed + t);
     float* x = a.x + int64_t{t} * d;
-    for (int32_t c = 0; c < d; ++c) x[c] = Rounded(ToFloat(key[c]) - a.mean[c], key);
+    for (int32_t c = 0; c < d; ++c) x[c] = Rounded<T>(ToFloat(key[c]) - a.mean[c]);
   }
   const int32_t clusters = s.num_clusters();
   for (int32_t i = 0; i < clusters; ++i) {
@@ -111,7 +109,7 @@ void Update(int32_t n, int32_t d, int32_t clusters, Arrays& a) {
     if (squares == 0) continue;
     const float norm = std::sqrt(squares);
     for (int32_t c = 0; c < d; ++c) {
-      SetCentroid(a, d, i, c, Rounded(mean[c] / norm, static_cast<const T*>(nullptr)));
+      SetCentroid(a, d, i, c, Rounded<T>(mean[c] / norm));
     }
   }
 }
@@ -152,12 +150,7 @@ void WriteMean(const KvGeometry& g, const ClusterSegment& s, const SegmentOrder&
     for (int32_t c = 0; c < g.head_dim; ++c) sum[c] += ToFloat(from[c]);
   }
   for (int32_t c = 0; c < g.head_dim; ++c) {
-    const float value = sum[c] / static_cast<float>(end - begin);
-    if constexpr (sizeof(T) == sizeof(float)) {
-      mean[c] = value;
-    } else {
-      mean[c] = FloatToBf16(value);
-    }
+    mean[c] = FromFloat<T>(sum[c] / static_cast<float>(end - begin));
   }
 }
 
@@ -168,10 +161,8 @@ void WriteRecord(const KvGeometry& g, const ClusterSegment& s, const SegmentOrde
   if (begin < end) {
     WriteMean(g, s, order, begin, end, 0, record);
     WriteMean(g, s, order, begin, end, 1, record + g.head_dim);
-  } else if constexpr (sizeof(T) == sizeof(float)) {
-    record[0] = NAN;
   } else {
-    record[0] = FloatToBf16(NAN);
+    record[0] = FromFloat<T>(NAN);
   }
   const ClusterRun run = {.begin = first + begin, .size = end - begin};
   std::memcpy(record + 2 * g.head_dim, &run, sizeof(run));
