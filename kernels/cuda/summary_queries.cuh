@@ -10,8 +10,6 @@
 
 namespace spin::cuda {
 
-constexpr int kScoreWarps = 8;  // of a thread block
-
 // The queries of a group, ready to score tiles of 16 summaries. Score leaves in lane l = 4 g + t the unscaled logits
 //   c[0], c[1]: summary g     of query heads 2 t, 2 t + 1
 //   c[2], c[3]: summary g + 8 likewise
@@ -31,9 +29,8 @@ class Queries<Bf16, kDim, kKind> {
     uint4 query[(kKind == SummaryKind::kBounds ? 2 : 1) * kDim / 32][kWarp];
   };
 
-  // All threads, which meet before the first Score.
+  // All threads, at least kDim / 32 warps, which meet before the first Score.
   __device__ Queries(const Bf16* q, int32_t heads, Shared& shared) : shared_(shared) {
-    static_assert(kDim / 32 <= kScoreWarps);
     const int lane = static_cast<int>(threadIdx.x % kWarp), head = lane / 4;
     const int i = static_cast<int>(threadIdx.x / kWarp);
     if (i >= kDim / 32) return;

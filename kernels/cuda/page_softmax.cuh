@@ -1,0 +1,229 @@
+// From the logits of a stream's pages to their scores: softmax over the pages for each query head, then the group's
+// maximum or sum. Whoever scores a tile of 16 pages leaves its logits and, for each query head, (maximum, sum of
+// exponentials); the CTA that completes the stream merges those in a fixed order and turns logits into scores. Nothing
+// of that depends on how the stream was split: a row's scores are the same bits in every batch.
+#pragma once
+
+#include <cstdint>
+
+#include "common/math.h"
+#include "kernels/cuda/numeric.cuh"
+#include "kernels/params.h"
+
+namespace spin::cuda::page_softmax {
+
+constexpr int kWarps = 8;  // of a CTA
+constexpr int kThreads = kWarps * kWarp;
+constexpr int kTilePages = 16;            // what a warp scores at once
+constexpr int kMaxGroup = kWarps;         // query heads a KV head: each has a warp
+constexpr float kLeastExponent = -86.6f;  // exp = 2^-125; less weighs nothing
+
+__device__ __forceinline__ float MinusInfinity() {
+  return __int_as_float(0xff800000);
+}
+
+// exp(logit - max); 0 for NaN.
+__device__ __forceinline__ float Weight(float logit, float max) {
+  const float exponent = logit - max;
+  return exponent > kLeastExponent ? __expf(exponent) : 0.0f;
+}
+
+// A stream of one batch place and KV head: what its CTAs share, in global memory.
+struct Stream {
+  Stream() = default;
+  __device__ Stream(const KvGeometry& g, float* all_logits, float* all_tiles, int32_t place,
+                    int32_t head, int32_t pages_of)
+      : group(g.group()), pages(pages_of), stride(g.max_pages()) {
+    const int64_t first_q_head = int64_t{place} * g.num_q_heads + int64_t{head} * group;
+    logits = all_logits + first_q_head * stride;
+    tile_stride = CeilDiv(stride, kTilePages);
+    tiles = reinterpret_cast<float2*>(all_tiles) + first_q_head * tile_stride;
+  }
+
+  int32_t group;
+  int32_t pages;        // that are scored
+  int32_t stride;       // of logits, from one query head to the next; likewise
+  int32_t tile_stride;  // of tiles
+  float* logits;        // [group][stride]
+  float2* tiles;        // [group][tile_stride]: maximum, sum of exponentials
+};
+
+// Of the CTA that completes a stream, in shared memory.
+struct Merge {
+  float2 part[kWarps];                           // (maximum, sum) of a warp's tiles
+  float max_of[kMaxGroup], scale_of[kMaxGroup];  // of each query head: maximum, inverse sum
+};
+
+// Logits and (maximum, sum) of the tile of pages page.. from what Queries::Score left.
+__device__ __forceinline__ void FinishTile(const Stream& stream, int32_t page, float scale,
+                                           float (&c)[4]) {
+  const int lane = static_cast<int>(threadIdx.x % kWarp);
+  const int32_t low = page + lane / 4, high = low + 8;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int head = lane % 4 * 2 + i;
+    const bool used = head < stream.group;
+    float* logits = stream.logits + int64_t{head} * stream.stride;
+    float a = MinusInfinity(), b = MinusInfinity();  // what absent pages weigh
+    if (low < stream.pages) {
+      a = c[i] * scale;
+      if (used) logits[low] = a;
+    }
+    if (high < stream.pages) {
+      b = c[i + 2] * scale;
+      if (used) logits[high] = b;
+    }
+    float max = fmaxf(fmaxf(MinusInfinity(), a), b);  // never NaN
+#pragma unroll
+    for (int offset = 4; offset < kWarp; offset *= 2) {
+      max = fmaxf(max, __shfl_xor_sync(kAllLanes, max, offset));
+    }
+    float sum = Weight(a, max) + Weight(b, max);
+#pragma unroll
+    for (int offset = 4; offset < kWarp; offset *= 2) {
+      sum += __shfl_xor_sync(kAllLanes, sum, offset);
+    }
+    if (lane < 4 && used) {
+      stream.tiles[int64_t{head} * stream.tile_stride + page / kTilePages] = {max, sum};
+    }
+  }
+}
+
+// Maximum and inverse sum of each query head over all pages. The heads share the warps; tiles in an order that the
+// stream alone decides. All threads together.
+__device__ __forceinline__ void MergeTiles(const Stream& stream, Merge& merge) {
+  constexpr int kHeld = 8;                  // tiles a lane, one way to memory for all of them
+  const int warps = kWarps / stream.group;  // a head
+  const int warp = static_cast<int>(threadIdx.x / kWarp), lane = threadIdx.x % kWarp;
+  const int head = warp / warps;
+  const int32_t count = CeilDiv(stream.pages, kTilePages);
+  if (head < stream.group) {
+    const float2* tiles = stream.tiles + int64_t{head} * stream.tile_stride;
+    const int32_t first = warp % warps * kWarp + lane, apart = warps * kWarp;
+    float2 held[kHeld];
+    float max = MinusInfinity();
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      const int32_t at = first + i * apart;
+      held[i] = at < count ? __ldcg(tiles + at) : float2{MinusInfinity(), 0};
+    }
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) max = fmaxf(max, held[i].x);
+#pragma unroll 4
+    for (int32_t at = first + kHeld * apart; at < count; at += apart) {
+      max = fmaxf(max, __ldcg(tiles + at).x);
+    }
+    max = WarpMax(max);
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) sum += held[i].y * Weight(held[i].x, max);
+#pragma unroll 4
+    for (int32_t at = first + kHeld * apart; at < count; at += apart) {
+      const float2 tile = __ldcg(tiles + at);
+      sum += tile.y * Weight(tile.x, max);
+    }
+    sum = WarpSum(sum);
+    if (lane == 0) merge.part[warp] = {max, sum};
+  }
+  __syncthreads();
+  if (const int h = static_cast<int>(threadIdx.x); h < stream.group) {
+    const float2* parts = merge.part + h * warps;
+    float max = MinusInfinity(), sum = 0;
+    for (int i = 0; i < warps; ++i) max = fmaxf(max, parts[i].x);
+    for (int i = 0; i < warps; ++i) sum += parts[i].y * Weight(parts[i].x, max);
+    merge.max_of[h] = max;
+    merge.scale_of[h] = 1.0f / sum;
+  }
+  __syncthreads();
+}
+
+// Some logits of a stream, in flight together: for each of kHeads query heads kChunks times four neighbouring pages.
+struct Logits {
+  static constexpr int kHeads = 4, kChunks = 2;
+  static constexpr int32_t kApart = 4 * kThreads;  // pages, from one chunk to the next
+
+  __device__ __forceinline__ void Load(const Stream& stream, int32_t first_head, int32_t page) {
+#pragma unroll
+    for (int h = 0; h < kHeads; ++h) {
+      const float* of_head = stream.logits + int64_t{first_head + h} * stream.stride + page;
+#pragma unroll
+      for (int j = 0; j < kChunks; ++j) {
+        if (first_head + h < stream.group && page + j * kApart < stream.pages) {
+          of[h][j] = __ldcg(reinterpret_cast<const float4*>(of_head + j * kApart));
+        }
+      }
+    }
+  }
+
+  float4 of[kHeads][kChunks];
+};
+
+// Takes four logits of query head `head` into the scores of their pages. The order of heads and the comparisons are
+// those of the CPU, so that NaN goes the same way: it weighs nothing, and marks an outlier where the summary is a mean.
+// A cluster without tokens keeps its -infinity.
+template <SummaryKind kKind>
+__device__ __forceinline__ void AddHead(const float4& logits, int head, bool sum,
+                                        const Merge& merge, float (&score)[4]) {
+  const float of_page[4] = {logits.x, logits.y, logits.z, logits.w};
+  const float max = merge.max_of[head], scale = merge.scale_of[head];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const bool empty = kKind == SummaryKind::kClusters && of_page[i] == MinusInfinity();
+    if (head == 0) {
+      const bool outlier = kKind == SummaryKind::kMean && isnan(of_page[i]);
+      score[i] = outlier ? __int_as_float(0x7f800000) : empty ? MinusInfinity() : 0.0f;
+    }
+    if (empty) continue;
+    const float share = Weight(of_page[i], max) * scale;
+    if (sum) {
+      score[i] += share > 0 ? share : 0.0f;
+    } else if (share > score[i]) {
+      score[i] = share;
+    }
+  }
+}
+
+// Scores of pages page .. page + 3, as far as the stream has them.
+__device__ __forceinline__ void StoreScores(float* scores, int32_t page, int32_t pages,
+                                            const float (&score)[4]) {
+  if (page + 4 <= pages) {
+    *reinterpret_cast<float4*>(scores + page) = {score[0], score[1], score[2], score[3]};
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < 3; ++i) {
+    if (page + i < pages) scores[page + i] = score[i];
+  }
+}
+
+// Scores of all pages [max_pages] of a stream whose tiles are there. The first logits come while tiles are merged. All
+// threads together.
+template <SummaryKind kKind>
+__device__ __forceinline__ void WriteScores(const Stream& stream, float* scores, bool sum,
+                                            Merge& merge) {
+  const int32_t first = 4 * static_cast<int32_t>(threadIdx.x);
+  Logits logits;
+  logits.Load(stream, 0, first);
+  MergeTiles(stream, merge);
+  for (int32_t page = first; page < stream.pages; page += Logits::kChunks * Logits::kApart) {
+    float score[Logits::kChunks][4];
+    for (int32_t head = 0; head < stream.group; head += Logits::kHeads) {
+      if (page != first || head != 0) logits.Load(stream, head, page);
+#pragma unroll
+      for (int h = 0; h < Logits::kHeads; ++h) {
+        if (head + h >= stream.group) break;
+#pragma unroll
+        for (int j = 0; j < Logits::kChunks; ++j) {
+          AddHead<kKind>(logits.of[h][j], head + h, sum, merge, score[j]);
+        }
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < Logits::kChunks; ++j) {
+      const int32_t at = page + j * Logits::kApart;
+      if (at < stream.pages) StoreScores(scores, at, stream.pages, score[j]);
+    }
+  }
+}
+
+}  // namespace spin::cuda::page_softmax
