@@ -24,8 +24,8 @@ using page_softmax::kWarps;
 using page_softmax::Stream;
 constexpr int kStepPages = kWarps * kTilePages;  // what a CTA scores at once
 // CTAs a multiprocessor that launch bounds leave registers for: into 128 of them the compiler does not fit the loop for
-// sm_120.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+// sm_80 and sm_120.
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ < 900 || __CUDA_ARCH__ >= 1200)
 constexpr int kMinCtas = 1;
 #else
 constexpr int kMinCtas = 2;
@@ -43,14 +43,15 @@ struct Shared {
   page_softmax::Merge merge;
 };
 
-// The summaries of one stream. A record may hold more than is scored, behind it.
+// The summaries of one stream. A record holds what is scored, and behind it, of means and centroids, some more.
+template <typename T, int kDim, SummaryKind kKind>
 class Summaries {
  public:
   __device__ Summaries(const ScoreSummariesParams& p, const Position& at) : pages_(at.pages) {
     const KvGeometry& g = p.tables.geometry;
     directory_ = p.tables.summary_dir + g.DirIndex(at.row, p.layer, 0);
     shift_ = __ffs(g.extent_partitions()) - 1;
-    bytes_ = static_cast<int32_t>(g.summary_bytes());
+    bytes_ = kKind == SummaryKind::kBounds ? kScored : static_cast<int32_t>(g.summary_bytes());
     extent_bytes_ = static_cast<int32_t>(g.summary_extent_bytes());
     of_head_ = static_cast<const char*>(p.tables.summaries) + (int64_t{at.head} * bytes_ << shift_);
   }
@@ -66,14 +67,14 @@ class Summaries {
     return of_head_ + int64_t{extent} * extent_bytes_ + (page & ((1 << shift_) - 1)) * bytes_;
   }
   // What is scored of it on its way to L2: each of four neighbouring lanes takes a quarter.
-  template <typename T, int kDim, SummaryKind kKind>
   __device__ void Prefetch(int32_t page, int32_t extent) const {
-    constexpr int kScored = (kKind == SummaryKind::kBounds ? 2 : 1) * kDim * int{sizeof(T)};
     const char* summary = At(page, extent);
     if (summary != nullptr) PrefetchLine(summary + kScored / 4 * (threadIdx.x % 4));
   }
 
  private:
+  static constexpr int kScored = (kKind == SummaryKind::kBounds ? 2 : 1) * kDim * int{sizeof(T)};
+
   const int32_t* directory_;  // extents
   int32_t pages_;
   int32_t shift_;         // pages of an extent, a power of two
@@ -100,14 +101,14 @@ __device__ __forceinline__ void ScorePart(
   }
   const Stream& stream = shared.stream;
   constexpr float scale = kDim == 64 ? 0.125f : 0.0883883476f;  // 1 / sqrt(d)
-  const Summaries summaries(p, at);
+  const Summaries<T, kDim, kKind> summaries(p, at);
   const int32_t in_tile = static_cast<int32_t>(threadIdx.x % kWarp / 4);
 
   int32_t page = at.step * kStepPages + static_cast<int32_t>(threadIdx.x / kWarp) * kTilePages;
   int32_t low_extent = summaries.Extent(page), high_extent = summaries.Extent(page + 8);
   if (!waited) {
-    summaries.Prefetch<T, kDim, kKind>(page + in_tile, low_extent);
-    summaries.Prefetch<T, kDim, kKind>(page + 8 + in_tile, high_extent);
+    summaries.Prefetch(page + in_tile, low_extent);
+    summaries.Prefetch(page + 8 + in_tile, high_extent);
     WaitForPredecessors();
   }
   const T* q =
