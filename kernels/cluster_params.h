@@ -27,8 +27,9 @@ inline constexpr int32_t kClusterPageTokens = 8;  // page_tokens must be so: a m
 inline constexpr int32_t kClusterSegmentTokens = 8192;  // of a prompt
 inline constexpr int32_t kClusterLocalTokens = 64;      // never clustered: unsettled_tokens
 inline constexpr int32_t kClusterIterations = 10;  // the last one assigns and takes plain means
-// Of a record, behind centroid and mean value: records are whole 64-byte pieces of memory.
-inline constexpr int32_t kClusterTailElements = 32;
+// Of a record, behind centroid and mean value: records, and centroids in them, are whole lines of 128 bytes, or a
+// centroid would be scored with half a line of its neighbour (bf16).
+inline constexpr int32_t kClusterTailElements = 64;
 
 // Tokens of a sequence of this length that are in clusters (the sink among them).
 constexpr int64_t IndexedTokens(int64_t length) {

@@ -2,10 +2,12 @@
 //
 // Launches allow programmatic dependent launch (sm_90 on): a kernel may start while the one before it in the stream
 // still runs, so that its launch and its prologue cost nothing. In exchange
-//   - each thread calls WaitForPredecessors() before it reads or writes global memory that earlier work of the stream
-//     may touch (in practice: first thing, after index arithmetic and shared-memory setup). Nobody returns before it;
-//   - a kernel calls AllowSuccessors() when its remaining work no longer profits from having the machine to itself;
-//     correctness never depends on where, since the successor's wait covers the whole kernel.
+//   - each thread calls WaitForPredecessors() before it reads or writes global memory that the kernel before it may
+//     touch, or writes any (in practice: first thing, after index arithmetic and shared-memory setup). Nobody returns
+//     before it. What was written earlier may be read without: the kernel before waited for that, and only then
+//     called AllowSuccessors();
+//   - a kernel calls AllowSuccessors(), after its own wait, when its remaining work no longer profits from having the
+//     machine to itself; the successor's wait covers the whole kernel.
 // Older architectures ignore both.
 #pragma once
 

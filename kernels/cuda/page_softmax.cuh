@@ -1,7 +1,7 @@
 // From the logits of a stream's pages to their scores: softmax over the pages for each query head, then the group's
 // maximum or sum. Whoever scores a tile of 16 pages leaves its logits and, for each query head, (maximum, sum of
-// exponentials); the CTA that completes the stream merges those in a fixed order and turns logits into scores. Nothing
-// of that depends on how the stream was split: a row's scores are the same bits in every batch.
+// exponentials); a kernel behind merges those in a fixed order and turns logits into scores. Nothing of that depends on
+// how a stream was split: a row's scores are the same bits in every batch.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,7 @@ __device__ __forceinline__ float Weight(float logit, float max) {
   return exponent > kLeastExponent ? __expf(exponent) : 0.0f;
 }
 
-// A stream of one batch place and KV head: what its CTAs share, in global memory.
+// A stream of one batch place and KV head: what is known of it in global memory.
 struct Stream {
   Stream() = default;
   __device__ Stream(const KvGeometry& g, float* all_logits, float* all_tiles, int32_t place,
@@ -48,7 +48,7 @@ struct Stream {
   float2* tiles;        // [group][tile_stride]: maximum, sum of exponentials
 };
 
-// Of the CTA that completes a stream, in shared memory.
+// Of a CTA that turns logits into scores, in shared memory.
 struct Merge {
   float2 part[kWarps];                           // (maximum, sum) of a warp's tiles
   float max_of[kMaxGroup], scale_of[kMaxGroup];  // of each query head: maximum, inverse sum
@@ -137,27 +137,6 @@ __device__ __forceinline__ void MergeTiles(const Stream& stream, Merge& merge) {
   __syncthreads();
 }
 
-// Some logits of a stream, in flight together: for each of kHeads query heads kChunks times four neighbouring pages.
-struct Logits {
-  static constexpr int kHeads = 4, kChunks = 2;
-  static constexpr int32_t kApart = 4 * kThreads;  // pages, from one chunk to the next
-
-  __device__ __forceinline__ void Load(const Stream& stream, int32_t first_head, int32_t page) {
-#pragma unroll
-    for (int h = 0; h < kHeads; ++h) {
-      const float* of_head = stream.logits + int64_t{first_head + h} * stream.stride + page;
-#pragma unroll
-      for (int j = 0; j < kChunks; ++j) {
-        if (first_head + h < stream.group && page + j * kApart < stream.pages) {
-          of[h][j] = __ldcg(reinterpret_cast<const float4*>(of_head + j * kApart));
-        }
-      }
-    }
-  }
-
-  float4 of[kHeads][kChunks];
-};
-
 // Takes four logits of query head `head` into the scores of their pages. The order of heads and the comparisons are
 // those of the CPU, so that NaN goes the same way: it weighs nothing, and marks an outlier where the summary is a mean.
 // A cluster without tokens keeps its -infinity.
@@ -196,34 +175,37 @@ __device__ __forceinline__ void StoreScores(float* scores, int32_t page, int32_t
   }
 }
 
-// Scores of all pages [max_pages] of a stream whose tiles are there. The first logits come while tiles are merged. All
-// threads together.
-template <SummaryKind kKind>
-__device__ __forceinline__ void WriteScores(const Stream& stream, float* scores, bool sum,
-                                            Merge& merge) {
-  const int32_t first = 4 * static_cast<int32_t>(threadIdx.x);
-  Logits logits;
-  logits.Load(stream, 0, first);
-  MergeTiles(stream, merge);
-  for (int32_t page = first; page < stream.pages; page += Logits::kChunks * Logits::kApart) {
-    float score[Logits::kChunks][4];
-    for (int32_t head = 0; head < stream.group; head += Logits::kHeads) {
-      if (page != first || head != 0) logits.Load(stream, head, page);
+// Logits of four neighbouring pages, of kAtOnce query heads from first_head on; in flight together.
+struct Logits {
+  static constexpr int kAtOnce = 4;
+
+  __device__ __forceinline__ void Load(const Stream& stream, int32_t first_head, int32_t page) {
+    if (page >= stream.pages) return;
 #pragma unroll
-      for (int h = 0; h < Logits::kHeads; ++h) {
-        if (head + h >= stream.group) break;
-#pragma unroll
-        for (int j = 0; j < Logits::kChunks; ++j) {
-          AddHead<kKind>(logits.of[h][j], head + h, sum, merge, score[j]);
-        }
-      }
-    }
-#pragma unroll
-    for (int j = 0; j < Logits::kChunks; ++j) {
-      const int32_t at = page + j * Logits::kApart;
-      if (at < stream.pages) StoreScores(scores, at, stream.pages, score[j]);
+    for (int h = 0; h < kAtOnce; ++h) {
+      if (first_head + h >= stream.group) return;
+      of[h] = __ldcg(reinterpret_cast<const float4*>(
+          stream.logits + int64_t{first_head + h} * stream.stride + page));
     }
   }
+
+  float4 of[kAtOnce];
+};
+
+// Scores of pages page .. page + 3, of whose logits the first are loaded. REQUIRES: merged tiles.
+template <SummaryKind kKind>
+__device__ __forceinline__ void WriteScores(const Stream& stream, int32_t page, Logits& logits,
+                                            bool sum, const Merge& merge, float* scores) {
+  float score[4];
+  for (int32_t first = 0; first < stream.group; first += Logits::kAtOnce) {
+    if (first > 0) logits.Load(stream, first, page);
+#pragma unroll
+    for (int h = 0; h < Logits::kAtOnce; ++h) {
+      if (first + h >= stream.group) break;
+      AddHead<kKind>(logits.of[h], first + h, sum, merge, score);
+    }
+  }
+  StoreScores(scores, page, stream.pages, score);
 }
 
 }  // namespace spin::cuda::page_softmax

@@ -7,7 +7,6 @@
 #include <algorithm>
 
 #include "common/math.h"
-#include "kernels/cuda/arrival.cuh"
 #include "kernels/cuda/families.h"
 #include "kernels/cuda/page_softmax.cuh"
 #include "kernels/cuda/stream_steps.cuh"
@@ -23,16 +22,15 @@ using page_softmax::kTilePages;
 using page_softmax::kWarps;
 using page_softmax::Stream;
 constexpr int kStepPages = kWarps * kTilePages;  // what a CTA scores at once
-// CTAs a multiprocessor that launch bounds leave registers for: into 128 of them the compiler does not fit the loop for
-// sm_80 and sm_120.
-#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ < 900 || __CUDA_ARCH__ >= 1200)
-constexpr int kMinCtas = 1;
-#else
-constexpr int kMinCtas = 2;
-#endif
+constexpr int kCtas = 2;                         // a multiprocessor
 
 using Steps = StreamSteps<kThreads, kStepPages>;
 using Position = Steps::Position;
+
+// Likewise of the kernel behind: pages that a CTA turns into scores at once, and CTAs a multiprocessor.
+constexpr int kSoftmaxPages = 4 * kThreads;
+constexpr int kSoftmaxCtas = 3;
+using SoftmaxSteps = StreamSteps<kThreads, kSoftmaxPages>;
 
 template <typename QueriesShared>
 struct Shared {
@@ -40,7 +38,6 @@ struct Shared {
   QueriesShared queries;
   Stream stream;  // that is being scored
   int32_t end;    // of its pages, for this CTA
-  page_softmax::Merge merge;
 };
 
 // The summaries of one stream. A record holds what is scored, and behind it, of means and centroids, some more.
@@ -83,11 +80,6 @@ class Summaries {
   const char* of_head_;   // of extent 0
 };
 
-__device__ __forceinline__ Stream StreamOf(const ScoreSummariesParams& p, const Scratch& scratch,
-                                           const Position& at) {
-  return Stream(p.tables.geometry, p.logits, scratch.partials, at.place, at.head, at.pages);
-}
-
 // Scores the pages of a stream from step `at` on and before page `end`, a tile a warp. Both of a tile's halves of 8
 // pages lie in one extent. `waited`: for predecessors; they are, when it returns.
 template <typename T, int kDim, SummaryKind kKind>
@@ -96,7 +88,7 @@ __device__ __forceinline__ void ScorePart(
     bool waited, Shared<typename Queries<T, kDim, kKind>::Shared>& shared) {
   const KvGeometry& g = p.tables.geometry;
   if (threadIdx.x == 0) {  // registers are for summaries
-    shared.stream = StreamOf(p, scratch, at);
+    shared.stream = Stream(g, p.logits, scratch.partials, at.place, at.head, at.pages);
     shared.end = end;
   }
   const Stream& stream = shared.stream;
@@ -110,6 +102,7 @@ __device__ __forceinline__ void ScorePart(
     summaries.Prefetch(page + in_tile, low_extent);
     summaries.Prefetch(page + 8 + in_tile, high_extent);
     WaitForPredecessors();
+    AllowSuccessors();
   }
   const T* q =
       static_cast<const T*>(p.qkv) + at.place * QkvWidth(g) + int64_t{at.head} * g.group() * kDim;
@@ -140,31 +133,28 @@ __device__ __forceinline__ int32_t ScoredPages(const KvGeometry& g, int32_t posi
   }
 }
 
-// The scores of a stream that is complete.
-template <SummaryKind kKind>
-__device__ __forceinline__ void EndStream(const ScoreSummariesParams& p, const Scratch& scratch,
-                                          const Position& at, page_softmax::Merge& merge) {
+// Numbers the pages that are scored, in the steps of either kernel.
+template <SummaryKind kKind, typename AnySteps>
+__device__ __forceinline__ int32_t NumberPages(const ScoreSummariesParams& p, int32_t first_place,
+                                               AnySteps& steps) {
   const KvGeometry& g = p.tables.geometry;
-  const Stream stream = StreamOf(p, scratch, at);
-  float* scores = p.scores + (int64_t{at.place} * g.num_kv_heads + at.head) * g.max_pages();
-  page_softmax::WriteScores<kKind>(stream, scores, p.reduction == GroupReduction::kSum, merge);
+  return steps.Number(p.decode, g, first_place, [&](int32_t position) {
+    return ScoredPages<kKind>(g, position) - p.unscored_last;
+  });
 }
 
 // Floor: summaries read once (512 bytes a page of bounds at head dimension 128, 256 of a mean or a centroid), and 1/32
 // or 1/16 of that written and read again as logits, out of L2. A warp has 8 or 4 KiB of summaries in flight, a
 // multiprocessor with two CTAs 128 or 64 KiB: more than what the latency of HBM asks for, so that a CTA that changes
-// streams leaves no gap. On top comes the end of the last stream.
+// streams leaves no gap.
 //
 // Before it waits for predecessors a CTA reads rows, positions and the directory: written before the kernel in front
 // of it, which waited for them, began. The summaries may still be written then, and are only prefetched.
 template <typename T, int kDim, SummaryKind kKind>
-__global__ void __launch_bounds__(kThreads, kMinCtas)
+__global__ void __launch_bounds__(kThreads, kCtas)
     ScoreKernel(const ScoreSummariesParams p, const Scratch scratch, int32_t first_place) {
   __shared__ Shared<typename Queries<T, kDim, kKind>::Shared> shared;
-  const KvGeometry& g = p.tables.geometry;
-  const int32_t steps = shared.steps.Number(p.decode, g, first_place, [&](int32_t position) {
-    return ScoredPages<kKind>(g, position) - p.unscored_last;
-  });
+  const int32_t steps = NumberPages<kKind>(p, first_place, shared.steps);
   int32_t begin = Steps::FirstOf(blockIdx.x, steps);
   const int32_t end = Steps::FirstOf(blockIdx.x + 1, steps);
   if (begin >= end) WaitForPredecessors();
@@ -174,12 +164,41 @@ __global__ void __launch_bounds__(kThreads, kMinCtas)
     ScorePart<T, kDim, kKind>(p, scratch, at, min((at.step + part) * kStepPages, at.pages), waited,
                               shared);
     begin += part;
-    if (begin == end) AllowSuccessors();
-    const Position done(shared.steps, begin - 1);  // rather than `at` kept in registers
-    uint32_t* ticket = scratch.tickets + int64_t{done.place} * g.num_kv_heads + done.head;
-    if (LastToArrive(ticket, static_cast<uint32_t>(part), static_cast<uint32_t>(done.steps))) {
-      EndStream<kKind>(p, scratch, done, shared.merge);
+    __syncthreads();  // before what is shared changes
+  }
+}
+
+// Four pages a thread at a time. Floor: logits and scores once through L2; the rest is latency, most of it under
+// ScoreKernel's last CTAs.
+template <SummaryKind kKind>
+__global__ void __launch_bounds__(kThreads, kSoftmaxCtas)
+    SoftmaxKernel(const ScoreSummariesParams p, const Scratch scratch, int32_t first_place) {
+  __shared__ SoftmaxSteps shared_steps;
+  __shared__ page_softmax::Merge merge;
+  const KvGeometry& g = p.tables.geometry;
+  const int32_t steps = NumberPages<kKind>(p, first_place, shared_steps);
+  int32_t begin = SoftmaxSteps::FirstOf(blockIdx.x, steps);
+  const int32_t end = SoftmaxSteps::FirstOf(blockIdx.x + 1, steps);
+  WaitForPredecessors();
+  AllowSuccessors();
+  while (begin < end) {  // a part of a stream after the other
+    const SoftmaxSteps::Position at(shared_steps, begin);
+    const int32_t part = min(at.steps - at.step, end - begin);
+    begin += part;
+    const Stream stream(g, p.logits, scratch.partials, at.place, at.head, at.pages);
+    const int32_t last = min((at.step + part) * kSoftmaxPages, at.pages);
+    int32_t page = at.step * kSoftmaxPages + 4 * static_cast<int32_t>(threadIdx.x);
+    page_softmax::Logits logits;
+    logits.Load(stream, 0, page);  // while tiles are merged
+    page_softmax::MergeTiles(stream, merge);
+    float* scores = p.scores + (int64_t{at.place} * g.num_kv_heads + at.head) * g.max_pages();
+    while (page < last) {
+      page_softmax::WriteScores<kKind>(stream, page, logits, p.reduction == GroupReduction::kSum,
+                                       merge, scores);
+      page += kSoftmaxPages;
+      if (page < last) logits.Load(stream, 0, page);
     }
+    __syncthreads();  // before the merge is another
   }
 }
 
@@ -189,6 +208,22 @@ auto KernelFor(const KvGeometry& g) {
     return g.head_dim == 64 ? ScoreKernel<float, 64, kKind> : ScoreKernel<float, 128, kKind>;
   }
   return g.head_dim == 64 ? ScoreKernel<Bf16, 64, kKind> : ScoreKernel<Bf16, 128, kKind>;
+}
+
+template <SummaryKind kKind>
+void Enqueue(const ScoreSummariesParams& p, const Scratch& scratch, cudaStream_t stream) {
+  const KvGeometry& g = p.tables.geometry;
+  for (int32_t first = 0; first < p.decode.max_batch; first += Steps::kPlaces) {
+    const int64_t streams = int64_t{p.decode.max_batch - first} * g.num_kv_heads;
+    const auto blocks = [&](int ctas, int pages) {  // one wave
+      return dim3(static_cast<unsigned>(std::min<int64_t>(
+          int64_t{ctas} * Traits().num_sms, streams * CeilDiv(g.max_pages(), pages))));
+    };
+    Launch(KernelFor<kKind>(g), blocks(kCtas, kStepPages), dim3(kThreads), 0, stream, p, scratch,
+           first);
+    Launch(SoftmaxKernel<kKind>, blocks(kSoftmaxCtas, kSoftmaxPages), dim3(kThreads), 0, stream, p,
+           scratch, first);
+  }
 }
 
 }  // namespace
@@ -208,18 +243,10 @@ void ScoreSummaries(const ScoreSummariesParams& p, const Scratch& scratch, cudaS
   SPIN_CHECK(p.logits != nullptr);
   const int64_t tiles = CeilDiv<int64_t>(g.max_pages(), kTilePages);
   SPIN_CHECK_LE(2 * p.decode.max_batch * g.num_q_heads * tiles, kPartialFloats);
-  SPIN_CHECK_LE(int64_t{p.decode.max_batch} * g.num_kv_heads, kTickets);
-  if (p.decode.max_batch == 0) return;
-  const auto kernel = clusters                         ? KernelFor<SummaryKind::kClusters>(g)
-                      : p.kind == SummaryKind::kBounds ? KernelFor<SummaryKind::kBounds>(g)
-                                                       : KernelFor<SummaryKind::kMean>(g);
-  for (int32_t first = 0; first < p.decode.max_batch; first += Steps::kPlaces) {
-    const int64_t streams = int64_t{p.decode.max_batch - first} * g.num_kv_heads;
-    const int64_t blocks = std::min<int64_t>(2 * Traits().num_sms,  // one wave
-                                             streams * CeilDiv(g.max_pages(), kStepPages));
-    Launch(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream, p, scratch,
-           first);
-  }
+  const auto enqueue = clusters                         ? Enqueue<SummaryKind::kClusters>
+                       : p.kind == SummaryKind::kBounds ? Enqueue<SummaryKind::kBounds>
+                                                        : Enqueue<SummaryKind::kMean>;
+  enqueue(p, scratch, stream);
 }
 
 }  // namespace spin::cuda

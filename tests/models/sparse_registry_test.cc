@@ -244,7 +244,7 @@ TEST_CASE("RetroInfer declares clusters, and what one step of any length selects
   const auto retro = MakeSparseAlgorithm(options, kShape).value();
   CHECK(retro->page_tokens() == 8);
   CHECK(retro->partition_tokens() == 16);
-  CHECK(retro->summary_elements() == 2 * 128 + 32);
+  CHECK(retro->summary_elements() == 2 * 128 + 64);
   CHECK(retro->unsettled_tokens() == 64);
   CHECK(retro->Demand(0).Selectable(131072 / 8) == 607);  // a 27th: 36 of 1,000, rounded up
   // Nothing that a step may choose is more than what is declared, and it is not much less.
