@@ -96,7 +96,7 @@ absl::Status ReplayAlgorithm::Upload(Device& device, const SelectionTrace& trace
 }
 
 Selection ReplayAlgorithm::Select(const DecodeStage& stage) const {
-  const Selection selection = inner_->Select(stage);
+  Selection selection = inner_->Select(stage);
   if (selection.ids == nullptr) return selection;
   stage.ops.ReplaySelection({.decode = stage.decode,
                              .layer = stage.layer,
@@ -113,9 +113,10 @@ Selection ReplayAlgorithm::Select(const DecodeStage& stage) const {
                              .count = stage.scratch.count,
                              .max_selected = stage.scratch.max_selected},
                             stage.stream);
-  return {.ids = stage.scratch.ids,
-          .count = stage.scratch.count,
-          .max_selected = stage.scratch.max_selected};
+  selection.ids = stage.scratch.ids;
+  selection.count = stage.scratch.count;
+  selection.max_selected = stage.scratch.max_selected;
+  return selection;
 }
 
 SelectionTrace RandomSelections(const TraceHeader& header, uint64_t seed) {

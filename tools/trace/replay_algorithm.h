@@ -38,16 +38,25 @@ class ReplayAlgorithm final : public SparseAlgorithm {
 
   int32_t page_tokens() const override { return inner_->page_tokens(); }
   int32_t summary_elements() const override { return inner_->summary_elements(); }
+  int32_t unsettled_tokens() const override { return inner_->unsettled_tokens(); }
+  int32_t key_rank() const override { return inner_->key_rank(); }
   LayerDemand Demand(int32_t layer) const override { return inner_->Demand(layer); }
+  int32_t AttendedTokens(int32_t layer, int32_t context) const override {
+    return inner_->AttendedTokens(layer, context);
+  }
+  bool has_row_budgets() const override { return false; }
   int64_t PrefillScratchBytes(const IndexShape& shape) const override {
     return inner_->PrefillScratchBytes(shape);
   }
   int64_t DecodeScratchBytes(const IndexShape& shape) const override {
     return inner_->DecodeScratchBytes(shape);
   }
+  int64_t WeightBytes(DType dtype) const override { return inner_->WeightBytes(dtype); }
+  absl::Status Load(DType dtype, Device& device) override { return inner_->Load(dtype, device); }
   const int32_t* IndexPrefill(const PrefillStage& stage) const override {
     return inner_->IndexPrefill(stage);
   }
+  void IndexOffloaded(const PrefillStage& stage) const override { inner_->IndexOffloaded(stage); }
   void IndexDecode(const DecodeStage& stage) const override { inner_->IndexDecode(stage); }
   Selection Select(const DecodeStage& stage) const override;
 

@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "tests/models/ladder.h"
 #include "tests/tools/trace/random_trace.h"
 #include "tools/trace/cache_policy.h"
 #include "tools/trace/record_trace.h"
@@ -14,17 +15,16 @@ namespace {
 
 constexpr int32_t kPrompt = 700, kSteps = 70, kModelPages = 12;
 
-ServerConfig Config() {
+ServerConfig Config(const std::string& algorithm = "quest") {
   ServerConfig config;
-  config.model_path = "tests/models/testdata/golden/llama_gqa3_llama3rope";  // 3 layers, 2 heads
+  config.model_path = testing::kLlama;  // 3 layers, 2 heads
   config.dtype = DType::kF32;
   config.max_model_len = 2048;
   config.hbm_budget_bytes = 64 << 20;
   config.host_pool_bytes = 48 << 20;
   config.min_buffer_ratio = 1;
   config.placement = PlacementPolicy::kTiered;
-  config.sparse.algorithm = "quest";
-  config.sparse.budget_tokens = kModelPages * 16;
+  config.sparse = testing::Sparse(algorithm, kModelPages * 16);
   config.backend = {.device = "cpu", .threads = 2};
   config.engine.max_num_seqs = 2;
   return config;
@@ -39,8 +39,9 @@ absl::Status Wrap(ModelPlan& plan, const SelectionTrace& trace, ReplayOptions op
   return absl::OkStatus();
 }
 
-Recording RecordReplay(const SelectionTrace& trace, const ReplayOptions& options) {
-  const ServerConfig config = Config();
+Recording RecordReplay(const std::string& algorithm, const SelectionTrace& trace,
+                       const ReplayOptions& options) {
+  const ServerConfig config = Config(algorithm);
   auto plan = PlanModel(config);
   REQUIRE(plan.ok());
   REQUIRE(Wrap(*plan, trace, options).ok());
@@ -76,7 +77,9 @@ bool BeginsAt(int32_t begin, const SelectionTrace& got, const SelectionTrace& tr
   return true;
 }
 
+// SeerAttention-R has weights of its own, which must have come to the device.
 TEST_CASE("a model selects what the trace says, from some step on") {
+  const std::string algorithm = GENERATE("quest", "seer");
   const auto [scale, num_steps] =
       GENERATE(table<int32_t, int32_t>({{1, 100}, {2, 100}, {2, 30}, {4, 90}}));
   TraceHeader header = {.num_layers = 2,
@@ -89,7 +92,7 @@ TEST_CASE("a model selects what the trace says, from some step on") {
   REQUIRE(header.num_pages() == kPrompt / 16 / scale);
   const SelectionTrace trace = RandomTrace(header, 41);
   const Recording got =
-      RecordReplay(trace, {.context_tokens = kPrompt, .run_steps = kSteps, .seed = 3});
+      RecordReplay(algorithm, trace, {.context_tokens = kPrompt, .run_steps = kSteps, .seed = 3});
   // Where the run fits the trace, it does not wrap.
   const int32_t begins = num_steps > kSteps ? num_steps - kSteps : num_steps;
   int32_t found = 0;
