@@ -21,7 +21,8 @@ inline constexpr int64_t kPartialFloats = int64_t{8} << 20;
 inline constexpr int64_t kScratchBytes = int64_t{64} << 20;  // 53 rows of 151,936 logits at once
 inline constexpr int64_t kTickets = 65536;
 
-// Products of at most 16 rows of bf16, where the shape is one that it serves. CudaOps goes through gemm.h.
+// Products of at most 16 rows of bf16, where the shape is one that it serves. CudaOps goes through gemm.h, which times
+// candidates behind PrecedeGemm: a kernel that does nothing, for the one that a decode step has there.
 bool SkinnyGemmServes(const GemmParams& p);                 // skinny_gemm.cu
 void SkinnyGemm(const GemmParams& p, cudaStream_t stream);  // skinny_gemm.cu
 void PrecedeGemm(cudaStream_t stream);                      // skinny_gemm.cu

@@ -19,12 +19,12 @@
 #include "server/model_stack.h"
 #include "tools/bench/server_flags.h"
 #include "tools/bench/step_selection.h"
+#include "tools/bench/whole_prefill.h"
 
 namespace spin::bench {
 namespace {
 
-constexpr int64_t kPrefillWorkAPass = 512 * 1024;  // tokens through a layer
-constexpr int kPrefillRuns = 3;                    // the first warms up
+constexpr int kPrefillRuns = 3;  // the first warms up
 
 struct Options {
   int32_t context = 32768;
@@ -97,7 +97,8 @@ struct StepTimes {
 class StepBench {
  public:
   StepBench(ModelStack& stack, const Options& options, const std::string& selection)
-      : executor_(stack.executor()),
+      : stack_(stack),
+        executor_(stack.executor()),
         memory_(stack.memory()),
         page_bytes_(static_cast<uint64_t>(stack.store().tables().geometry.page_bytes())),
         options_(options),
@@ -146,15 +147,7 @@ class StepBench {
     const auto vocab = static_cast<uint32_t>(executor_.limits().vocab_size);
     for (int32_t& token : prompt) token = static_cast<int32_t>(random_.Below(vocab));
     executor_.StartRow((*rows)[0], sampling, prompt, {});
-    executor_.BeginPrefill({{.rows = *rows, .tokens = prompt}});
-    prefill_ns_ = 0;
-    for (bool done = false; !done;) {
-      done = executor_.EnqueuePrefill(kPrefillWorkAPass);
-      if (done) memory_.FinishPrefill(*rows);
-      if (done) executor_.ApplyTables(memory_.TakeCommands());
-      executor_.Submit();
-      prefill_ns_ += executor_.Collect().prefill_ns;
-    }
+    prefill_ns_ = PrefillWhole(stack_, *rows, prompt).prefill_ns;
     return (*rows)[0];
   }
 
@@ -251,6 +244,7 @@ class StepBench {
     std::fflush(stdout);
   }
 
+  ModelStack& stack_;
   ModelExecutor& executor_;
   KvCacheManager& memory_;
   const uint64_t page_bytes_;

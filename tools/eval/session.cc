@@ -4,11 +4,10 @@
 
 #include "common/check.h"
 #include "models/sparse/sparse_algorithm.h"
+#include "tools/bench/whole_prefill.h"
 
 namespace spin::eval {
 namespace {
-
-constexpr int64_t kPrefillWorkAPass = 512 * 1024;  // tokens through a layer
 
 class IdleObserver final : public StepObserver {
  public:
@@ -80,18 +79,8 @@ absl::StatusOr<std::vector<RowId>> Session::Start(std::span<const int32_t> promp
 }
 
 void Session::Prefill(std::span<const RowId> rows, std::vector<int32_t> tokens) {
-  Executor& executor = stack_->executor();
-  executor.BeginPrefill({{.rows = {rows.begin(), rows.end()}, .tokens = std::move(tokens)}});
-  for (bool done = false; !done;) {
-    done = executor.EnqueuePrefill(kPrefillWorkAPass);
-    if (done) {
-      stack_->memory().FinishPrefill(rows);
-      executor.ApplyTables(stack_->memory().TakeCommands());
-    }
-    executor.Submit();
-    for (const auto& [row, token] : executor.Collect().tokens) {
-      sampled_[static_cast<size_t>(row.value)] = token->token;
-    }
+  for (const auto& [row, token] : bench::PrefillWhole(*stack_, rows, std::move(tokens)).tokens) {
+    sampled_[static_cast<size_t>(row.value)] = token->token;
   }
 }
 

@@ -11,13 +11,13 @@
 #include "common/metrics.h"
 #include "memory/admission.h"
 #include "models/sparse/sparse_algorithm.h"
+#include "tools/bench/whole_prefill.h"
 #include "tools/trace/selection_recorder.h"
 
 namespace spin::trace {
 namespace {
 
-constexpr int64_t kPrefillWorkAPass = 512 * 1024;  // tokens through a layer
-constexpr float kForce = 1e9f;                     // beyond any logit
+constexpr float kForce = 1e9f;  // beyond any logit
 
 absl::StatusOr<TraceHeader> MakeHeader(const ModelPlan& plan, const RecordOptions& options) {
   const ModelConfig& config = plan.folder.config;
@@ -69,7 +69,11 @@ absl::Status CheckTokens(const ModelPlan& plan, std::span<const int32_t> tokens,
 class Reader {
  public:
   Reader(ModelStack& stack, std::span<const int32_t> tokens, const RecordOptions& options)
-      : executor_(stack.executor()), memory_(stack.memory()), tokens_(tokens), options_(options) {}
+      : stack_(stack),
+        executor_(stack.executor()),
+        memory_(stack.memory()),
+        tokens_(tokens),
+        options_(options) {}
 
   absl::Status Prefill() {
     const int32_t prompt = options_.prompt_tokens;
@@ -78,16 +82,9 @@ class Reader {
     row_ = (*rows)[0];
     executor_.ApplyTables(memory_.TakeCommands());
     ForceToken(prompt);
-    executor_.BeginPrefill(
-        {{.rows = *rows, .tokens = {tokens_.begin(), tokens_.begin() + prompt}}});
-    for (bool done = false; !done;) {
-      done = executor_.EnqueuePrefill(kPrefillWorkAPass);
-      if (done) memory_.FinishPrefill(*rows);
-      if (done) executor_.ApplyTables(memory_.TakeCommands());
-      executor_.Submit();
-      const PassResult result = executor_.Collect();
-      if (done) Check(*result.tokens[0].token, prompt);
-    }
+    const PassResult result =
+        bench::PrefillWhole(stack_, *rows, {tokens_.begin(), tokens_.begin() + prompt});
+    Check(*result.tokens[0].token, prompt);
     return absl::OkStatus();
   }
 
@@ -127,6 +124,7 @@ class Reader {
     ++forced_;
   }
 
+  ModelStack& stack_;
   ModelExecutor& executor_;
   KvCacheManager& memory_;
   const std::span<const int32_t> tokens_;
