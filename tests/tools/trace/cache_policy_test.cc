@@ -225,22 +225,25 @@ TEST_CASE("last step hits what two selections in a row share; none hits the tail
   CHECK(ReplayStream(header, stream, Policy::kNone, 40, 1) == tail);
 }
 
-TEST_CASE("on a real model's trace bucketed LRU is within a point of exact LRU") {
-  const auto trace = SelectionTrace::ReadFile("tools/bench/traces/smollm2-quest-8k.trace");
+TEST_CASE("on a real model's traces bucketed LRU is within a point of exact LRU") {
+  const auto [algorithm, pages] =
+      GENERATE(table<std::string, int32_t>({{"quest", 512}, {"shadowkv", 1024}, {"seer", 256}}));
+  const auto trace =
+      SelectionTrace::ReadFile("tools/bench/traces/smollm2-" + algorithm + "-8k.trace");
   REQUIRE(trace.ok());
   const TraceHeader& header = trace->header();
   CHECK(header.num_layers == 30);
   CHECK(header.num_kv_heads == 3);
-  CHECK(header.num_pages() == 512);
+  CHECK(header.num_pages() == pages);
   for (const double ratio : {2.0, 5.0}) {
     const auto hit_ratio = [&](Policy policy) {
       return Sum(ReplayLayers(*trace, policy, SlotsAt(header, ratio), 64)).ratio();
     };
     const double bucketed = hit_ratio(Policy::kBucketed), exact = hit_ratio(Policy::kExactLru);
-    INFO(bucketed << " and " << exact);
+    INFO(algorithm << ": " << bucketed << " and " << exact);
     CHECK(bucketed > exact - 0.01);
     CHECK(exact < hit_ratio(Policy::kBelady));
-    CHECK(bucketed > hit_ratio(Policy::kLastStep) + 0.1);
+    CHECK(bucketed > hit_ratio(Policy::kLastStep) + 0.05);
   }
 }
 
