@@ -97,8 +97,7 @@ struct StepTimes {
 class StepBench {
  public:
   StepBench(ModelStack& stack, const Options& options, const std::string& selection)
-      : stack_(stack),
-        executor_(stack.executor()),
+      : executor_(stack.executor()),
         memory_(stack.memory()),
         page_bytes_(static_cast<uint64_t>(stack.store().tables().geometry.page_bytes())),
         options_(options),
@@ -147,7 +146,7 @@ class StepBench {
     const auto vocab = static_cast<uint32_t>(executor_.limits().vocab_size);
     for (int32_t& token : prompt) token = static_cast<int32_t>(random_.Below(vocab));
     executor_.StartRow((*rows)[0], sampling, prompt, {});
-    prefill_ns_ = PrefillWhole(stack_, *rows, prompt).prefill_ns;
+    prefill_ns_ = PrefillWhole(executor_, memory_, *rows, std::move(prompt)).prefill_ns;
     return (*rows)[0];
   }
 
@@ -244,7 +243,6 @@ class StepBench {
     std::fflush(stdout);
   }
 
-  ModelStack& stack_;
   ModelExecutor& executor_;
   KvCacheManager& memory_;
   const uint64_t page_bytes_;

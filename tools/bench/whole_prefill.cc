@@ -9,17 +9,16 @@ constexpr int64_t kWorkAPass = 512 * 1024;  // tokens through a layer
 
 }  // namespace
 
-PassResult PrefillWhole(ModelStack& stack, std::span<const RowId> rows,
+PassResult PrefillWhole(Executor& executor, KvCacheManager& memory, std::span<const RowId> rows,
                         std::vector<int32_t> tokens) {
-  ModelExecutor& executor = stack.executor();
   executor.BeginPrefill({{.rows = {rows.begin(), rows.end()}, .tokens = std::move(tokens)}});
   PassResult result;
   int64_t prefill_ns = 0;
   for (bool done = false; !done;) {
     done = executor.EnqueuePrefill(kWorkAPass);
     if (done) {
-      stack.memory().FinishPrefill(rows);
-      executor.ApplyTables(stack.memory().TakeCommands());
+      memory.FinishPrefill(rows);
+      executor.ApplyTables(memory.TakeCommands());
     }
     executor.Submit();
     result = executor.Collect();

@@ -5,13 +5,14 @@
 #include <span>
 #include <vector>
 
-#include "server/model_stack.h"
+#include "memory/kv_cache_manager.h"
+#include "models/executor.h"
 
 namespace spin::bench {
 
 // Prefills rows that are admitted and started, whose tables are applied, with one prompt for all of them. What comes
 // back is the last pass's, with each row's first token, but prefill_ns that of all passes. REQUIRES: no pass in flight.
-PassResult PrefillWhole(ModelStack& stack, std::span<const RowId> rows,
+PassResult PrefillWhole(Executor& executor, KvCacheManager& memory, std::span<const RowId> rows,
                         std::vector<int32_t> tokens);
 
 }  // namespace spin::bench

@@ -79,7 +79,9 @@ absl::StatusOr<std::vector<RowId>> Session::Start(std::span<const int32_t> promp
 }
 
 void Session::Prefill(std::span<const RowId> rows, std::vector<int32_t> tokens) {
-  for (const auto& [row, token] : bench::PrefillWhole(*stack_, rows, std::move(tokens)).tokens) {
+  const PassResult result =
+      bench::PrefillWhole(stack_->executor(), stack_->memory(), rows, std::move(tokens));
+  for (const auto& [row, token] : result.tokens) {
     sampled_[static_cast<size_t>(row.value)] = token->token;
   }
 }

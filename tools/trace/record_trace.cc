@@ -69,11 +69,7 @@ absl::Status CheckTokens(const ModelPlan& plan, std::span<const int32_t> tokens,
 class Reader {
  public:
   Reader(ModelStack& stack, std::span<const int32_t> tokens, const RecordOptions& options)
-      : stack_(stack),
-        executor_(stack.executor()),
-        memory_(stack.memory()),
-        tokens_(tokens),
-        options_(options) {}
+      : executor_(stack.executor()), memory_(stack.memory()), tokens_(tokens), options_(options) {}
 
   absl::Status Prefill() {
     const int32_t prompt = options_.prompt_tokens;
@@ -83,7 +79,7 @@ class Reader {
     executor_.ApplyTables(memory_.TakeCommands());
     ForceToken(prompt);
     const PassResult result =
-        bench::PrefillWhole(stack_, *rows, {tokens_.begin(), tokens_.begin() + prompt});
+        bench::PrefillWhole(executor_, memory_, *rows, {tokens_.begin(), tokens_.begin() + prompt});
     Check(*result.tokens[0].token, prompt);
     return absl::OkStatus();
   }
@@ -124,7 +120,6 @@ class Reader {
     ++forced_;
   }
 
-  ModelStack& stack_;
   ModelExecutor& executor_;
   KvCacheManager& memory_;
   const std::span<const int32_t> tokens_;
