@@ -92,37 +92,32 @@ __device__ __forceinline__ void FinishTile(const Stream& stream, int32_t page, f
 // Maximum and inverse sum of each query head over all pages. The heads share the warps; tiles in an order that the
 // stream alone decides. All threads together.
 __device__ __forceinline__ void MergeTiles(const Stream& stream, Merge& merge) {
-  constexpr int kHeld = 8;                  // tiles a lane, one way to memory for all of them
+  constexpr int kAtOnce = 8;                // tiles a lane, in one way to memory
   const int warps = kWarps / stream.group;  // a head
   const int warp = static_cast<int>(threadIdx.x / kWarp), lane = threadIdx.x % kWarp;
   const int head = warp / warps;
   const int32_t count = CeilDiv(stream.pages, kTilePages);
   if (head < stream.group) {
     const float2* tiles = stream.tiles + int64_t{head} * stream.tile_stride;
-    const int32_t first = warp % warps * kWarp + lane, apart = warps * kWarp;
-    float2 held[kHeld];
-    float max = MinusInfinity();
+    const int32_t apart = warps * kWarp;
+    float own = MinusInfinity(), sum = 0;
+    for (int32_t at = warp % warps * kWarp + lane; at < count; at += kAtOnce * apart) {
+      float2 tile[kAtOnce];
+      float larger = own;
 #pragma unroll
-    for (int i = 0; i < kHeld; ++i) {
-      const int32_t at = first + i * apart;
-      held[i] = at < count ? __ldcg(tiles + at) : float2{MinusInfinity(), 0};
-    }
+      for (int i = 0; i < kAtOnce; ++i) {
+        const bool there = at + i * apart < count;
+        tile[i] = there ? __ldcg(tiles + at + i * apart) : float2{MinusInfinity(), 0};
+      }
 #pragma unroll
-    for (int i = 0; i < kHeld; ++i) max = fmaxf(max, held[i].x);
-#pragma unroll 4
-    for (int32_t at = first + kHeld * apart; at < count; at += apart) {
-      max = fmaxf(max, __ldcg(tiles + at).x);
-    }
-    max = WarpMax(max);
-    float sum = 0;
+      for (int i = 0; i < kAtOnce; ++i) larger = fmaxf(larger, tile[i].x);
+      sum *= Weight(own, larger);
 #pragma unroll
-    for (int i = 0; i < kHeld; ++i) sum += held[i].y * Weight(held[i].x, max);
-#pragma unroll 4
-    for (int32_t at = first + kHeld * apart; at < count; at += apart) {
-      const float2 tile = __ldcg(tiles + at);
-      sum += tile.y * Weight(tile.x, max);
+      for (int i = 0; i < kAtOnce; ++i) sum += tile[i].y * Weight(tile[i].x, larger);
+      own = larger;
     }
-    sum = WarpSum(sum);
+    const float max = WarpMax(own);
+    sum = WarpSum(sum * Weight(own, max));
     if (lane == 0) merge.part[warp] = {max, sum};
   }
   __syncthreads();

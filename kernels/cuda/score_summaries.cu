@@ -4,8 +4,6 @@
 // The pages of all streams (batch place, KV head) are numbered through in steps of 128, and each CTA takes an equal
 // range of steps: one wave, whatever the lengths, so that the way to the first summary is gone once, most of it while
 // the kernel before still runs. What comes of a stream's logits: page_softmax.cuh.
-#include <algorithm>
-
 #include "common/math.h"
 #include "kernels/cuda/families.h"
 #include "kernels/cuda/page_softmax.cuh"
@@ -25,7 +23,7 @@ constexpr int kStepPages = kWarps * kTilePages;  // what a CTA scores at once
 constexpr int kCtas = 2;                         // a multiprocessor
 
 using Steps = StreamSteps<kThreads, kStepPages>;
-using Position = Steps::Position;
+using Part = Steps::Part;
 
 // Likewise of the kernel behind: pages that a CTA turns into scores at once, and CTAs a multiprocessor.
 constexpr int kSoftmaxPages = 4 * kThreads;
@@ -37,20 +35,21 @@ struct Shared {
   Steps steps;
   QueriesShared queries;
   Stream stream;  // that is being scored
-  int32_t end;    // of its pages, for this CTA
+  int32_t end;    // of its part
 };
 
 // The summaries of one stream. A record holds what is scored, and behind it, of means and centroids, some more.
 template <typename T, int kDim, SummaryKind kKind>
 class Summaries {
  public:
-  __device__ Summaries(const ScoreSummariesParams& p, const Position& at) : pages_(at.pages) {
+  __device__ Summaries(const ScoreSummariesParams& p, const Part& part) : pages_(part.pages) {
     const KvGeometry& g = p.tables.geometry;
-    directory_ = p.tables.summary_dir + g.DirIndex(at.row, p.layer, 0);
+    directory_ = p.tables.summary_dir + g.DirIndex(part.row, p.layer, 0);
     shift_ = __ffs(g.extent_partitions()) - 1;
     bytes_ = kKind == SummaryKind::kBounds ? kScored : static_cast<int32_t>(g.summary_bytes());
     extent_bytes_ = static_cast<int32_t>(g.summary_extent_bytes());
-    of_head_ = static_cast<const char*>(p.tables.summaries) + (int64_t{at.head} * bytes_ << shift_);
+    of_head_ =
+        static_cast<const char*>(p.tables.summaries) + (int64_t{part.head} * bytes_ << shift_);
   }
 
   // Extent of page `page`, kAbsent past the last one.
@@ -80,23 +79,23 @@ class Summaries {
   const char* of_head_;   // of extent 0
 };
 
-// Scores the pages of a stream from step `at` on and before page `end`, a tile a warp. Both of a tile's halves of 8
-// pages lie in one extent. `waited`: for predecessors; they are, when it returns.
+// Scores the pages of a part, a tile a warp. Both of a tile's halves of 8 pages lie in one extent. `waited`: for
+// predecessors; they are, when it returns.
 template <typename T, int kDim, SummaryKind kKind>
 __device__ __forceinline__ void ScorePart(
-    const ScoreSummariesParams& p, const Scratch& scratch, const Position& at, int32_t end,
-    bool waited, Shared<typename Queries<T, kDim, kKind>::Shared>& shared) {
+    const ScoreSummariesParams& p, const Scratch& scratch, const Part& part, bool waited,
+    Shared<typename Queries<T, kDim, kKind>::Shared>& shared) {
   const KvGeometry& g = p.tables.geometry;
   if (threadIdx.x == 0) {  // registers are for summaries
-    shared.stream = Stream(g, p.logits, scratch.partials, at.place, at.head, at.pages);
-    shared.end = end;
+    shared.stream = Stream(g, p.logits, scratch.partials, part.place, part.head, part.pages);
+    shared.end = part.end;
   }
   const Stream& stream = shared.stream;
   constexpr float scale = kDim == 64 ? 0.125f : 0.0883883476f;  // 1 / sqrt(d)
-  const Summaries<T, kDim, kKind> summaries(p, at);
+  const Summaries<T, kDim, kKind> summaries(p, part);
   const int32_t in_tile = static_cast<int32_t>(threadIdx.x % kWarp / 4);
 
-  int32_t page = at.step * kStepPages + static_cast<int32_t>(threadIdx.x / kWarp) * kTilePages;
+  int32_t page = part.begin + static_cast<int32_t>(threadIdx.x / kWarp) * kTilePages;
   int32_t low_extent = summaries.Extent(page), high_extent = summaries.Extent(page + 8);
   if (!waited) {
     summaries.Prefetch(page + in_tile, low_extent);
@@ -104,8 +103,8 @@ __device__ __forceinline__ void ScorePart(
     WaitForPredecessors();
     AllowSuccessors();
   }
-  const T* q =
-      static_cast<const T*>(p.qkv) + at.place * QkvWidth(g) + int64_t{at.head} * g.group() * kDim;
+  const T* q = static_cast<const T*>(p.qkv) + part.place * QkvWidth(g) +
+               int64_t{part.head} * g.group() * kDim;
   const Queries<T, kDim, kKind> queries(q, g.group(), shared.queries);
   __syncthreads();
   for (; page < shared.end; page += kStepPages) {
@@ -155,15 +154,10 @@ __global__ void __launch_bounds__(kThreads, kCtas)
     ScoreKernel(const ScoreSummariesParams p, const Scratch scratch, int32_t first_place) {
   __shared__ Shared<typename Queries<T, kDim, kKind>::Shared> shared;
   const int32_t steps = NumberPages<kKind>(p, first_place, shared.steps);
-  int32_t begin = Steps::FirstOf(blockIdx.x, steps);
-  const int32_t end = Steps::FirstOf(blockIdx.x + 1, steps);
-  if (begin >= end) WaitForPredecessors();
-  for (bool waited = false; begin < end; waited = true) {  // a part of a stream after the other
-    const Position at(shared.steps, begin);
-    const int32_t part = min(at.steps - at.step, end - begin);
-    ScorePart<T, kDim, kKind>(p, scratch, at, min((at.step + part) * kStepPages, at.pages), waited,
-                              shared);
-    begin += part;
+  Steps::Share share(shared.steps, steps);
+  if (share.done()) WaitForPredecessors();
+  for (bool waited = false; !share.done(); waited = true) {
+    ScorePart<T, kDim, kKind>(p, scratch, share.Next(), waited, shared);
     __syncthreads();  // before what is shared changes
   }
 }
@@ -177,26 +171,22 @@ __global__ void __launch_bounds__(kThreads, kSoftmaxCtas)
   __shared__ page_softmax::Merge merge;
   const KvGeometry& g = p.tables.geometry;
   const int32_t steps = NumberPages<kKind>(p, first_place, shared_steps);
-  int32_t begin = SoftmaxSteps::FirstOf(blockIdx.x, steps);
-  const int32_t end = SoftmaxSteps::FirstOf(blockIdx.x + 1, steps);
+  SoftmaxSteps::Share share(shared_steps, steps);
   WaitForPredecessors();
   AllowSuccessors();
-  while (begin < end) {  // a part of a stream after the other
-    const SoftmaxSteps::Position at(shared_steps, begin);
-    const int32_t part = min(at.steps - at.step, end - begin);
-    begin += part;
-    const Stream stream(g, p.logits, scratch.partials, at.place, at.head, at.pages);
-    const int32_t last = min((at.step + part) * kSoftmaxPages, at.pages);
-    int32_t page = at.step * kSoftmaxPages + 4 * static_cast<int32_t>(threadIdx.x);
+  while (!share.done()) {
+    const SoftmaxSteps::Part part = share.Next();
+    const Stream stream(g, p.logits, scratch.partials, part.place, part.head, part.pages);
+    int32_t page = part.begin + 4 * static_cast<int32_t>(threadIdx.x);
     page_softmax::Logits logits;
     logits.Load(stream, 0, page);  // while tiles are merged
     page_softmax::MergeTiles(stream, merge);
-    float* scores = p.scores + (int64_t{at.place} * g.num_kv_heads + at.head) * g.max_pages();
-    while (page < last) {
+    float* scores = p.scores + (int64_t{part.place} * g.num_kv_heads + part.head) * g.max_pages();
+    while (page < part.end) {
       page_softmax::WriteScores<kKind>(stream, page, logits, p.reduction == GroupReduction::kSum,
                                        merge, scores);
       page += kSoftmaxPages;
-      if (page < last) logits.Load(stream, 0, page);
+      if (page < part.end) logits.Load(stream, 0, page);
     }
     __syncthreads();  // before the merge is another
   }
@@ -214,15 +204,10 @@ template <SummaryKind kKind>
 void Enqueue(const ScoreSummariesParams& p, const Scratch& scratch, cudaStream_t stream) {
   const KvGeometry& g = p.tables.geometry;
   for (int32_t first = 0; first < p.decode.max_batch; first += Steps::kPlaces) {
-    const int64_t streams = int64_t{p.decode.max_batch - first} * g.num_kv_heads;
-    const auto blocks = [&](int ctas, int pages) {  // one wave
-      return dim3(static_cast<unsigned>(std::min<int64_t>(
-          int64_t{ctas} * Traits().num_sms, streams * CeilDiv(g.max_pages(), pages))));
-    };
-    Launch(KernelFor<kKind>(g), blocks(kCtas, kStepPages), dim3(kThreads), 0, stream, p, scratch,
-           first);
-    Launch(SoftmaxKernel<kKind>, blocks(kSoftmaxCtas, kSoftmaxPages), dim3(kThreads), 0, stream, p,
-           scratch, first);
+    Launch(KernelFor<kKind>(g), Steps::Grid(p.decode, g, first, kCtas), dim3(kThreads), 0, stream,
+           p, scratch, first);
+    Launch(SoftmaxKernel<kKind>, SoftmaxSteps::Grid(p.decode, g, first, kSoftmaxCtas),
+           dim3(kThreads), 0, stream, p, scratch, first);
   }
 }
 

@@ -2,7 +2,6 @@
 // then its product with the summaries of each stream. The first hands over raw projections through scratch; every warp
 // of the second normalises and rotates its stream's for itself. Neither depends on how the second is split: a row's
 // scores are the same bits in every batch.
-#include <algorithm>
 #include <cmath>
 
 #include "common/math.h"
@@ -19,6 +18,7 @@ constexpr int kThreads = kWarps * kWarp;
 constexpr int kTileRows = seer::kTileRows;
 constexpr int kOutputs = 16;  // of a CTA of the first kernel
 constexpr int kLoads = 8;     // 16-byte loads in flight a lane of the second
+constexpr int kCtas = 2;      // of the second a multiprocessor
 
 // The query heads of KV head `head` and of the CTA's batch places as they were before rotation, rounded to T. A warp
 // takes a query head at a time.
@@ -218,7 +218,7 @@ class WarpSummaries {
 // issued again as soon as it has been scored, and the first ones before the projections are there. What those read was
 // written before the kernel of the projections began, which waited for it.
 template <typename T, int kDim>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, kCtas)
     ScoreKernel(const SeerScoreParams p, const float* projected, int32_t first_place) {
   using Steps = StreamSteps<kThreads, kStepPages<T, kDim>>;
   using Summaries = WarpSummaries<T, kDim>;
@@ -226,21 +226,14 @@ __global__ void __launch_bounds__(kThreads, 2)
   const KvGeometry& g = p.tables.geometry;
   const int32_t steps = shared_steps.Number(
       p.decode, g, first_place, [&](int32_t position) { return position / g.page_tokens; });
-  int32_t begin = Steps::FirstOf(blockIdx.x, steps);
-  const int32_t end = Steps::FirstOf(blockIdx.x + 1, steps);
-  if (begin >= end) {
-    WaitForPredecessors();
-    return;
-  }
+  typename Steps::Share share(shared_steps, steps);
+  if (share.done()) WaitForPredecessors();
   const int piece = static_cast<int>(threadIdx.x % Summaries::kPieces);
-  for (bool waited = false; begin < end;) {  // a part of a stream after the other
-    const typename Steps::Position at(shared_steps, begin);
-    const int32_t part = min(at.steps - at.step, end - begin);
-    begin += part;
-    const int32_t last = min((at.step + part) * kStepPages<T, kDim>, at.pages);
-    const Summaries summaries(p, at.row, at.head, last);
-    int32_t first = at.step * kStepPages<T, kDim> +
-                    static_cast<int32_t>(threadIdx.x / kWarp) * kWarpPages<T, kDim>;
+  for (bool waited = false; !share.done(); waited = true) {
+    const typename Steps::Part part = share.Next();
+    const int32_t last = part.end;
+    const Summaries summaries(p, part.row, part.head, last);
+    int32_t first = part.begin + static_cast<int32_t>(threadIdx.x / kWarp) * kWarpPages<T, kDim>;
     int32_t extents[Summaries::kEights];
     const char* pieces[Summaries::kEights];
     uint4 loaded[kLoads];
@@ -252,11 +245,10 @@ __global__ void __launch_bounds__(kThreads, 2)
     if (!waited) {
       WaitForPredecessors();
       AllowSuccessors();
-      waited = true;
     }
-    const int64_t stream = int64_t{at.place} * g.num_kv_heads + at.head;
+    const int64_t stream = int64_t{part.place} * g.num_kv_heads + part.head;
     const Query<T, kDim> query(projected + stream * kDim, p.gate.q_norm,
-                               p.rope_table + int64_t{p.decode.position[at.row]} * kDim);
+                               p.rope_table + int64_t{p.decode.position[part.row]} * kDim);
     float* scores = p.scores + stream * g.max_pages();
     for (; first < last; first += kStepPages<T, kDim>) {
       const int32_t next = first + kStepPages<T, kDim>;
@@ -285,13 +277,10 @@ void Enqueue(const SeerScoreParams& p, float* projected, cudaStream_t stream) {
       ProjectKernel<T, kDim>,
       dim3(kDim / kOutputs, heads, static_cast<unsigned>(CeilDiv(p.decode.max_batch, kTileRows))),
       dim3(kThreads), static_cast<size_t>(tile_bytes), stream, p, projected);
-  constexpr int32_t kPlaces = StreamSteps<kThreads, kStepPages<T, kDim>>::kPlaces;
-  for (int32_t first = 0; first < p.decode.max_batch; first += kPlaces) {
-    const int64_t streams = int64_t{p.decode.max_batch - first} * g.num_kv_heads;
-    const int64_t blocks = std::min<int64_t>(
-        2 * Traits().num_sms, streams * CeilDiv(g.max_pages(), kStepPages<T, kDim>));  // one wave
-    Launch(ScoreKernel<T, kDim>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream, p,
-           projected, first);
+  using Steps = StreamSteps<kThreads, kStepPages<T, kDim>>;
+  for (int32_t first = 0; first < p.decode.max_batch; first += Steps::kPlaces) {
+    Launch(ScoreKernel<T, kDim>, Steps::Grid(p.decode, g, first, kCtas), dim3(kThreads), 0, stream,
+           p, projected, first);
   }
 }
 

@@ -2,10 +2,12 @@
 // place, head by head: one wave of CTAs shares them evenly, whatever the lengths.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "common/math.h"
 #include "kernels/cuda/flat_work.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/stream_view.cuh"
 
 namespace spin::cuda {
@@ -35,30 +37,55 @@ class StreamSteps {
     });
   }
 
-  // The first step of CTA `block`'s share; shares differ by one at most. A division of 64 bits is long.
-  static __device__ int32_t FirstOf(uint32_t block, int32_t steps) {
-    const uint32_t share = static_cast<uint32_t>(steps) / gridDim.x;
-    const uint32_t rest = static_cast<uint32_t>(steps) % gridDim.x;
-    return static_cast<int32_t>(block * share + min(block, rest));
-  }
+  // Steps of one stream that a CTA takes without a break, as pages.
+  struct Part {
+    int32_t place, row, head;
+    int32_t pages;       // of the stream
+    int32_t begin, end;  // of the part: from a multiple of kStepPages on, to `pages` at most
+  };
 
-  // A step's place among all.
-  struct Position {
-    __device__ Position(const StreamSteps& steps_of, int32_t index) {
-      const int32_t item = steps_of.work_.Find(index);
-      place = steps_of.first_place_ + item;
-      row = steps_of.row_[item];
-      pages = steps_of.pages_[item];
-      steps = CeilDiv(pages, kStepPages);
-      const int32_t in_place = index - steps_of.work_.First(item);
-      head = in_place / steps;
-      step = in_place % steps;
+  // The CTA's share of the numbered steps, a part of a stream after the other; shares differ by one step at most.
+  class Share {
+   public:
+    __device__ Share(const StreamSteps& of, int32_t steps)
+        : of_(of), next_(FirstOf(blockIdx.x, steps)), end_(FirstOf(blockIdx.x + 1, steps)) {}
+
+    __device__ bool done() const { return next_ >= end_; }
+    // REQUIRES: not done.
+    __device__ __forceinline__ Part Next() {
+      const int32_t item = of_.work_.Find(next_);
+      Part part;
+      part.place = of_.first_place_ + item;
+      part.row = of_.row_[item];
+      part.pages = of_.pages_[item];
+      const int32_t steps = CeilDiv(part.pages, kStepPages);
+      const int32_t in_place = next_ - of_.work_.First(item);
+      part.head = in_place / steps;
+      const int32_t first = in_place % steps, count = min(steps - first, end_ - next_);
+      part.begin = first * kStepPages;
+      part.end = min((first + count) * kStepPages, part.pages);
+      next_ += count;
+      return part;
     }
 
-    int32_t place, row, head;
-    int32_t pages, steps;  // of the stream
-    int32_t step;
+   private:
+    // A division of 64 bits is long.
+    static __device__ int32_t FirstOf(uint32_t block, int32_t steps) {
+      const uint32_t share = static_cast<uint32_t>(steps) / gridDim.x;
+      const uint32_t rest = static_cast<uint32_t>(steps) % gridDim.x;
+      return static_cast<int32_t>(block * share + min(block, rest));
+    }
+
+    const StreamSteps& of_;
+    int32_t next_, end_;  // steps
   };
+
+  // The grid for places first_place..: one wave of `ctas` a multiprocessor, fewer where there cannot be so many steps.
+  static dim3 Grid(const DecodeRows& decode, const KvGeometry& g, int32_t first_place, int ctas) {
+    const int64_t streams = int64_t{decode.max_batch - first_place} * g.num_kv_heads;
+    return dim3(static_cast<unsigned>(std::min<int64_t>(
+        int64_t{ctas} * Traits().num_sms, streams * CeilDiv(g.max_pages(), kStepPages))));
+  }
 
  private:
   Work work_;
