@@ -44,7 +44,7 @@ class Engine {
   // Any thread. The output, errors after this point included, goes to the request's sink.
   //   InvalidArgument    bad sampling parameters, a sparse budget that the server cannot give, empty prompt, token ids
   //                      out of the vocabulary
-  //   OutOfRange         prompt, or prompt + max_tokens, is longer than the context (api.md 4.6 has the sentence)
+  //   OutOfRange         prompt, or prompt + max_tokens, is longer than the context
   //   ResourceExhausted  the queue is full (try again later)
   //   FailedPrecondition it can never fit into the memory budgets
   //   Unavailable        draining

@@ -1,13 +1,14 @@
 // A request while the engine works on it, and its sequences: the mutable side of the immutable
 // Request.
 //
-//   Waiting --> Prefilling --> Running --> Finished
-//                   ^          |  ^  |         ^
-//                   |          v  |  v         |    Suspended: a Tiered row that gave its slots
-//                   back (Resume) |    Suspended   Preempted |    Preempted: holds nothing; prompt
-//                   + generated are prefilled again |          |       ^  |    | | +-------+  | |
-//                   any state may go to Finished: cancelled, or the token that was in
-//                   +---------------------+ ---+    flight ended it
+//   Waiting -----> Prefilling -----> Running <-----> Suspended
+//                      ^                |                |
+//                      |                v                |
+//                      +----------- Preempted <----------+
+//
+// and from each of them to Finished: ended, cancelled, or failed. Suspended: a Tiered row that gave
+// its slots back, until Resume. Preempted: holds nothing; prompt and generated tokens are prefilled
+// again.
 //
 // Invariants (Engine::CheckInvariants): a row is held in Prefilling, Running and Suspended, and in
 // Finished while the sequence's prefill batch runs on (it was cancelled); in Running the KV holds

@@ -4,7 +4,7 @@
 // It works on counts and extent ids alone, on the engine thread; it never touches a page. Every
 // change of the device tables is a TableCommand; the executor takes the commands and enqueues them
 // before the next launch, behind the work that is in flight, so that memory given back here is
-// never reused too early. DESIGN: two tiers, sequences Resident (all KV in HBM, nothing on the
+// never reused too early. Two tiers, sequences Resident (all KV in HBM, nothing on the
 // host) until room is needed, then Tiered (all KV on the host, `num_slots` slots a stream in HBM).
 //
 // Tiered rows may hold more slots than their least while nobody else needs them; these are taken back
@@ -13,8 +13,10 @@
 // A demotion takes several passes, because its bulk is copied beside the running work. Whoever asks
 // for its room is refused meanwhile, with room_is_coming(), and asks again.
 //
-// Life of a row:  Admit -> (prefill) -> FinishPrefill -> Advance... [Grow] [demotion by others]
-// [Suspend -> Resume] -> Release memory/README.md is the normative text.
+// Life of a row: Admit -> (prefill) -> FinishPrefill -> Advance... [Grow] [demotion by others]
+// [Suspend -> Resume] -> Release.
+//
+// memory/README.md is the normative text.
 #pragma once
 
 #include <cstdint>
