@@ -24,9 +24,7 @@ std::vector<int32_t> RandomRecord(int32_t entries, int32_t max_recorded,
   return ids;
 }
 
-TEST_CASE("recorded selections agree") {
-  const int32_t scale = GENERATE(1, 3, 4);
-  const int32_t max_recorded = GENERATE(1, 32, 200);
+void CheckReplays(int32_t scale, int32_t max_recorded, int32_t rounds) {
   constexpr int32_t kSteps = 11, kLayers = 3, kHeads = 2, kPlaces = 5;
   Random random(17);
   KvGeometry g = testing::SmallGeometry(DType::kBf16, 64, 16);
@@ -35,7 +33,7 @@ TEST_CASE("recorded selections agree") {
   const std::vector<int32_t> record =
       RandomRecord(kSteps * kLayers * kHeads, max_recorded, counts, random);
   const OnDevice<int32_t> gpu_record(record), gpu_counts(counts);
-  for (int32_t round = 0; round < 30; ++round) {
+  for (int32_t round = 0; round < rounds; ++round) {
     StepRows step({2, 0, 3}, g.max_rows);
     std::vector<int32_t> phase(static_cast<size_t>(g.max_rows));
     for (size_t row = 0; row < phase.size(); ++row) {
@@ -76,6 +74,16 @@ TEST_CASE("recorded selections agree") {
     REQUIRE(gpu_count.Read() == count);
     REQUIRE(gpu_ids.Read() == ids);
   }
+}
+
+TEST_CASE("recorded selections agree") {
+  const int32_t scale = GENERATE(1, 3, 4);
+  const int32_t max_recorded = GENERATE(1, 32, 200);
+  CheckReplays(scale, max_recorded, 30);
+}
+
+TEST_CASE("a short recorded selection", "[small]") {
+  CheckReplays(4, 32, 2);
 }
 
 }  // namespace

@@ -60,13 +60,10 @@ void CheckSummaries(SeerWorld& x, const std::vector<uint8_t>& before,
   CHECK((after == expected));
 }
 
-TEST_CASE("the gate's view of complete pages agrees with the definition, in prefill and decode") {
-  const auto dtype = GENERATE(DType::kF32, DType::kBf16);
-  const int32_t d = GENERATE(64, 128);
-  const int32_t page_tokens = GENERATE(16, 32, 64);
-  const bool with_norm = GENERATE(true, false);
-  // More than a tile of pages, the last incomplete; then one that decode steps complete.
-  const int32_t pages = 1200 / page_tokens, prompt = (pages + 1) * page_tokens - 3;
+// A prompt of `pages` pages and an incomplete one, which decode steps complete.
+void CheckIndex(DType dtype, int32_t d, int32_t page_tokens, bool with_norm, int32_t pages,
+                bool on_host) {
+  const int32_t prompt = (pages + 1) * page_tokens - 3;
   SeerWorld x(dtype, d, page_tokens, 2, with_norm, prompt + 3);
   const KvGeometry& g = x.world.geometry;
   const GateOnDevice gate(x.gate);
@@ -91,7 +88,6 @@ TEST_CASE("the gate's view of complete pages agrees with the definition, in pref
                 .tables = x.world.tables,
                 .staging = {staging.data(), x.staging_pages}},
                x.world.pool);
-  const bool on_host = GENERATE(false, true);
   for (int32_t t = prompt; t < prompt + 3; ++t) {
     const Elements qkv = x.MakeQkv(t);
     if (on_host && t == prompt + 2) testing::EvictPage(x.world, 1, x.kLayer, pages);
@@ -111,13 +107,22 @@ TEST_CASE("the gate's view of complete pages agrees with the definition, in pref
   }
 }
 
-TEST_CASE("scores agree with the definition") {
+TEST_CASE("the gate's view of complete pages agrees with the definition, in prefill and decode") {
   const auto dtype = GENERATE(DType::kF32, DType::kBf16);
   const int32_t d = GENERATE(64, 128);
-  const int32_t group = GENERATE(1, 2, 5, 8);
+  const int32_t page_tokens = GENERATE(16, 32, 64);
   const bool with_norm = GENERATE(true, false);
-  const int32_t page_tokens = GENERATE(16, 64);
-  const int32_t last = GENERATE(3, 319, 320, 907);
+  const bool on_host = GENERATE(false, true);
+  CheckIndex(dtype, d, page_tokens, with_norm, 1200 / page_tokens, on_host);  // more than a tile
+}
+
+TEST_CASE("the gate's view of a few pages", "[small]") {
+  CheckIndex(DType::kBf16, 128, 16, true, 3, false);
+}
+
+// Of rows whose newest token is at `last`.
+void CheckScores(DType dtype, int32_t d, int32_t group, bool with_norm, int32_t page_tokens,
+                 int32_t last) {
   SeerWorld x(dtype, d, page_tokens, group, with_norm, last + 1);
   const KvGeometry& g = x.world.geometry;
   const int32_t pages = last / page_tokens;
@@ -162,6 +167,20 @@ TEST_CASE("scores agree with the definition") {
     CHECK(testing::RelativeError(of_stream, reference) < ToleranceOf(dtype));
   }
   CHECK(stray == 0);
+}
+
+TEST_CASE("scores agree with the definition") {
+  const auto dtype = GENERATE(DType::kF32, DType::kBf16);
+  const int32_t d = GENERATE(64, 128);
+  const int32_t group = GENERATE(1, 2, 5, 8);
+  const bool with_norm = GENERATE(true, false);
+  const int32_t page_tokens = GENERATE(16, 64);
+  const int32_t last = GENERATE(3, 319, 320, 907);
+  CheckScores(dtype, d, group, with_norm, page_tokens, last);
+}
+
+TEST_CASE("the gate's scores of a few pages", "[small]") {
+  CheckScores(DType::kBf16, 128, 4, true, 16, 100);
 }
 
 // Rows of long, unequal contexts with random summaries behind a shuffled directory; NaN where no page is.
