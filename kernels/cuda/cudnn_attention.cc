@@ -39,8 +39,6 @@ constexpr size_t kMinVersion =
 constexpr size_t kMaxPlans =
     256;  // a server has one shape of staging: six, and one for each 8K of context
 constexpr int32_t kWholeTile = 8192;
-constexpr int64_t kPreparedKeys =
-    65536;  // longer ones get their plans (some 45 ms each) when they come
 constexpr int64_t kMaxWorkspaceBytes = int64_t{64} << 20;
 constexpr int64_t kMaxElements = std::numeric_limits<int32_t>::max();  // of a tensor
 constexpr uintptr_t kAlignment = 16;                                   // of every pointer
@@ -82,7 +80,6 @@ struct Shape {
 
 struct Plan {
   fe::graph::Graph graph;
-  DeviceBytes workspace;
   bool usable = false;
 };
 
@@ -171,7 +168,9 @@ class CudnnAttentionImpl final : public CudnnAttention {
 
   cudnnHandle_t handle_ = nullptr;
   int sm_version_ = 0;
-  DeviceBytes lengths_;  // [kLengthTableInts]
+  DeviceBytes lengths_;    // [kLengthTableInts]
+  DeviceBytes workspace_;  // all plans', one after the other
+  int64_t workspace_bytes_ = 0;
   std::map<Shape, std::unique_ptr<Plan>> plans_;
 };
 
@@ -243,9 +242,13 @@ absl::Status CudnnAttentionImpl::Build(const Shape& shape, Plan& plan) {
   if (workspace_bytes > kMaxWorkspaceBytes) {
     return ResourceExhausted("the plan wants %d bytes of workspace", workspace_bytes);
   }
-  plan.workspace = AllocateDevice(static_cast<size_t>(workspace_bytes));
-  if (workspace_bytes > 0 && plan.workspace == nullptr) {
-    return ResourceExhausted("no device memory for %d bytes of workspace", workspace_bytes);
+  if (workspace_bytes > workspace_bytes_) {
+    DeviceBytes larger = AllocateDevice(static_cast<size_t>(workspace_bytes));
+    if (larger == nullptr) {
+      return ResourceExhausted("no device memory for %d bytes of workspace", workspace_bytes);
+    }
+    workspace_ = std::move(larger);
+    workspace_bytes_ = workspace_bytes;
   }
   return absl::OkStatus();
 }
@@ -277,8 +280,7 @@ void CudnnAttentionImpl::Prepare(const KvGeometry& geometry, int32_t staging_pag
     const Shape shape = ShapeOf(geometry, staging_pages, queries, kPieceKeyStep);
     if (Serves(geometry, shape) && FindOrBuild(shape) != nullptr) ++plans;
   }
-  const int64_t capacity =
-      std::min<int64_t>(int64_t{staging_pages} * geometry.page_tokens, kPreparedKeys);
+  const int64_t capacity = int64_t{staging_pages} * geometry.page_tokens;
   for (int64_t keys = kWholeTile; keys <= capacity; keys += kWholeTile) {
     const Shape shape = ShapeOf(geometry, staging_pages, kWholeTile, keys);
     if (Serves(geometry, shape) && FindOrBuild(shape) != nullptr) ++plans;
@@ -312,7 +314,7 @@ absl::Status CudnnAttentionImpl::Enqueue(Plan& plan, const Shape& shape,
     if (fe::detail::set_stream(handle_, stream) != CUDNN_STATUS_SUCCESS) {
       return {fe::error_code_t::CUDNN_BACKEND_API_FAILED, "cudnnSetStream"};
     }
-    return plan.graph.execute(handle_, pointers, plan.workspace.get());
+    return plan.graph.execute(handle_, pointers, workspace_.get());
   });
 }
 

@@ -22,8 +22,8 @@ class CudnnAttention {
   static absl::StatusOr<std::unique_ptr<CudnnAttention>> Load(int device);
   virtual ~CudnnAttention() = default;
 
-  // Makes the plans for pieces of a tile of up to `tile_tokens` now: the first takes most of a second, and would
-  // otherwise be made by the first prompt that needs it.
+  // Makes the plans for pieces of a tile of up to `tile_tokens` now, behind as much as staging holds: the first takes
+  // most of a second, further ones 45 ms each, and the first prompt that needs one would wait for it.
   virtual void Prepare(const KvGeometry& geometry, int32_t staging_pages, int32_t tile_tokens) = 0;
 
   // Enqueues bottom-right causal attention of a piece (prefill_pieces.h) of the tile `p`, all heads. False, and
