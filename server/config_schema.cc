@@ -135,11 +135,14 @@ constexpr ConfigKey kServerKeys[] = {
      [](Config& c, const std::string& t) { return ParseInt(t, 0, 65535, c.http_port); }},
     {"server.grpc_port", "8001", "0..65535", "gRPC; 0: any free port.",
      [](Config& c, const std::string& t) { return ParseInt(t, 0, 65535, c.grpc_port); }},
-    {"server.max_body", "32MiB", "bytes", "Longest request body; more is answered with 413.",
+    {"server.max_body", "32MiB", "bytes, 1KiB to 1GiB",
+     "Longest request body; more is answered with 413.",
      [](Config& c, const std::string& t) {
-       SPIN_ASSIGN_OR_RETURN(c.max_body_bytes, ParseBytes(t));
-       return c.max_body_bytes >= 1024 ? absl::OkStatus()
-                                       : InvalidArgument("'%s' is under 1KiB", t);
+       SPIN_ASSIGN_OR_RETURN(const int64_t bytes, ParseBytes(t));
+       // gRPC counts in int.
+       if (bytes < kKiB || bytes > kGiB) return InvalidArgument("'%s' is not in 1KiB..1GiB", t);
+       c.max_body_bytes = bytes;
+       return absl::OkStatus();
      }},
     {"server.drain_timeout", "30s", "duration (30s, 500ms)",
      "After SIGTERM, how long running requests may take to finish.",
