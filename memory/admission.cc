@@ -48,7 +48,6 @@ Footprint::Footprint(const KvGeometry& geometry, std::span<const LayerDemand> la
   for (const LayerDemand& layer : layers_) {
     SPIN_CHECK(layer.whole_context || layer.fixed_pages + layer.selectable_pages > 0);
     SPIN_CHECK(layer.fixed_pages >= 0 && layer.selectable_pages >= 0 && layer.context_divisor >= 0);
-    tiering_saves_ = tiering_saves_ || !layer.whole_context;
     auto group = std::ranges::find(groups_, layer, &LayerGroup::demand);
     if (group == groups_.end()) group = groups_.insert(group, {.demand = layer, .num_layers = 0});
     ++group->num_layers;

@@ -108,9 +108,6 @@ class Footprint {
   PoolCounts Tiered(int64_t prompt_tokens, int64_t reserve_tokens, int32_t num_sequences,
                     int32_t budget_pages = 0) const;
 
-  // Some layer needs fewer slots than pages: the Tiered placement can save HBM.
-  bool tiering_saves() const { return tiering_saves_; }
-
  private:
   struct LayerGroup {
     LayerDemand demand;
@@ -123,7 +120,6 @@ class Footprint {
   std::vector<LayerDemand> layers_;
   std::vector<LayerGroup> groups_;  // layers of equal demand: a few at most
   double min_buffer_ratio_, max_buffer_ratio_;
-  bool tiering_saves_ = false;
 };
 
 // What is demoted in one go: a Resident row, or all Resident rows that share the extents of one

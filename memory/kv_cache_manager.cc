@@ -17,9 +17,7 @@ struct KvCacheManager::Impl {
         footprint(o.plan.geometry, o.layers, o.min_buffer_ratio, o.max_buffer_ratio),
         table(o.plan),
         may_stay(o.placement != PlacementPolicy::kTiered),
-        may_tier(
-            o.plan.num_host_extents > 0 &&
-            (!may_stay || (o.placement == PlacementPolicy::kAuto && footprint.tiering_saves()))),
+        may_tier(o.plan.num_host_extents > 0 && MayTier(o.placement, o.layers)),
         room(&footprint, &table,
              {.may_stay = may_stay,
               .may_tier = may_tier,
@@ -52,6 +50,11 @@ struct KvCacheManager::Impl {
   const bool may_stay, may_tier;
   Room room;
 };
+
+bool MayTier(PlacementPolicy placement, std::span<const LayerDemand> layers) {
+  if (placement != PlacementPolicy::kAuto) return placement == PlacementPolicy::kTiered;
+  return !std::ranges::all_of(layers, &LayerDemand::whole_context);
+}
 
 PoolCounts KvCacheManager::Impl::GrowthNeed(const Row& row, int64_t tokens) const {
   const bool tiered = row.placement == Placement::kTiered;

@@ -34,6 +34,9 @@ namespace spin {
 
 enum class PlacementPolicy { kAuto, kResident, kTiered };
 
+// Whether a host pool is of any use: under kAuto where some layer needs fewer slots than pages.
+bool MayTier(PlacementPolicy placement, std::span<const LayerDemand> layers);
+
 struct KvCacheOptions {
   MemoryPlan plan;
   PlacementPolicy placement = PlacementPolicy::kAuto;

@@ -154,11 +154,15 @@ constexpr ConfigKey kServerKeys[] = {
 
 constexpr ConfigKey kMemoryKeys[] = {
     {"memory.hbm_budget", "auto", "bytes (60GiB) or auto",
-     "What the process may hold on the GPU: weights, workspace and KV cache; auto: nearly all that "
-     "is free. On the CPU backend the arena that plays HBM, for the KV cache alone.",
+     "What the process may hold on the GPU: weights, workspace and KV cache; auto: 98 % of what is "
+     "free. On the CPU backend the arena that plays HBM, for the KV cache alone; auto: an eighth "
+     "of "
+     "the memory, at most 2GiB.",
      [](Config& c, const std::string& t) { return ParseSize(t, c.hbm_budget_bytes); }},
     {"memory.host_pool", "auto", "bytes (64GiB), 0 or auto",
-     "Host memory for the KV cache of Tiered sequences; 0 switches the tier off.",
+     "Host memory for the KV cache of Tiered sequences; 0 switches the tier off. auto: half of the "
+     "host's memory, pinned, beside a GPU; on the CPU backend a quarter, at most 4GiB; 0 where "
+     "nothing can be Tiered (memory.placement resident; auto with every layer dense or exact).",
      [](Config& c, const std::string& t) { return ParseSize(t, c.host_pool_bytes); }},
     {"memory.min_buffer_ratio", "2", "0..64",
      "Slots that a Tiered sequence keeps for reuse, times the pages that a step may select.",

@@ -187,9 +187,14 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
   plan.executor_bytes = ModelExecutor::DeviceBytes(plan.executor, model, *plan.algorithm, geometry,
                                                    config.dtype, *plan.backend.ops);
   SPIN_ASSIGN_OR_RETURN(const int64_t cache_bytes, CacheBudget(config, info, plan));
+  for (int32_t layer = 0; layer < model.num_layers; ++layer) {
+    plan.cache.layers.push_back(plan.algorithm->Demand(layer));
+  }
+  const int64_t auto_host_pool =
+      MayTier(config.placement, plan.cache.layers) ? AutoHostPool(info) : 0;
   SPIN_ASSIGN_OR_RETURN(
       plan.cache.plan,
-      PlanMemory(geometry, cache_bytes, config.host_pool_bytes.value_or(AutoHostPool(info))));
+      PlanMemory(geometry, cache_bytes, config.host_pool_bytes.value_or(auto_host_pool)));
   plan.cache.placement = config.placement;
   plan.cache.min_buffer_ratio = config.min_buffer_ratio;
   plan.cache.max_buffer_ratio = config.max_buffer_ratio;
@@ -197,9 +202,6 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
   plan.cache.max_model_len = plan.max_model_len;
   plan.cache.max_budget_pages = max_budget_pages;
   plan.cache.row_budgets = plan.algorithm->has_row_budgets();
-  for (int32_t layer = 0; layer < model.num_layers; ++layer) {
-    plan.cache.layers.push_back(plan.algorithm->Demand(layer));
-  }
   return plan;
 }
 

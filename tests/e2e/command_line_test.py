@@ -78,6 +78,16 @@ class CommandLineTest(unittest.TestCase):
         self.assertRegex(text, r"memory\.host_pool +64\.0 MiB")
         self.assertRegex(text, r"\d+ tokens in all")
 
+    def test_auto_takes_host_memory_only_where_something_can_be_tiered(self):
+        for settings, pinned in [([], False), (["memory.placement=tiered"], True), (["sparse.algorithm=quest"], True),
+                                 (["sparse.algorithm=quest", "memory.placement=resident"], False),
+                                 (["sparse.algorithm=quest", "sparse.exact=true"], False)]:
+            with self.subTest(settings=settings):
+                text = self.runs("--model", MODEL, "--check-config", "--set", "memory.hbm_budget=1GiB",
+                                 *(part for setting in settings for part in ("--set", setting)))
+                self.assertEqual(re.search(r"memory\.host_pool +(.*)", text)[1] != "0 B  off: no sequence is Tiered",
+                                 pinned, text)
+
     def test_mistakes_in_the_file_are_told_with_line_and_key(self):
         for text, parts in [
                 ("server:\n  http_port: high\n", ("bad.yaml:2", "server.http_port", "0..65535")),

@@ -26,7 +26,6 @@ TEST_CASE("a sparse layer gets its mandatory slots and the buffer, never more th
   CHECK(footprint.TieredSlotExtents(0, 1000) == 2);
   CHECK(footprint.TieredSlotExtents(1, 1000) == 2);  // 35 slots, 32 an extent
   CHECK(footprint.AllTieredSlotExtents(8000) == 16 + 2);
-  CHECK(footprint.tiering_saves());
 }
 
 TEST_CASE("what a step may select and what it reads, over all layers and heads") {
@@ -111,7 +110,6 @@ TEST_CASE("forks share no extent that may still change") {
 TEST_CASE("dense layers alone save nothing by tiering") {
   const LayerDemand layers[] = {kWhole, kWhole};
   const Footprint footprint(kGeometry, layers, 2, 2);
-  CHECK_FALSE(footprint.tiering_saves());
   CHECK(footprint.Tiered(1, 3000, 1).slots == footprint.Resident(1, 3000, 1).slots);
 }
 

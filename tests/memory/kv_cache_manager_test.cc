@@ -214,6 +214,16 @@ TEST_CASE("dense layers wait for room: nothing is demoted for them") {
   CHECK(m.Admit(100, 100, 1).has_value());
 }
 
+TEST_CASE("a host pool is of use where a layer is sparse, or the policy asks for it") {
+  const LayerDemand whole = {};
+  const LayerDemand sparse = {.whole_context = false, .fixed_pages = 1, .selectable_pages = 4};
+  const std::vector<LayerDemand> dense(2, whole), mixed = {whole, sparse};
+  CHECK(MayTier(PlacementPolicy::kAuto, mixed));
+  CHECK_FALSE(MayTier(PlacementPolicy::kAuto, dense));
+  CHECK(MayTier(PlacementPolicy::kTiered, dense));
+  CHECK_FALSE(MayTier(PlacementPolicy::kResident, mixed));
+}
+
 TEST_CASE("the policy tiered gives every sequence its budget and no more") {
   KvCacheManager m(Options({.placement = PlacementPolicy::kTiered}));
   const RowId a = Start(m, 3000, 4000);
