@@ -14,6 +14,7 @@
 #include "common/metrics.h"
 #include "server/engine_backend.h"
 #include "server/grpc/grpc_server.h"
+#include "server/host_port.h"
 #include "server/http/http_server.h"
 #include "server/model_stack.h"
 #include "server/openai/openai_handler.h"
@@ -150,9 +151,10 @@ absl::StatusOr<std::unique_ptr<App>> App::Start(const ServerConfig& config,
   const int http_port = impl->http->port();
   const int grpc_port = impl->grpc->port();
   if (!ready_file.empty()) SPIN_RETURN_IF_ERROR(WriteReadyFile(ready_file, http_port, grpc_port));
-  SPIN_LOG(INFO, "ready in %.1f s: serving '%s' on http://%s:%d/v1 and grpc://%s:%d",
+  SPIN_LOG(INFO, "ready in %.1f s: serving '%s' on http://%s/v1 and grpc://%s",
            std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(),
-           impl->context.model.served_names[0], config.host, http_port, config.host, grpc_port);
+           impl->context.model.served_names[0], HostPort(config.host, http_port),
+           HostPort(config.host, grpc_port));
   return std::unique_ptr<App>(new App(std::move(impl)));
 }
 

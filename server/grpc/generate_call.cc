@@ -19,11 +19,16 @@ constexpr std::size_t kMaxWaitingOutputs = 2048;
 class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>,
                            public std::enable_shared_from_this<GenerateCall> {
  public:
-  GenerateCall(const ServingContext& context, WakeQueue& wakes)
-      : context_(context), wakes_(wakes) {}
+  GenerateCall(const ServingContext& context, WakeQueue& wakes, CallLimit& limit)
+      : context_(context), wakes_(wakes), limit_(limit) {}
 
   void Start(const v1::GenerateRequest& message) {
     self_ = shared_from_this();
+    counted_ = limit_.Enter();
+    if (!counted_) {
+      return Finish(
+          ToGrpcStatus(ResourceExhausted("%d calls run already; try again later", limit_.most())));
+    }
     auto request = ToRequest(context_, message);
     if (!request.ok()) return Finish(ToGrpcStatus(request.status()));
     prompt_tokens_ = static_cast<int32_t>(request->prompt.size());
@@ -60,6 +65,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
 
   void OnDone() override {
     GiveUp();
+    if (counted_) limit_.Leave();
     const std::shared_ptr<GenerateCall> last =
         std::move(self_);  // a wake on its way may hold another
   }
@@ -136,6 +142,8 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
 
   const ServingContext& context_;
   WakeQueue& wakes_;
+  CallLimit& limit_;
+  bool counted_ = false;                // by limit_
   std::shared_ptr<GenerateCall> self_;  // gRPC's hold on the call, until OnDone
   std::atomic<bool> wake_pending_ = false;
   RequestId id_;
@@ -159,8 +167,9 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
 }  // namespace
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* StartGenerateCall(
-    const ServingContext& context, const v1::GenerateRequest& request, WakeQueue& wakes) {
-  const auto call = std::make_shared<GenerateCall>(context, wakes);
+    const ServingContext& context, const v1::GenerateRequest& request, WakeQueue& wakes,
+    CallLimit& limit) {
+  const auto call = std::make_shared<GenerateCall>(context, wakes, limit);
   call->Start(request);
   return call.get();
 }
