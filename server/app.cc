@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -12,6 +13,7 @@
 #include "common/hash.h"
 #include "common/logging.h"
 #include "common/metrics.h"
+#include "common/units.h"
 #include "server/engine_backend.h"
 #include "server/grpc/grpc_server.h"
 #include "server/host_port.h"
@@ -69,6 +71,11 @@ std::string SystemFingerprint(const ServerConfig& config, const ModelInfo& model
   return absl::StrFormat("spin-%s-%08x", kVersion, static_cast<uint32_t>(hash ^ (hash >> 32)));
 }
 
+// What requests may take in memory while they are read: of each of the two servers.
+std::size_t RequestRoomBytes(const ServerConfig& config) {
+  return static_cast<std::size_t>(std::max(256 * kMiB, 8 * config.max_body_bytes));
+}
+
 // Written beside and renamed, so that a reader never sees half of it.
 absl::Status WriteReadyFile(const std::string& path, int http_port, int grpc_port) {
   const std::string partial = path + ".partial";
@@ -108,13 +115,15 @@ absl::Status App::Impl::Listen() {
   http = std::make_unique<HttpServer>(
       HttpServer::Options{.host = config.host,
                           .port = static_cast<uint16_t>(config.http_port),
-                          .max_body_bytes = static_cast<std::size_t>(config.max_body_bytes)},
+                          .max_body_bytes = static_cast<std::size_t>(config.max_body_bytes),
+                          .max_bodies_bytes = RequestRoomBytes(config)},
       *handler);
   SPIN_RETURN_IF_ERROR(http->Start());
   grpc = std::make_unique<GrpcServer>(
       GrpcServer::Options{.host = config.host,
                           .port = static_cast<uint16_t>(config.grpc_port),
-                          .max_message_bytes = static_cast<int>(config.max_body_bytes)},
+                          .max_message_bytes = static_cast<int>(config.max_body_bytes),
+                          .max_buffer_bytes = RequestRoomBytes(config)},
       context);
   return grpc->Start();
 }

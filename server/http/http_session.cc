@@ -70,7 +70,8 @@ HttpSession::HttpSession(asio::ip::tcp::socket socket, const Environment& enviro
       env_(environment),
       buffer_(environment.options.max_header_bytes + kMaxReadAhead + kReadBytes),
       deadline_(socket_.get_executor()),
-      wakeup_(socket_.get_executor()) {}
+      wakeup_(socket_.get_executor()),
+      body_share_(environment.body_room) {}
 
 void HttpSession::Start(std::function<void()> on_end) {
   asio::co_spawn(socket_.get_executor(), Run(),
@@ -167,6 +168,7 @@ asio::awaitable<HttpSession::ReadResult> HttpSession::RefuseRequest(int status,
 asio::awaitable<HttpSession::ReadResult> HttpSession::ReadRequest() {
   const HttpServer::Options& options = env_.options;
   request_ = HttpRequest();
+  body_share_.Release();
   is_head_ = false;
   http_10_ = false;
   started_ = std::chrono::steady_clock::now();
@@ -184,6 +186,7 @@ asio::awaitable<HttpSession::ReadResult> HttpSession::ReadRequest() {
   parser.header_limit(static_cast<uint32_t>(options.max_header_bytes));
   parser.body_limit(options.max_body_bytes);
   ArmDeadline(options.read_timeout);
+  bool has_room = true;
   auto [error, count] = co_await http::async_read_header(socket_, buffer_, parser, kAwait);
   if (!error && !parser.is_done()) {
     if (boost::beast::iequals(parser.get()[http::field::expect], "100-continue")) {
@@ -191,13 +194,23 @@ asio::awaitable<HttpSession::ReadResult> HttpSession::ReadRequest() {
       if (!written) co_return ReadResult::kClosed;
       ArmDeadline(options.read_timeout);
     }
-    std::tie(error, count) = co_await http::async_read(socket_, buffer_, parser, kAwait);
+    parser.eager(true);
+    while (!error && !parser.is_done()) {
+      std::tie(error, count) = co_await http::async_read_some(socket_, buffer_, parser, kAwait);
+      const std::size_t bytes = parser.get().body().size();
+      has_room = bytes <= options.inline_body_bytes || body_share_.GrowTo(bytes);
+      if (!has_room) break;
+    }
   }
   DisarmDeadline();
   if (gone_) co_return ReadResult::kClosed;
   const auto& message = parser.get();
   request_.id = RequestIdFor(ToString(message["x-request-id"]));
   started_ = std::chrono::steady_clock::now();
+  if (!has_room) {
+    co_return co_await RefuseRequest(
+        503, "The server is reading too many large requests. Try again later.");
+  }
   if (error == http::error::body_limit) {
     co_return co_await RefuseRequest(
         413, absl::StrFormat("The request body is larger than the limit of %d bytes.",
@@ -291,6 +304,8 @@ asio::awaitable<std::optional<HttpResponse>> HttpSession::AwaitHead(HttpTask& ta
 
 asio::awaitable<void> HttpSession::AnswerRequest() {
   std::unique_ptr<HttpTask> task = co_await StartTask();
+  request_.body = std::string();
+  body_share_.Release();
   const std::string method = std::exchange(request_.method, std::string());
   const std::optional<HttpResponse> head = co_await AwaitHead(*task);
   if (env_.handler.closing() || env_.stopping) keep_alive_ = false;

@@ -14,6 +14,7 @@
 #include <optional>
 #include <string>
 
+#include "server/http/body_room.h"
 #include "server/http/http_message.h"
 #include "server/http/http_server.h"
 
@@ -27,6 +28,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
     const HttpServer::Options& options;
     HttpHandler& handler;
     boost::asio::thread_pool& workers;
+    BodyRoom& body_room;
     std::atomic<bool>& stopping;  // no further request is read
   };
 
@@ -88,6 +90,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   Wakeup wakeup_;
 
   HttpRequest request_;
+  BodyRoom::Share body_share_;  // of a body over inline_body_bytes, until it is handled
   bool is_head_ = false;
   bool http_10_ = false;
   bool keep_alive_ = false;  // as the client asked, and as long as nothing speaks against it

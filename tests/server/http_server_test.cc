@@ -3,6 +3,8 @@
 
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <latch>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
@@ -86,6 +88,59 @@ TEST_CASE("large bodies are handled on a worker while others are served") {
       client.Post("/tokenize", R"({"prompt":")" + std::string(1'000'000, 'a') + R"("})");
   CHECK(response.status == 200);
   CHECK(json::parse(response.body)["count"] == 1'000'001);
+}
+
+// "/wait" is answered once Go was called, everything else at once.
+class WaitingHandler final : public HttpHandler {
+ public:
+  std::unique_ptr<HttpTask> Handle(HttpRequest& request, Waker) override {
+    if (request.path == "/wait") {
+      entered_.count_down();
+      go_.wait();
+    }
+    HttpResponse response;
+    response.body = request.path;
+    return Ready(std::move(response));
+  }
+  void WaitUntilEntered() { entered_.wait(); }
+  void Go() { go_.count_down(); }
+
+ private:
+  std::latch entered_{1}, go_{1};
+};
+
+TEST_CASE("a large body that takes long to handle does not hold up the next one") {
+  WaitingHandler handler;
+  HttpServer server({.port = 0, .inline_body_bytes = 10}, handler);
+  REQUIRE(server.Start().ok());
+  const std::string body(1000, 'x');
+  HttpClient slow(server.port()), next(server.port());
+  REQUIRE(slow.Send(HttpClient::PostText("/wait", body)));
+  handler.WaitUntilEntered();
+  CHECK(next.Post("/next", body).body == "/next");
+  handler.Go();
+  CHECK(slow.ReadResponse().body == "/wait");
+}
+
+TEST_CASE("large bodies share a room; one too many is a 503, small ones and later ones pass") {
+  TestServer test({.inline_body_bytes = 100, .max_bodies_bytes = 1000});
+  const auto body_of = [](std::size_t bytes) {
+    return R"({"prompt":")" + std::string(bytes - 13, 'a') + R"("})";
+  };
+  const std::string text = HttpClient::PostText("/tokenize", body_of(900));
+  HttpClient first(test.port());
+  REQUIRE(first.Send(text.substr(0, text.size() - 100)));
+  HttpClient::Response refused;
+  for (int i = 0; i < 100 && refused.status != 503; ++i) {  // until the first one's bytes were read
+    refused = HttpClient(test.port()).Post("/tokenize", body_of(900));
+  }
+  REQUIRE(refused.status == 503);
+  CHECK(refused.head.find("Retry-After: 1\r\n") != std::string::npos);
+  CHECK(json::parse(refused.body)["error"]["type"] == "service_unavailable");
+  CHECK(HttpClient(test.port()).Post("/tokenize", body_of(90)).status == 200);
+  REQUIRE(first.Send(text.substr(text.size() - 100)));
+  CHECK(first.ReadResponse().status == 200);
+  CHECK(first.Post("/tokenize", body_of(900)).status == 200);
 }
 
 TEST_CASE("a port in use and a host that is no address are errors that name the key") {
