@@ -102,7 +102,11 @@ asio::awaitable<void> HttpServer::Impl::Accept() {
       co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
       continue;
     }
-    Open(std::move(socket));
+    try {
+      Open(std::move(socket));
+    } catch (const std::exception& exception) {  // out of memory; the next one may find some
+      SPIN_LOG(ERROR, "cannot serve a connection: %s", exception.what());
+    }
   }
 }
 
@@ -124,10 +128,11 @@ void HttpServer::Impl::Open(tcp::socket socket) {
     sessions.erase(id);
     session_ended.notify_all();
   };
-  if (refused) {
-    session->Refuse(on_end);
-  } else {
-    session->Start(on_end);
+  try {
+    refused ? session->Refuse(on_end) : session->Start(on_end);
+  } catch (...) {
+    on_end();
+    throw;
   }
 }
 

@@ -5,9 +5,13 @@
 #include <chrono>
 #include <latch>
 #include <memory>
+#include <new>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "tests/server/http_client.h"
 #include "tests/server/test_server.h"
@@ -120,6 +124,59 @@ TEST_CASE("a large body that takes long to handle does not hold up the next one"
   CHECK(next.Post("/next", body).body == "/next");
   handler.Go();
   CHECK(slow.ReadResponse().body == "/wait");
+}
+
+// Fails where the path says.
+class FailingHandler final : public HttpHandler {
+ public:
+  std::unique_ptr<HttpTask> Handle(HttpRequest& request, Waker) override {
+    if (request.path == "/handle") throw std::bad_alloc();
+    return std::make_unique<Task>(request.path);
+  }
+
+ private:
+  class Task final : public HttpTask {
+   public:
+    explicit Task(std::string path) : path_(std::move(path)) {}
+    std::optional<HttpResponse> PollHead() override {
+      if (path_ == "/head") throw std::runtime_error("no head");
+      HttpResponse head;
+      head.streamed = true;
+      return head;
+    }
+    Body PollBody() override {
+      if (path_ == "/body" || sent_) throw std::runtime_error("no body");
+      sent_ = true;
+      return {.data = "begin"};
+    }
+
+   private:
+    const std::string path_;
+    bool sent_ = false;
+  };
+};
+
+TEST_CASE("an exception is a 500 where no answer has begun, else the connection ends") {
+  FailingHandler handler;
+  HttpServer server({.port = 0, .inline_body_bytes = 10}, handler);
+  REQUIRE(server.Start().ok());
+  for (const char* path : {"/handle", "/head", "/body"}) {
+    for (const std::size_t bytes : {1, 1000}) {  // on the connection's thread, and on a worker
+      INFO(path << " with " << bytes);
+      HttpClient client(server.port());
+      const auto response = client.Post(path, std::string(bytes, 'x'));
+      CHECK(response.status == 500);
+      const json error = json::parse(response.body)["error"];
+      CHECK(error["type"] == "server_error");
+      CHECK(error["message"].get<std::string>().find("(request req-") != std::string::npos);
+      CHECK(client.AtEnd());
+    }
+  }
+  HttpClient client(server.port());
+  REQUIRE(client.Send(HttpClient::PostText("/later", "x")));
+  const std::string answer = client.ReadUntil("0\r\n\r\n");
+  CHECK(answer.find("begin") != std::string::npos);
+  CHECK_FALSE(answer.ends_with("0\r\n\r\n"));
 }
 
 TEST_CASE("large bodies share a room; one too many is a 503, small ones and later ones pass") {
