@@ -9,7 +9,7 @@ namespace spin {
 
 inline std::string HostPort(const std::string& host, int port) {
   const bool is_ipv6 = host.find(':') != std::string::npos;
-  return absl::StrFormat(is_ipv6 ? "[%s]:%d" : "%s:%d", host, port);
+  return is_ipv6 ? absl::StrFormat("[%s]:%d", host, port) : absl::StrFormat("%s:%d", host, port);
 }
 
 }  // namespace spin

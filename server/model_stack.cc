@@ -9,6 +9,7 @@
 #include "common/logging.h"
 #include "common/units.h"
 #include "engine/engine_metrics.h"
+#include "engine/sampling_params.h"
 #include "models/checkpoint.h"
 #include "models/sparse/sparse_registry.h"
 #include "models/weights.h"
@@ -123,6 +124,21 @@ absl::Status CheckLengths(const ServerConfig& config, const ModelConfig& model) 
   return absl::OkStatus();
 }
 
+// Defaults that every request would be refused with are an error of the folder.
+absl::Status CheckDefaults(const ModelFolder& folder) {
+  const GenerationConfig& own = folder.generation;
+  SamplingParams sampling;
+  sampling.temperature = own.temperature.value_or(sampling.temperature);
+  sampling.top_p = own.top_p.value_or(sampling.top_p);
+  sampling.top_k = own.top_k.value_or(sampling.top_k);
+  sampling.min_p = own.min_p.value_or(sampling.min_p);
+  sampling.repetition_penalty = own.repetition_penalty.value_or(sampling.repetition_penalty);
+  const absl::Status status = sampling.Validate(folder.config.vocab_size);
+  if (status.ok()) return status;
+  return InvalidArgument("%s/generation_config.json: %s (model.generation_config: none ignores it)",
+                         folder.path, MessageOf(status));
+}
+
 // The most pages that a request's own budget may have; 0: as many as the algorithm selects by itself.
 absl::StatusOr<int32_t> MaxBudgetPages(const SparseOptions& sparse, const KvGeometry& geometry,
                                        const SparseAlgorithm& algorithm) {
@@ -160,6 +176,7 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
   ModelPlan plan;
   SPIN_ASSIGN_OR_RETURN(plan.folder, ReadModelFolder(config.model_path));
   const ModelConfig& model = plan.folder.config;
+  if (config.use_generation_config) SPIN_RETURN_IF_ERROR(CheckDefaults(plan.folder));
   SPIN_RETURN_IF_ERROR(CheckLengths(config, model));
   plan.max_model_len = config.max_model_len.value_or(model.max_position);
   SPIN_ASSIGN_OR_RETURN(plan.backend, CreateBackend(config.backend));

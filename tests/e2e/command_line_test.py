@@ -119,6 +119,17 @@ class CommandLineTest(unittest.TestCase):
         self.assertIn("memory.hbm_budget", self.refused("--model", MODEL, "--set", "memory.hbm_budget=1KiB"))
         self.assertIn("max_model_len", self.refused("--model", MODEL, "--set", "model.max_model_len=9000"))
 
+    def test_defaults_that_no_request_could_use_are_refused(self):
+        model = self.copy_of_model()
+        for defaults, part in [({"temperature": 100}, "temperature"), ({"top_p": 0}, "top_p"),
+                               ({"repetition_penalty": -1}, "repetition_penalty")]:
+            with self.subTest(defaults=defaults):
+                self.write("model/generation_config.json", json.dumps(defaults))
+                reason = self.refused("--model", model, "--check-config", *SMALL)
+                self.assertIn("generation_config.json", reason)
+                self.assertIn(part, reason)
+                self.runs("--model", model, "--check-config", "--set", "model.generation_config=none", *SMALL)
+
     def test_broken_model_files_are_refused_by_name(self):
         model = self.copy_of_model()
         common = ["--model", model, "--set", "server.http_port=0", "--set", "server.grpc_port=0", *SMALL]
