@@ -91,7 +91,7 @@ bool EngineCore::Plan() {
   batch_ = &scheduler_.Plan(clock_->NowNs());
   for (Sequence* sequence : batch_->exhausted) FinishWithLength(*sequence);
   for (LiveRequest* request : batch_->refused) {
-    Fail(*request, ResourceExhausted("The memory budgets have no room for this request"),
+    Fail(*request, FailedPrecondition("The memory budgets can never hold this request"),
          FinishReason::kError);
   }
   return !batch_->decode.empty() || !scheduler_.prefill().empty();

@@ -100,7 +100,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
       std::optional<RequestOutput> output = stream_->TryPop();
       if (!output.has_value()) {
         if (stream_->overflowed())
-          FinishOnce({grpc::StatusCode::RESOURCE_EXHAUSTED, "the client reads too slowly"});
+          FinishOnce({grpc::StatusCode::ABORTED, "the client reads too slowly"});
         return;
       }
       Take(*output);

@@ -129,7 +129,7 @@ TEST_CASE("a reader that is too slow gets an error at the end of what was kept")
   CHECK(taken < 100'000);
   const std::vector<json> events = x.Events();
   CHECK(events.size() == static_cast<std::size_t>(taken) + 1);
-  CHECK(events.back()["error"]["code"] == "rate_limit_exceeded");
+  CHECK(events.back()["error"]["type"] == "invalid_request_error");
 }
 
 }  // namespace
