@@ -62,7 +62,6 @@ struct SparseRequest {
 
 struct Request {
   RequestId id;
-  std::string external_id;  // what the client and the log see ("cmpl-…")
   std::vector<int32_t> prompt;
   SamplingParams sampling;
   SparseRequest sparse;

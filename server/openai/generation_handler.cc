@@ -57,7 +57,6 @@ void AddPrompt(const CommonRequest& common, std::vector<int32_t> tokens, Prepare
   if (shown) info.tokens = tokens;
   prepared.plan.prompts.push_back(std::move(info));
   Request request;
-  request.external_id = prepared.plan.id;
   request.prompt = std::move(tokens);
   request.sampling = common.sampling;
   if (prepared.plan.one_sequence) request.sampling.n = 1;

@@ -67,7 +67,6 @@ v1::GenerateRequest TextRequest(const std::string& text) {
 TEST_CASE("a generation streams message by message and ends with its usage") {
   TestServer test;
   v1::GenerateRequest request = TextRequest("Hi");
-  request.set_request_id("mine");
   request.set_priority(3);
   request.mutable_sampling()->set_max_tokens(9);
   request.mutable_sampling()->set_temperature(0);
@@ -77,7 +76,6 @@ TEST_CASE("a generation streams message by message and ends with its usage") {
   const auto reader = test.stub->Generate(&context, request);
   REQUIRE(test.backend().WaitForRequests(1));
   const Request submitted = test.backend().request(0);
-  CHECK(submitted.external_id == "mine");
   CHECK(submitted.priority == 3);
   CHECK(submitted.prompt == std::vector<int32_t>{256, 'H', 'i'});
   CHECK(submitted.sampling.max_tokens == 9);
