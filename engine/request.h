@@ -18,8 +18,8 @@ enum class FinishReason {
   kNone,    // still running
   kStop,    // end-of-sequence token, stop token or stop string
   kLength,  // max_tokens or the context
-  kAbort,   // cancelled or shut down: never shown to OpenAI clients
-  kError,   // see RequestOutput::error
+  kAbort,   // cancelled or shut down; in no delta: RequestOutput::error says it
+  kError,   // likewise
 };
 
 // What one sequence produced since the last output.

@@ -6,6 +6,7 @@
 #include "server/error_mapping.h"
 #include "server/openai/chat_request.h"
 #include "server/openai/common_request.h"
+#include "server/openai/json_response.h"
 #include "server/openai/logprobs_format.h"
 #include "server/openai/parse_helpers.h"
 #include "server/openai/prompt_builder.h"
@@ -32,12 +33,6 @@ absl::StatusOr<std::vector<int32_t>> Tokens(const ServingContext& context, const
   SPIN_RETURN_IF_ERROR(ReadString(json, "prompt", text));
   SPIN_RETURN_IF_ERROR(ReadBool(json, "add_special_tokens", add_special_tokens));
   return TokenizeText(context, text, add_special_tokens, "prompt");
-}
-
-HttpResponse JsonResponse(const Json& json) {
-  HttpResponse response;
-  response.body = DumpJson(json);
-  return response;
 }
 
 }  // namespace
