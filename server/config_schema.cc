@@ -41,9 +41,10 @@ absl::Status ParseBool(const std::string& text, bool& target) {
 }
 
 // One of the words of `choices`, whose values are alike in order.
-template <typename T, std::size_t N>
+template <typename T, std::size_t N, typename Target>
 absl::Status ParseChoice(const std::string& text,
-                         const std::array<std::pair<std::string_view, T>, N>& choices, T& target) {
+                         const std::array<std::pair<std::string_view, T>, N>& choices,
+                         Target& target) {
   std::string words;
   for (const auto& [word, value] : choices) {
     if (text == word) {
@@ -210,8 +211,13 @@ constexpr ConfigKey kSparseKeys[] = {
     {"sparse.algorithm", "dense", "dense, quest, shadowkv, seer, retroinfer",
      "Which partitions of the context a step attends to.",
      [](Config& c, const std::string& t) {
-       c.sparse.algorithm = t;
-       return absl::OkStatus();
+       return ParseChoice<const char*, 5>(t,
+                                          {{{"dense", "dense"},
+                                            {"quest", "quest"},
+                                            {"shadowkv", "shadowkv"},
+                                            {"seer", "seer"},
+                                            {"retroinfer", "retroinfer"}}},
+                                          c.sparse.algorithm);
      }},
     {"sparse.budget_tokens", "auto", "tokens or auto",
      "Tokens that one KV head attends to in a step, whatever the algorithm selects them by; auto: "
@@ -247,7 +253,8 @@ constexpr ConfigKey kSparseKeys[] = {
      "Tokens of a page (the paper's: 16). With larger ones there is less to score, and what is "
      "selected is coarser.",
      [](Config& c, const std::string& t) {
-       return ParseInt(t, 16, 64, c.sparse.quest_page_tokens);
+       return ParseChoice<int32_t, 3>(t, {{{"16", 16}, {"32", 32}, {"64", 64}}},
+                                      c.sparse.quest_page_tokens);
      }},
     {"sparse.shadowkv.context_fraction", "64", "1..65536, or 0",
      "With budget_tokens: auto, a step selects this fraction of the context: 64 is 1/64; 0: none.",

@@ -44,8 +44,9 @@ absl::StatusOr<int64_t> CacheBudget(const ServerConfig& config, const DeviceInfo
   const int64_t rest = budget - plan.weight_bytes - plan.executor_bytes - kDeviceReserve;
   if (rest > 0) return rest;
   return ResourceExhausted(
-      "memory.hbm_budget: %s; weights take %s, the workspace %s (lower model.max_model_len or "
-      "scheduler.prefill_tile_tokens), and %s stay in reserve",
+      "memory.hbm_budget: %s; weights take %s, the workspace %s (lower model.max_model_len, "
+      "scheduler.max_batched_tokens, scheduler.max_num_seqs or scheduler.prefill_tile_tokens), and "
+      "%s stay in reserve",
       FormatBytes(budget), FormatBytes(plan.weight_bytes), FormatBytes(plan.executor_bytes),
       FormatBytes(kDeviceReserve));
 }

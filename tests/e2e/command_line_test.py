@@ -93,6 +93,7 @@ class CommandLineTest(unittest.TestCase):
                 ("server:\n  http_port: high\n", ("bad.yaml:2", "server.http_port", "0..65535")),
                 ("sparse:\n  algoritm: quest\n", ("bad.yaml:2", "sparse.algoritm", "did you mean 'sparse.algorithm'")),
                 ("memory:\n  hbm_budget: 12parsecs\n", ("bad.yaml:2", "memory.hbm_budget")),
+                ("sparse:\n  algorithm: qest\n", ("bad.yaml:2", "sparse.algorithm", "'qest'", "quest")),
                 ("log:\n  level: info\nlog:\n  level: debug\n", ("bad.yaml:4", "log.level", "twice")),
                 ("server:\n  - a\n", ("bad.yaml:1", "server")),
                 ("server: {http_port: 1\n", ("bad.yaml:", "YAML")),
@@ -110,6 +111,13 @@ class CommandLineTest(unittest.TestCase):
             with self.subTest(args=args):
                 self.assertIn(part, self.refused(*args))
         self.assertIn("SPIN_LOG_LEVEL", self.refused("--print-config", env={"SPIN_LOG_LEVEL": "loud"}))
+
+    def test_values_that_do_not_fit_the_model_are_told_with_their_place(self):
+        path = self.write("small.yaml", "model:\n  max_model_len: 9000\n")
+        reason = self.refused("--model", MODEL, "--config", path, "--check-config")
+        self.assertIn("small.yaml:2: model.max_model_len: 9000", reason)
+        reason = self.refused("--model", MODEL, "--set", "memory.hbm_budget=1KiB")
+        self.assertIn("--set: memory.hbm_budget: ", reason)
 
     def test_what_cannot_be_served_is_refused_before_it_listens(self):
         self.assertIn("--model", self.refused())

@@ -132,6 +132,8 @@ TEST_CASE("what is not allowed is refused and leaves the value alone") {
   for (const char* text : {"12parsecs", "-1", "GiB"}) refuses("memory.host_pool", text);
   for (const char* text : {"yes", "True", "1"}) refuses("sparse.exact", text);
   refuses("memory.placement", "cloud");
+  refuses("sparse.algorithm", "qest");
+  refuses("sparse.quest.page_tokens", "17");
   refuses("memory.overlap", "sometimes");
   refuses("memory.eviction", "exact_lru");
   refuses("model.dtype", "float16");
