@@ -156,17 +156,22 @@ absl::Status ReadStreaming(const Json& body, CommonRequest& request) {
   return ReadBool(*options, "continuous_usage_stats", request.continuous_usage_stats);
 }
 
+absl::Status ReadSparseMembers(const Json& object, const ModelInfo& model, SparseRequest& sparse) {
+  std::string algorithm;
+  SPIN_RETURN_IF_ERROR(ReadBool(object, "exact", sparse.exact));
+  SPIN_RETURN_IF_ERROR(ReadInt32(object, "budget_tokens", 1, kMaxInt32, sparse.budget_tokens));
+  SPIN_RETURN_IF_ERROR(ReadString(object, "algorithm", algorithm));
+  return CheckSparse(algorithm, model, sparse);
+}
+
 absl::Status ReadSparse(const Json& body, const ModelInfo& model, SparseRequest& sparse) {
   const Json* member = FindMember(body, "sparse");
   if (member == nullptr) return absl::OkStatus();
   if (!member->is_object()) {
     return BadParam("sparse", "Invalid 'sparse': it must be an object.");
   }
-  std::string algorithm;
-  SPIN_RETURN_IF_ERROR(ReadBool(*member, "exact", sparse.exact));
-  SPIN_RETURN_IF_ERROR(ReadInt32(*member, "budget_tokens", 1, kMaxInt32, sparse.budget_tokens));
-  SPIN_RETURN_IF_ERROR(ReadString(*member, "algorithm", algorithm));
-  return CheckSparse(algorithm, model, sparse);
+  const absl::Status status = ReadSparseMembers(*member, model, sparse);
+  return status.ok() ? status : WithParam(status, "sparse", "");
 }
 
 absl::Status RefuseUnsupported(const Json& body) {
