@@ -148,8 +148,10 @@ constexpr ConfigKey kServerKeys[] = {
     {"server.drain_timeout", "30s", "duration (30s, 500ms)",
      "After SIGTERM, how long running requests may take to finish.",
      [](Config& c, const std::string& t) { return ParseDuration(t, c.drain_timeout_ms); }},
-    {"server.max_queue", "256", "requests",
-     "Requests that may wait; one more is answered with 429.",
+    {"server.max_queue", "256", "prompts",
+     "Prompts that may wait, of all requests; one more is answered with 429, and so is a "
+     "completion "
+     "whose prompts do not all find a place.",
      [](Config& c, const std::string& t) { return ParseInt(t, 1, 1 << 20, c.engine.max_queue); }},
 };
 
