@@ -25,14 +25,14 @@ absl::StatusOr<Json> ParseBody(const ServingContext& context, std::string_view b
 absl::StatusOr<std::vector<int32_t>> Tokens(const ServingContext& context, const Json& json) {
   if (FindMember(json, "messages") != nullptr) {
     SPIN_ASSIGN_OR_RETURN(const ChatPrompt prompt, ParseChatPrompt(json, context.model));
-    return TokenizeChat(context, prompt);
+    return TokenizeChat(context, prompt, /*must_fit=*/false);
   }
   if (FindMember(json, "prompt") == nullptr) return MissingParam("prompt");
   std::string text;
   bool add_special_tokens = true;
   SPIN_RETURN_IF_ERROR(ReadString(json, "prompt", text));
   SPIN_RETURN_IF_ERROR(ReadBool(json, "add_special_tokens", add_special_tokens));
-  return TokenizeText(context, text, add_special_tokens, "prompt");
+  return TokenizeText(context, text, add_special_tokens, "prompt", /*must_fit=*/false);
 }
 
 }  // namespace
