@@ -150,17 +150,15 @@ constexpr ConfigKey kServerKeys[] = {
      [](Config& c, const std::string& t) { return ParseDuration(t, c.drain_timeout_ms); }},
     {"server.max_queue", "256", "prompts",
      "Prompts that may wait, of all requests; one more is answered with 429, and so is a "
-     "completion "
-     "whose prompts do not all find a place.",
+     "completion whose prompts do not all find a place.",
      [](Config& c, const std::string& t) { return ParseInt(t, 1, 1 << 20, c.engine.max_queue); }},
 };
 
 constexpr ConfigKey kMemoryKeys[] = {
     {"memory.hbm_budget", "auto", "bytes (60GiB) or auto",
      "What the process may hold on the GPU: weights, workspace and KV cache; auto: 98 % of what is "
-     "free. On the CPU backend the arena that plays HBM, for the KV cache alone; auto: an eighth "
-     "of "
-     "the memory, at most 2GiB.",
+     "free. On the CPU backend the arena that plays HBM, for the KV cache alone; auto: 1/8 of "
+     "memory, at most 2GiB.",
      [](Config& c, const std::string& t) { return ParseSize(t, c.hbm_budget_bytes); }},
     {"memory.host_pool", "auto", "bytes (64GiB), 0 or auto",
      "Host memory for the KV cache of Tiered sequences; 0 switches the tier off. auto: half of the "
@@ -322,7 +320,9 @@ constexpr ConfigKey kSchedulerKeys[] = {
      [](Config& c, const std::string& t) {
        return ParseNumber(t, 0, 1e6, c.engine.max_decode_stall_ms);
      }},
-    {"scheduler.policy", "fcfs", "fcfs, priority", "fcfs: first come first served with aging.",
+    {"scheduler.policy", "fcfs", "fcfs, priority",
+     "fcfs: first come first served with aging; priority: first by the requests' own `priority`, "
+     "which fcfs ignores.",
      [](Config& c, const std::string& t) {
        return ParseChoice<SchedulePolicy, 2>(
            t, {{{"fcfs", SchedulePolicy::kFcfs}, {"priority", SchedulePolicy::kPriority}}},
