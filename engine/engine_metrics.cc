@@ -122,7 +122,20 @@ EngineMetrics::EngineMetrics(MetricsRegistry* registry)
           "what a threshold spared")),
       select_bytes_(registry_.AddCounter(
           "spin:select_bytes_total",
-          "Bytes of page summaries that decode steps scored, computed from lengths")),
+          "Bytes that decode steps read of summaries to score them, computed from lengths")),
+      estimate_bytes_(registry_.AddCounter(
+          "spin:estimate_bytes_total",
+          "Bytes of mean keys and values that decode steps read for clusters that they did not "
+          "attend to exactly, computed from lengths")),
+      index_bytes_(registry_.AddCounter(
+          "spin:index_bytes_total",
+          "Bytes of summaries that prefills and decode steps wrote, computed from lengths")),
+      offload_bytes_(registry_.AddCounter(
+          "spin:offload_bytes_total",
+          "Bytes of keys and values of Tiered sequences that prefills and decode steps wrote to "
+          "the host, computed from lengths")),
+      spill_bytes_(registry_.AddCounter("spin:spill_bytes_total",
+                                        "Bytes that demotions copied to the host")),
       handed_out_(BufferCounter(registry_, "handed_out")),
       reclaimed_(BufferCounter(registry_, "reclaimed")),
       prefix_queries_(registry_.AddCounter("spin:prefix_cache_queries_total",
@@ -179,9 +192,13 @@ void EngineMetrics::OnPass(int64_t prompt_tokens, int64_t generated_tokens) {
   if (tokens > 0) iteration_tokens_.Observe(static_cast<double>(tokens));
 }
 
-void EngineMetrics::OnStep(const StepReads& reads, int64_t spared_bytes) {
+void EngineMetrics::OnTraffic(const StepReads& reads, const CacheWrites& writes,
+                              int64_t spared_bytes) {
   attention_bytes_.Add(static_cast<uint64_t>(reads.attention_bytes - spared_bytes));
   select_bytes_.Add(static_cast<uint64_t>(reads.summary_bytes));
+  estimate_bytes_.Add(static_cast<uint64_t>(reads.estimate_bytes));
+  index_bytes_.Add(static_cast<uint64_t>(writes.index_bytes));
+  offload_bytes_.Add(static_cast<uint64_t>(writes.offload_bytes));
 }
 
 Counter& EngineMetrics::FinishedCounter(FinishReason reason) {
@@ -228,6 +245,7 @@ void EngineMetrics::Publish(const EngineCounts& counts, int64_t preemptions) {
   buffer_slots_.Set(static_cast<double>(counts.kv.buffer_extents));
   preemptions_.Add(static_cast<uint64_t>(preemptions) - preemptions_.value());
   demotions_.Add(static_cast<uint64_t>(counts.kv.demotions) - demotions_.value());
+  spill_bytes_.Add(static_cast<uint64_t>(counts.kv.spilled_bytes) - spill_bytes_.value());
   handed_out_.Add(static_cast<uint64_t>(counts.kv.handed_out_extents) - handed_out_.value());
   reclaimed_.Add(static_cast<uint64_t>(counts.kv.reclaimed_extents) - reclaimed_.value());
   const std::lock_guard lock(mutex_);

@@ -15,6 +15,7 @@ struct KvCacheManager::Impl {
   explicit Impl(const KvCacheOptions& o)
       : options(o),
         footprint(o.plan.geometry, o.layers, o.min_buffer_ratio, o.max_buffer_ratio),
+        traffic(o.plan.geometry, o.layers),
         table(o.plan),
         may_stay(o.placement != PlacementPolicy::kTiered),
         may_tier(
@@ -48,6 +49,7 @@ struct KvCacheManager::Impl {
 
   KvCacheOptions options;
   Footprint footprint;
+  Traffic traffic;
   RowTable table;
   const bool may_stay, may_tier;
   Room room;
@@ -326,7 +328,15 @@ Placement KvCacheManager::placement(RowId row) const {
 }
 
 StepReads KvCacheManager::ReadsOf(int64_t length, int32_t budget_pages) const {
-  return impl_->footprint.Reads(length, budget_pages);
+  return impl_->traffic.Reads(length, budget_pages);
+}
+
+CacheWrites KvCacheManager::WritesOf(RowId id, int64_t from, int64_t to) const {
+  const Row& row = impl_->Live(id);
+  return impl_->traffic.Writes({.from = from,
+                                .to = to,
+                                .prefill_tokens = row.prompt_tokens,
+                                .tiered = row.placement == Placement::kTiered});
 }
 
 const KvGeometry& KvCacheManager::geometry() const {
@@ -430,6 +440,7 @@ KvUsage KvCacheManager::usage() const {
   count(PoolKind::kMeta, usage.meta_segments, usage.meta_segments_total);
   usage.fraction = impl_->room.Fraction();
   usage.demotions = impl_->room.demotions();
+  usage.spilled_bytes = table.spilled_extents() * table.geometry().extent_bytes();
   usage.buffer_extents = impl_->room.buffers().extents();
   usage.handed_out_extents = impl_->room.buffers().handed_out();
   usage.reclaimed_extents = impl_->room.buffers().reclaimed();

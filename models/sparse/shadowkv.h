@@ -30,7 +30,7 @@ class ShadowKvAlgorithm final : public SparseAlgorithm {
   int32_t page_tokens() const override { return kPageTokens; }
   int32_t summary_elements() const override;
   int32_t key_rank() const override { return rank_; }
-  LayerDemand Demand(int32_t /*layer*/) const override { return DemandOf(budget_); }
+  LayerDemand Demand(int32_t layer) const override;
   int64_t PrefillScratchBytes(const IndexShape& shape) const override;
   const int32_t* IndexPrefill(const PrefillStage& stage) const override;
   void IndexOffloaded(const PrefillStage& stage) const override;

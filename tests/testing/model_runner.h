@@ -87,6 +87,7 @@ class ModelRunner {
   KvCacheManager& memory() { return *memory_; }
   ModelExecutor& executor() { return *executor_; }
   const KvGeometry& geometry() const { return store_->tables().geometry; }
+  const MemoryPlan& plan() const { return store_->plan(); }
   // Tables and pools as they are now, copied to host memory; valid until the next call.
   KvTables Snapshot();
 
