@@ -125,8 +125,8 @@ EngineMetrics::EngineMetrics(MetricsRegistry* registry)
           "Bytes that decode steps read of summaries to score them, computed from lengths")),
       estimate_bytes_(registry_.AddCounter(
           "spin:estimate_bytes_total",
-          "Bytes of mean keys and values that decode steps read for clusters that they did not "
-          "attend to exactly, computed from lengths")),
+          "Bytes of records of the clusters that decode steps attended to by their means, "
+          "computed from lengths")),
       index_bytes_(registry_.AddCounter(
           "spin:index_bytes_total",
           "Bytes of summaries that prefills and decode steps wrote, computed from lengths")),

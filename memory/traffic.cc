@@ -7,6 +7,14 @@
 #include "kernels/params.h"
 
 namespace spin {
+namespace {
+
+// Of a cluster's record: mean key, mean value and ClusterRun. What is behind them is padding.
+int64_t ClusterBytes(const KvGeometry& g) {
+  return 2 * int64_t{g.head_dim} * SizeOf(g.dtype) + int64_t{sizeof(ClusterRun)};
+}
+
+}  // namespace
 
 StepReads& StepReads::operator+=(const StepReads& other) {
   attended_tokens += other.attended_tokens;
@@ -52,7 +60,7 @@ StepReads Traffic::StreamReads(const LayerDemand& demand, int64_t tokens,
   const int64_t clustered = extents * kExtentTokens - sink;
   reads.attended_tokens = tokens - clustered + budget.Retrieve(clusters) * clustered / clusters;
   reads.summary_bytes = int64_t{clusters} * use.scored_elements * element;
-  reads.estimate_bytes = int64_t{budget.Estimate(clusters)} * 2 * geometry_.head_dim * element;
+  reads.estimate_bytes = budget.Estimate(clusters) * ClusterBytes(geometry_);
   return reads;
 }
 
@@ -71,39 +79,45 @@ StepReads Traffic::Reads(int64_t tokens, int32_t budget_pages) const {
   return reads;
 }
 
-// Of one stream: those that `stored` makes or changes.
-int64_t Traffic::NewSummaries(const LayerDemand& demand, const StoredTokens& stored) const {
-  const int32_t page = geometry_.page_tokens;
+// Short prompts have no factors (KeyFactorPrefillParams).
+bool Traffic::HasFactors(const StoredTokens& stored) const {
+  return geometry_.key_rank > 0 && stored.prefill_tokens >= geometry_.key_width();
+}
+
+// Of one stream: the summaries that `stored` makes or changes.
+int64_t Traffic::SummaryBytes(const LayerDemand& demand, const StoredTokens& stored) const {
+  const KvGeometry& g = geometry_;
+  const int64_t bytes =
+      g.summary_bytes() - (HasFactors(stored) ? 0 : g.key_piece() * SizeOf(g.dtype));
   switch (demand.summaries.cover) {
     case SummaryCover::kBegunPages:
-      return CeilDiv(stored.to, page) - stored.from / page;
+      return (CeilDiv(stored.to, g.page_tokens) - stored.from / g.page_tokens) * bytes;
     case SummaryCover::kCompletePages:
-      return stored.to / page - stored.from / page;
+      return (stored.to / g.page_tokens - stored.from / g.page_tokens) * bytes;
     case SummaryCover::kSettledExtents:
-      return (geometry_.SettledExtents(stored.to) - geometry_.SettledExtents(stored.from)) *
-             geometry_.extent_partitions();
+      return NewlySettled(stored) * g.extent_partitions() * ClusterBytes(g);
   }
   return 0;
+}
+
+int64_t Traffic::NewlySettled(const StoredTokens& stored) const {
+  return geometry_.SettledExtents(stored.to) - geometry_.SettledExtents(stored.from);
 }
 
 CacheWrites Traffic::Writes(const StoredTokens& stored) const {
   SPIN_CHECK(stored.from >= 0 && stored.from <= stored.to);
   const KvGeometry& g = geometry_;
-  // Short prompts have no factor (KeyFactorPrefillParams).
-  const bool factors = g.key_rank > 0 && stored.prefill_tokens >= g.key_width();
-  const int64_t summary_bytes = g.summary_bytes() - (factors ? 0 : g.key_piece() * SizeOf(g.dtype));
   CacheWrites writes;
   for (const LayerGroup& group : groups_) {
-    writes.index_bytes +=
-        group.num_layers * g.num_kv_heads * summary_bytes * NewSummaries(group.demand, stored);
+    writes.index_bytes += group.num_layers * g.num_kv_heads * SummaryBytes(group.demand, stored);
   }
-  if (factors && stored.from == 0) writes.index_bytes += g.num_layers * g.key_basis_bytes();
+  if (stored.from == 0 && HasFactors(stored)) {
+    writes.index_bytes += g.num_layers * g.key_basis_bytes();
+  }
   if (!stored.tiered) return writes;
   int64_t tokens = stored.to - stored.from;
   // A step that settles an extent of clusters stores its tokens again, in another order.
-  if (g.unsettled_tokens > 0 && stored.from > 0) {
-    tokens += (g.SettledExtents(stored.to) - g.SettledExtents(stored.from)) * kExtentTokens;
-  }
+  if (g.unsettled_tokens > 0 && stored.from > 0) tokens += NewlySettled(stored) * kExtentTokens;
   writes.offload_bytes = g.num_layers * tokens * (g.extent_bytes() / kExtentTokens);
   return writes;
 }

@@ -11,13 +11,13 @@
 
 namespace spin {
 
-// What one decode step reads of a sequence, over all layers. What a threshold spares is in it.
+// What one decode step reads of a sequence, over all layers. What a threshold spares is in it; retrieved clusters count
+// with their mean size.
 struct StepReads {
-  int64_t attended_tokens =
-      0;  // by each KV head, summed over the layers; clusters count with their mean size
+  int64_t attended_tokens = 0;  // by each KV head, summed over the layers
   int64_t attention_bytes = 0;  // keys and values of them, of all KV heads
   int64_t summary_bytes = 0;    // of summaries that Select scores: as much of each as scoring reads
-  int64_t estimate_bytes = 0;  // mean keys and values of the clusters that are attended to by these
+  int64_t estimate_bytes = 0;   // records of the clusters that are attended to by their means
 
   StepReads& operator+=(const StepReads& other);
 };
@@ -49,7 +49,9 @@ class Traffic {
 
  private:
   StepReads StreamReads(const LayerDemand& demand, int64_t tokens, int32_t budget_pages) const;
-  int64_t NewSummaries(const LayerDemand& demand, const StoredTokens& stored) const;
+  bool HasFactors(const StoredTokens& stored) const;
+  int64_t SummaryBytes(const LayerDemand& demand, const StoredTokens& stored) const;
+  int64_t NewlySettled(const StoredTokens& stored) const;  // extents
 
   KvGeometry geometry_;
   std::vector<LayerGroup> groups_;

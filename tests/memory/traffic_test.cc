@@ -75,9 +75,10 @@ TEST_CASE("summaries are written when their rule says so, by a prefill or step b
   CHECK(IndexBytes(kCompletePages, 1000, 1001) == 0);
   CHECK(IndexBytes(kCompletePages, 1007, 1008) == kBytes);
   CHECK(IndexBytes(kCompletePages, 1008, 1009) == 0);
-  CHECK(IndexBytes(kSettledExtents, 0, 1000) == 32 * kBytes);
+  constexpr int64_t kClusters = 32 * 2 * 2 * (256 + 8);  // mean key and value, begin and size
+  CHECK(IndexBytes(kSettledExtents, 0, 1000) == kClusters);
   CHECK(IndexBytes(kSettledExtents, 1022, 1023) == 0);
-  CHECK(IndexBytes(kSettledExtents, 1023, 1024) == 32 * kBytes);
+  CHECK(IndexBytes(kSettledExtents, 1023, 1024) == kClusters);
 }
 
 TEST_CASE(

@@ -129,18 +129,19 @@ TEST_CASE(
     "RetroInfer attends to sink, retrieved clusters and what is not clustered; it scores "
     "centroids") {
   const SparseOptions options = Named("retroinfer");
+  constexpr int64_t kRecord = 2 * kKey + 8;  // mean key, mean value, begin and size
   const Traffic traffic = TrafficOf(options);
   // 7,680 of 8,193 tokens are settled: 480 clusters of 7,672 tokens and the sink. 92 are retrieved, 111 estimated.
   const StepReads reads = traffic.Reads(8193);
   CHECK(reads.attended_tokens == kLayers * (8 + 513 + 1470));  // 92 * 7672 / 480
   CHECK(reads.attention_bytes == kHeads * reads.attended_tokens * 2 * kKey);
   CHECK(reads.summary_bytes == kStreams * 480 * kKey);
-  CHECK(reads.estimate_bytes == kStreams * 111 * 2 * kKey);
+  CHECK(reads.estimate_bytes == kStreams * 111 * kRecord);
   // 32,256 of 32,769: 2,016 clusters of 32,248 tokens; still 92 retrieved; 468 estimated.
   const StepReads longer = traffic.Reads(32769);
   CHECK(longer.attended_tokens == kLayers * (8 + 513 + 1471));  // 92 * 32248 / 2016
   CHECK(longer.summary_bytes == kStreams * 2016 * kKey);
-  CHECK(longer.estimate_bytes == kStreams * 468 * 2 * kKey);
+  CHECK(longer.estimate_bytes == kStreams * 468 * kRecord);
   // The first clusters are 32, and all of them are retrieved.
   for (const int64_t tokens : {1, 8, 575, 576, 1087}) {
     CHECK(traffic.Reads(tokens).attended_tokens == kLayers * tokens);
@@ -148,8 +149,6 @@ TEST_CASE(
   }
   CHECK(traffic.Reads(575).summary_bytes == 0);
   CHECK(traffic.Reads(576).summary_bytes == kStreams * 32 * kKey);
-  // A record: mean key, mean value, and a line for the place.
-  constexpr int64_t kRecord = 2 * kKey + 64 * 2;
   CHECK(Prefill(traffic, 8192).index_bytes == kStreams * 480 * kRecord);
   CHECK(StepTo(traffic, 8255).index_bytes == 0);
   CHECK(StepTo(traffic, 8256).index_bytes == kStreams * 32 * kRecord);
@@ -222,7 +221,7 @@ TEST_CASE("steps list what is declared to be attended to") {
   }
   const KvGeometry& g = runner.geometry();
   const int64_t attended = declared.attended_tokens * g.num_kv_heads;
-  const int64_t estimated = declared.estimate_bytes / (2 * g.head_dim * SizeOf(g.dtype));
+  const int64_t estimated = declared.estimate_bytes / (2 * g.head_dim * SizeOf(g.dtype) + 8);
   if (name != "retroinfer") {
     CHECK(counter.attended == attended);
   } else {  // retrieved clusters need not be of mean size
