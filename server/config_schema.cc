@@ -208,7 +208,8 @@ constexpr ConfigKey kSparseKeys[] = {
      }},
     {"sparse.budget_tokens", "auto", "tokens or auto",
      "Tokens that one KV head attends to in a step, whatever the algorithm selects them by; auto: "
-     "2048 with quest and seer, a share of the context with shadowkv and retroinfer.",
+     "2048 with quest and seer; with shadowkv and retroinfer a share of the context, but at least "
+     "their min_budget_tokens (2048).",
      [](Config& c, const std::string& t) {
        c.sparse.budget_tokens.reset();
        if (t == "auto") return absl::OkStatus();
@@ -287,8 +288,8 @@ constexpr ConfigKey kSparseKeys[] = {
        return ParseInt(t, 0, 1000, c.sparse.retroinfer_estimate_permille);
      }},
     {"sparse.retroinfer.min_budget_tokens", "2048", "tokens",
-     "With budget_tokens: auto, a step attends to at least so many tokens exactly, of clusters and "
-     "outside of them; 0: retrieve_permille alone.",
+     "With budget_tokens: auto, a step retrieves at least the clusters of a budget of so many "
+     "tokens; 0: retrieve_permille alone.",
      [](Config& c, const std::string& t) {
        return ParseInt(t, 0, kInt32Max, c.sparse.retroinfer_min_budget_tokens);
      }},
