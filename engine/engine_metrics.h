@@ -49,6 +49,12 @@ class EngineMetrics {
     Gauge &resident, &tiered, &suspended;
   };
 
+  // Families by what is done with the bytes.
+  struct ByteCounters {
+    explicit ByteCounters(MetricsRegistry& registry);
+    Counter &index, &select, &estimate, &attention, &offload, &spill;
+  };
+
   Counter& FinishedCounter(FinishReason reason);
 
   MetricsRegistry unexported_;
@@ -59,8 +65,7 @@ class EngineMetrics {
   Gauge &free_slots_, &free_host_, &free_summaries_, &free_meta_;
   Gauge& buffer_slots_;
   Counter &prompt_tokens_, &generation_tokens_, &preemptions_, &demotions_;
-  Counter &attention_bytes_, &select_bytes_, &estimate_bytes_;
-  Counter &index_bytes_, &offload_bytes_, &spill_bytes_;
+  ByteCounters bytes_;
   Counter &handed_out_, &reclaimed_;
   // Routers refuse a server without these two; they stay 0 while every prompt is prefilled whole.
   Counter &prefix_queries_, &prefix_hits_;

@@ -1,5 +1,5 @@
-// What decode steps and prefills read and write of the KV cache, computed from lengths. For accounting alone: nothing is
-// decided by it, and what only the device knows (misses, what a threshold spares) is counted there (RetrieveCounters).
+// What decode steps and prefills read and write of the KV cache, computed from lengths. For accounting alone: nothing
+// is decided by it, and what only the device knows (misses, what a threshold spares) it counts (RetrieveCounters).
 #pragma once
 
 #include <cstdint>

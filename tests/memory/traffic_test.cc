@@ -1,4 +1,4 @@
-// What steps read and prefills write, computed from lengths: by hand here, for each algorithm and against its kernels in
+// What steps read and prefills write, computed from lengths: by hand. For each algorithm, and against its kernels:
 // tests/models/traffic_test.cc.
 #include "memory/traffic.h"
 
