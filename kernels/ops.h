@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/device.h"
+#include "kernels/ops_limits.h"
 #include "kernels/params.h"
 
 namespace spin {
@@ -15,6 +16,10 @@ namespace spin {
 class Ops {
  public:
   virtual ~Ops() = default;
+
+  // What the families serve with a cache of this shape. Whoever plans a server compares: what goes beyond it fails a
+  // SPIN_CHECK later.
+  virtual OpsLimits Limits(const KvGeometry& geometry) const = 0;
 
   // ---- Weights (start-up; on the calling thread, not enqueued). A packed weight is filled by rows, several tensors
   // may share one (fused QKV, gate and up). n and k as in Weight.

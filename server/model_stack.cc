@@ -12,6 +12,7 @@
 #include "models/checkpoint.h"
 #include "models/sparse/sparse_registry.h"
 #include "models/weights.h"
+#include "server/backend_limits.h"
 
 namespace spin {
 namespace {
@@ -123,6 +124,16 @@ absl::Status CheckLengths(const ServerConfig& config, const ModelConfig& model) 
   return absl::OkStatus();
 }
 
+absl::Status CheckServed(const ModelPlan& plan, const KvGeometry& geometry) {
+  return CheckBackendLimits(
+      plan.backend.ops->Limits(geometry),
+      {.geometry = geometry,
+       .vocab_size = plan.folder.config.vocab_size,
+       .max_num_seqs = plan.executor.max_batch,
+       .prefill_tile_tokens = plan.executor.tile_tokens,
+       .retrieved_clusters = plan.algorithm->MaxRetrieved(geometry.max_pages())});
+}
+
 // The most pages that a request's own budget may have; 0: as many as the algorithm selects by itself.
 absl::StatusOr<int32_t> MaxBudgetPages(const SparseOptions& sparse, const KvGeometry& geometry,
                                        const SparseAlgorithm& algorithm) {
@@ -183,6 +194,7 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
                    .overlap = config.overlap,
                    .max_budget_pages = max_budget_pages,
                    .stage_sample_period = config.stage_sample_period};
+  SPIN_RETURN_IF_ERROR(CheckServed(plan, geometry));
   plan.weight_bytes = WeightBytes(model, config.dtype) + plan.algorithm->WeightBytes(config.dtype);
   plan.executor_bytes = ModelExecutor::DeviceBytes(plan.executor, model, *plan.algorithm, geometry,
                                                    config.dtype, *plan.backend.ops);

@@ -5,6 +5,7 @@
 #include "common/logging.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda_device.h"
+#include "kernels/cuda/cuda_limits.h"
 #include "kernels/cuda/prefill_dispatch.h"
 #include "kernels/cuda/weight_upload.h"
 
@@ -27,6 +28,8 @@ absl::Status CudaOps::Prepare(int gemm_sms) {
   SPIN_CUDA_CHECK(cudaMemset(scratch_.tickets, 0, ticket_bytes));
   int device = 0;
   SPIN_CUDA_CHECK(cudaGetDevice(&device));
+  SPIN_CUDA_CHECK(
+      cudaDeviceGetAttribute(&shared_bytes_, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   if (auto cudnn = CudnnAttention::Load(device); cudnn.ok()) {
     cudnn_ = *std::move(cudnn);
   } else {
@@ -38,6 +41,10 @@ absl::Status CudaOps::Prepare(int gemm_sms) {
 CudaOps::~CudaOps() {
   cudaFree(scratch_.partials);
   cudaFree(scratch_.tickets);
+}
+
+OpsLimits CudaOps::Limits(const KvGeometry& geometry) const {
+  return LimitsOf(geometry, shared_bytes_);
 }
 
 int64_t CudaOps::PackedWeightBytes(int32_t n, int32_t k, DType dtype) const {

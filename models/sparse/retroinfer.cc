@@ -77,6 +77,10 @@ int32_t RetroInferAlgorithm::AttendedTokens(int32_t /*layer*/, int32_t context) 
   return kFixedPages * kPageTokens + budget_.Retrieve(clusters) * kClusterTokens;
 }
 
+int32_t RetroInferAlgorithm::MaxRetrieved(int32_t pages) const {
+  return budget_.Retrieve(pages / kPageClusters);
+}
+
 int32_t RetroInferAlgorithm::MaxEstimated(int32_t pages) const {
   const int32_t clusters = pages / kPageClusters;
   return budget_.Retrieve(clusters) + budget_.Estimate(clusters);

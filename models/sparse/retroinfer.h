@@ -34,6 +34,7 @@ class RetroInferAlgorithm final : public SparseAlgorithm {
   LayerDemand Demand(int32_t layer) const override;
   int32_t AttendedTokens(int32_t layer, int32_t context) const override;
   bool has_row_budgets() const override { return false; }  // clusters, not pages, are counted
+  int32_t MaxRetrieved(int32_t pages) const override;
   int32_t MaxEstimated(int32_t pages) const override;
   int64_t PrefillScratchBytes(const IndexShape& shape) const override;
   int64_t DecodeScratchBytes(const IndexShape& shape) const override;

@@ -76,6 +76,8 @@ class SparseAlgorithm {
   }
   // Select heeds a row's own budget (DecodeStage::row_pages).
   virtual bool has_row_budgets() const { return true; }
+  // The most clusters (partitions that are no pages) that one Select ranks and retrieves in a stream of so many pages.
+  virtual int32_t MaxRetrieved(int32_t /*pages*/) const { return 0; }
   // The most partitions that one Select leaves to an estimate in a stream of so many pages.
   virtual int32_t MaxEstimated(int32_t /*pages*/) const { return 0; }
   // Scratch of IndexPrefill and of IndexDecode.
