@@ -202,6 +202,10 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
   SPIN_ASSIGN_OR_RETURN(
       plan.cache.plan,
       PlanMemory(geometry, cache_bytes, config.host_pool_bytes.value_or(AutoHostPool(info))));
+  if (plan.cache.plan.host_bytes > info.host_bytes) {
+    return ResourceExhausted("memory.host_pool: %s, but the process may use %s of host memory",
+                             FormatBytes(plan.cache.plan.host_bytes), FormatBytes(info.host_bytes));
+  }
   plan.cache.placement = config.placement;
   plan.cache.min_buffer_ratio = config.min_buffer_ratio;
   plan.cache.max_buffer_ratio = config.max_buffer_ratio;
