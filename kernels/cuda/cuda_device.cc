@@ -6,6 +6,7 @@
 #include "common/math.h"
 #include "common/units.h"
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/code_probe.h"
 #include "kernels/cuda/pinned_memory.h"
 
 namespace spin::cuda {
@@ -59,6 +60,12 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create() {
   cudaDeviceProp properties = {};
   SPIN_CUDA_CHECK(cudaGetDevice(&device));
   SPIN_CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
+  if (error = FindDeviceCode(); error != cudaSuccess) {
+    cudaGetLastError();
+    return FailedPrecondition(
+        "this binary has no code for the %s (sm_%d%d): %s; build with --config=all_archs",
+        properties.name, properties.major, properties.minor, cudaGetErrorString(error));
+  }
   size_t free_bytes = 0;
   size_t total_bytes = 0;
   SPIN_CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));

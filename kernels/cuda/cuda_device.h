@@ -20,7 +20,7 @@ cudaStream_t StreamOf(Stream& stream);
 
 class CudaDevice final : public Device {
  public:
-  // FailedPrecondition with what is missing when there is no GPU or no driver.
+  // FailedPrecondition with what is missing when there is no GPU, no driver, or no code for the GPU in this binary.
   static absl::StatusOr<std::unique_ptr<CudaDevice>> Create();
   ~CudaDevice() override;
 
