@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "common/status.h"
 #include "kernels/device.h"
 #include "kernels/ops_limits.h"
 #include "kernels/params.h"
@@ -26,9 +27,10 @@ class Ops {
   virtual int64_t PackedWeightBytes(int32_t n, int32_t k, DType dtype) const = 0;
   // Writes rows [row_begin, row_begin + rows) of the packed weight `dst` (n x k of dtype). `src` is row-major host
   // memory [rows][k] of `src_dtype`; conversion rounds to nearest even. Calls for disjoint rows may run in parallel
-  // when row_begin and rows are multiples of WeightRowAlignment().
-  virtual void PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin,
-                          int32_t rows, const void* src, DType src_dtype) = 0;
+  // when row_begin and rows are multiples of WeightRowAlignment(). ResourceExhausted where the way to the device cannot
+  // be made.
+  virtual absl::Status PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin,
+                                  int32_t rows, const void* src, DType src_dtype) = 0;
   virtual int32_t WeightRowAlignment() const = 0;
 
   virtual void Embedding(const EmbeddingParams& p, Stream& stream) = 0;

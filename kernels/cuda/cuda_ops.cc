@@ -51,10 +51,11 @@ int64_t CudaOps::PackedWeightBytes(int32_t n, int32_t k, DType dtype) const {
   return int64_t{n} * k * SizeOf(dtype);
 }
 
-void CudaOps::PackWeight(void* dst, int32_t /*n*/, int32_t k, DType dtype, int32_t row_begin,
-                         int32_t rows, const void* src, DType src_dtype) {
+absl::Status CudaOps::PackWeight(void* dst, int32_t /*n*/, int32_t k, DType dtype,
+                                 int32_t row_begin, int32_t rows, const void* src,
+                                 DType src_dtype) {
   char* to = static_cast<char*>(dst) + int64_t{row_begin} * k * SizeOf(dtype);
-  UploadConverted(to, dtype, src, src_dtype, int64_t{rows} * k);
+  return UploadConverted(to, dtype, src, src_dtype, int64_t{rows} * k);
 }
 
 void CudaOps::Gemm(const GemmParams& p, Stream& stream) {
