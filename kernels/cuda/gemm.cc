@@ -225,7 +225,7 @@ void Gemm::TimeCandidates(const GemmParams& p, std::span<const Algorithm> candid
 }
 
 void Gemm::Run(const GemmParams& p, cudaStream_t stream) {
-  const Key key = {p.m, p.w.n, p.w.k, p.lda, p.ldc, p.w.dtype, p.c_dtype, p.accumulate};
+  const Key key = {p.m, p.w.n, p.w.k, p.lda, p.ldc, p.w.dtype, p.c_dtype, p.accumulate, sm_target_};
   auto at = plans_.find(key);
   const bool may_time = Timed(p) && !Capturing(stream);
   if (at == plans_.end() || (may_time && !at->second.tuned)) {

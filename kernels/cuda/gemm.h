@@ -29,8 +29,8 @@ class Gemm {
 
   void Run(const GemmParams& p, cudaStream_t stream);
 
-  // m, n, k, lda, ldc, dtype, c_dtype, accumulate
-  using Key = std::tuple<int32_t, int32_t, int32_t, int64_t, int64_t, DType, DType, bool>;
+  // m, n, k, lda, ldc, dtype, c_dtype, accumulate, sm_target
+  using Key = std::tuple<int32_t, int32_t, int32_t, int64_t, int64_t, DType, DType, bool, int>;
 
   // Who computes a product.
   struct Algorithm {
