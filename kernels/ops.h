@@ -21,6 +21,9 @@ class Ops {
   // What the families serve with a cache of this shape. Whoever plans a server compares: what goes beyond it fails a
   // SPIN_CHECK later.
   virtual OpsLimits Limits(const KvGeometry& geometry) const = 0;
+  // The end of start-up. Before it a backend may take its time over the shape of a product that it has not met, and
+  // synchronise, to choose how to compute it; from now on it decides at once, by what it has learnt.
+  virtual void EndWarmUp() = 0;
 
   // ---- Weights (start-up; on the calling thread, not enqueued). A packed weight is filled by rows, several tensors
   // may share one (fused QKV, gate and up). n and k as in Weight.

@@ -27,6 +27,10 @@ constexpr auto kStopPoll = std::chrono::milliseconds(20);
 // What an answer may still need to leave after its generation has ended.
 constexpr auto kFlushTime = std::chrono::seconds(2);
 
+double SecondsSince(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
 ModelInfo MakeModelInfo(const ServerConfig& config, const ModelPlan& plan) {
   const ModelFolder& folder = plan.folder;
   ModelInfo info;
@@ -124,6 +128,11 @@ absl::Status App::Impl::Load(ModelPlan plan) {
   context.backend = backend.get();
   context.tokenizer = stack->plan().folder.tokenizer.get();
   context.chat_template = stack->plan().folder.chat_template.get();
+  const auto begin = std::chrono::steady_clock::now();
+  if (const int32_t steps = stack->executor().WarmUp(); steps > 0) {
+    SPIN_LOG(INFO, "warm-up  products timed, %d decode steps captured in %.1f s", steps,
+             SecondsSince(begin));
+  }
   stack->engine().Start();
   return WarmUp(*backend, context.model.vocab_size);
 }
@@ -151,8 +160,8 @@ absl::StatusOr<std::unique_ptr<App>> App::Start(const ServerConfig& config,
   const int grpc_port = impl->grpc->port();
   if (!ready_file.empty()) SPIN_RETURN_IF_ERROR(WriteReadyFile(ready_file, http_port, grpc_port));
   SPIN_LOG(INFO, "ready in %.1f s: serving '%s' on http://%s:%d/v1 and grpc://%s:%d",
-           std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(),
-           impl->context.model.served_names[0], config.host, http_port, config.host, grpc_port);
+           SecondsSince(begin), impl->context.model.served_names[0], config.host, http_port,
+           config.host, grpc_port);
   return std::unique_ptr<App>(new App(std::move(impl)));
 }
 

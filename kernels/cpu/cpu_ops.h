@@ -12,6 +12,7 @@ class CpuOps : public Ops {
   explicit CpuOps(int threads) : pool_(threads) {}
 
   OpsLimits Limits(const KvGeometry&) const override { return {}; }
+  void EndWarmUp() override {}
 
   int64_t PackedWeightBytes(int32_t n, int32_t k, DType dtype) const override;
   absl::Status PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin,

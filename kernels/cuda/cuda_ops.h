@@ -17,6 +17,7 @@ class CudaOps final : public Ops {
   ~CudaOps() override;
 
   OpsLimits Limits(const KvGeometry& geometry) const override;
+  void EndWarmUp() override { gemm_->EndTiming(); }
   int64_t PackedWeightBytes(int32_t n, int32_t k, DType dtype) const override;
   absl::Status PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin,
                           int32_t rows, const void* src, DType src_dtype) override;
