@@ -71,6 +71,12 @@ class CommandLineTest(unittest.TestCase):
             return re.sub(r" *#.*", "", printed)
         self.assertEqual(values(again), values(text))
 
+    def test_a_host_pool_beyond_the_machine_is_refused_before_weights_are_read(self):
+        shape = os.path.join(spind.ROOT, "configs/models/qwen3-8b")
+        pool = ["--set", "memory.hbm_budget=64GiB", "--set", "memory.host_pool=4TiB"]
+        line = self.refused("--model", shape, "--check-config", *pool)
+        self.assertIn("memory.host_pool: 4.00 TiB, but the process may use", line)
+
     def test_check_config_prints_the_plan(self):
         text = self.runs("--model", MODEL, "--check-config", *SMALL)
         self.assertIn("LlamaForCausalLM", text)
