@@ -15,8 +15,8 @@ inline constexpr int32_t kMaxVocabSize = 1 << 19;     // so that the mass of a r
 inline constexpr int32_t kMaxTileTokens = 65535;      // of a grid in y
 inline constexpr int32_t kMaxClusterStreams = 65536;  // a ticket each
 
-// Shared memory of ClusterSelect: 16 bytes a cluster that may be retrieved, their number rounded up to a power of two;
-// a byte a page, a bit a cluster of the longest sequence. Its static variables are apart.
+// Dynamic shared memory of ClusterSelect: 16 bytes a cluster that may be retrieved, their number rounded up to a power
+// of two, for ranking; a byte a page, a bit a cluster of the longest sequence. Its static variables are apart.
 struct ClusterRoom {
   ClusterRoom(const KvGeometry& g, int32_t retrieved_clusters)
       : retrieved(static_cast<int32_t>(std::bit_ceil(static_cast<uint32_t>(retrieved_clusters)))),

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "common/math.h"
+#include "kernels/cuda/cuda_limits.h"
 #include "kernels/cuda/families.h"
 #include "kernels/cuda/page_softmax.cuh"
 #include "kernels/cuda/stream_steps.cuh"
@@ -238,6 +239,7 @@ void ScoreSummaries(const ScoreSummariesParams& p, const Scratch& scratch, cudaS
   if (clusters) SPIN_CHECK_EQ(g.partition_tokens, kClusterTokens);
   SPIN_CHECK_GE(p.unscored_last, 0);
   SPIN_CHECK(g.dtype == DType::kF32 || g.dtype == DType::kBf16);
+  static_assert(kMaxQueryGroup == kMaxGroup);
   SPIN_CHECK(g.group() >= 1 && g.group() <= kMaxGroup);
   SPIN_CHECK_EQ(g.extent_pages() % 8, 0);
   SPIN_CHECK(p.logits != nullptr);

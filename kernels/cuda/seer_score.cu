@@ -50,7 +50,7 @@ __device__ __forceinline__ void GatherQueries(const SeerScoreParams& p, int32_t 
   }
 }
 
-// Sixteen outputs of one KV head for sixteen of the batch places from `first` on; the warps share the inputs. Floor: the
+// Sixteen outputs of one KV head for sixteen of the places from `first` on; the warps share the inputs. Floor: the
 // weights read once, from HBM or L2, and a few hundred steps of latency.
 template <typename T, int kDim>
 __global__ void __launch_bounds__(kThreads, 2)
