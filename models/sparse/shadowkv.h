@@ -6,7 +6,8 @@
 // tokens); outliers are chosen at prefill alone.
 //
 // With a rank, values alone are retrieved: keys are rebuilt from low-rank factors, which lie beside the landmarks. The
-// local window, outliers and rows with short prompts keep exact keys. Without, keys and values are both retrieved.
+// local window, outliers and rows with short prompts keep exact keys, and everything does while the whole context is
+// attended to. Without, keys and values are both retrieved.
 #pragma once
 
 #include <memory>
