@@ -146,9 +146,11 @@ int64_t KvCacheManager::ReservationTokens(int64_t prompt_tokens,
 absl::StatusOr<int32_t> KvCacheManager::BudgetPages(std::optional<int32_t> budget_tokens,
                                                     bool exact, int64_t most_tokens) const {
   if (!budget_tokens.has_value() && !exact) return 0;
-  if (!impl_->options.row_budgets) {
+  const RowBudgets allowed = impl_->options.row_budgets;
+  if (allowed == RowBudgets::kNone || (allowed == RowBudgets::kCovering && !exact)) {
     return InvalidArgument(
-        "sparse: this server's algorithm has one budget, the same for all requests");
+        "sparse: this server's algorithm has one budget, the same for all requests%s",
+        allowed == RowBudgets::kNone ? "" : ", or exact, which attends to everything");
   }
   const Footprint& footprint = impl_->footprint;
   const int32_t page_tokens = footprint.geometry().page_tokens;

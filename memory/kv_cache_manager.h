@@ -34,6 +34,9 @@ namespace spin {
 
 enum class PlacementPolicy { kAuto, kResident, kTiered };
 
+// Budgets of its own that a request may have: none, one that covers its whole context (exact mode), any.
+enum class RowBudgets { kNone, kCovering, kAny };
+
 struct KvCacheOptions {
   MemoryPlan plan;
   PlacementPolicy placement = PlacementPolicy::kAuto;
@@ -48,7 +51,7 @@ struct KvCacheOptions {
   std::vector<LayerDemand> layers;     // [num_layers]
   // The most pages that a request's own budget may have; less than the algorithm's own: that.
   int32_t max_budget_pages = 0;
-  bool row_budgets = true;  // a request may have a budget of its own
+  RowBudgets row_budgets = RowBudgets::kAny;
 };
 
 // Used and total extents of each pool, and the fraction of admissible capacity in use (of the

@@ -196,7 +196,7 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
   plan.cache.demote_for_buffers = config.demote_for_buffers;
   plan.cache.max_model_len = plan.max_model_len;
   plan.cache.max_budget_pages = max_budget_pages;
-  plan.cache.row_budgets = plan.algorithm->has_row_budgets();
+  plan.cache.row_budgets = plan.algorithm->row_budgets();
   for (int32_t layer = 0; layer < model.num_layers; ++layer) {
     plan.cache.layers.push_back(plan.algorithm->Demand(layer));
   }

@@ -129,6 +129,7 @@ Selection RetroInferAlgorithm::Select(const DecodeStage& stage) const {
                            .layer = stage.layer,
                            .tables = stage.tables,
                            .budget = budget_,
+                           .row_pages = stage.row_pages,
                            .scores = scratch.scores,
                            .ids = scratch.ids,
                            .count = scratch.count,

@@ -74,8 +74,8 @@ class SparseAlgorithm {
     const int32_t pages = demand.fixed_pages + demand.Selectable(CeilDiv(context, page_tokens()));
     return demand.whole_context ? context : pages * page_tokens();
   }
-  // Select heeds a row's own budget (DecodeStage::row_pages).
-  virtual bool has_row_budgets() const { return true; }
+  // Which of a row's own budgets Select heeds (DecodeStage::row_pages).
+  virtual RowBudgets row_budgets() const { return RowBudgets::kAny; }
   // The most partitions that one Select leaves to an estimate in a stream of so many pages.
   virtual int32_t MaxEstimated(int32_t /*pages*/) const { return 0; }
   // Scratch of IndexPrefill and of IndexDecode.

@@ -44,7 +44,7 @@ class ReplayAlgorithm final : public SparseAlgorithm {
   int32_t AttendedTokens(int32_t layer, int32_t context) const override {
     return inner_->AttendedTokens(layer, context);
   }
-  bool has_row_budgets() const override { return false; }
+  RowBudgets row_budgets() const override { return RowBudgets::kNone; }
   int64_t PrefillScratchBytes(const IndexShape& shape) const override {
     return inner_->PrefillScratchBytes(shape);
   }
