@@ -98,7 +98,10 @@ class StreamSelect {
     const int32_t row = p_.decode.rows[place];
     const int32_t tokens = p_.decode.position[row] + 1;
     SPIN_DEVICE_CHECK(tokens <= g.max_pages() * kClusterPageTokens);
-    const auto indexed = static_cast<int32_t>(IndexedTokens(tokens));
+    const int32_t own = p_.row_pages == nullptr ? 0 : p_.row_pages[row];
+    SPIN_DEVICE_CHECK(own == 0 || tokens <= own * kClusterPageTokens);
+    // Of a row that is attended to as a whole, as if nothing were in clusters.
+    const auto indexed = own > 0 ? 0 : static_cast<int32_t>(IndexedTokens(tokens));
     const int64_t stream = int64_t{place} * g.num_kv_heads + head;
     const int32_t clusters = indexed / kClusterTokens;
     const int32_t retrieved = clusters == 0 ? 0 : FindBest(stream, clusters);
