@@ -83,9 +83,9 @@ struct AppendKvParams {
 // Fetches the missing pages: slots[copy_dst] = host_pages[copy_src].
 //
 // With whole_last > 0 the keys of some pages stay behind, to be rebuilt (RebuildKeysParams): of those that lie before
-// the row's last `whole_last`, are no outliers (NaN in the summary's first element), and whose row has a basis. None of
-// a stream that lists all of its pages: attention to the whole context is exact. The partition that a slot is to hold is
-// its owner, as Lookup leaves it.
+// the row's last `whole_last`, are no outliers (NaN in the summary's first element), and whose row has a basis; but not
+// where the stream lists all of its pages, as attention to the whole context is exact. The partition that a slot is to
+// hold is its owner, as Lookup leaves it.
 struct GatherPagesParams {
   DecodeRows decode;
   int32_t layer = 0;  // used with whole_last > 0 alone, as list_len
