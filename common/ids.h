@@ -21,9 +21,7 @@ struct StrongId {
 };
 
 using RequestId = StrongId<struct RequestTag, uint64_t>;  // one per client request, never reused
-using SequenceId =
-    StrongId<struct SequenceTag, uint64_t>;      // one per sequence (n > 1: several a request)
-using RowId = StrongId<struct RowTag, int32_t>;  // row of the device tables, reused
-using ExtentId = StrongId<struct ExtentTag, int32_t>;  // extent of a pool, reused
+using RowId = StrongId<struct RowTag, int32_t>;           // row of the device tables, reused
+using ExtentId = StrongId<struct ExtentTag, int32_t>;     // extent of a pool, reused
 
 }  // namespace spin

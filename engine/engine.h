@@ -57,7 +57,8 @@ class Engine {
   bool Step();
 
   // The loop on its own thread: Start, then Drain (refuse new requests, finish the running ones, or give them up when
-  // `timeout_ns` has passed: their sinks get Unavailable), then Stop.
+  // `timeout_ns` has passed: their sinks get Unavailable), then Stop. While the loop runs, any thread may Drain; a
+  // second call with less patience cuts the first one short.
   void Start();
   bool Drain(int64_t timeout_ns);
   void Stop();

@@ -91,7 +91,7 @@ bool EngineCore::Plan() {
   batch_ = &scheduler_.Plan(clock_->NowNs());
   for (Sequence* sequence : batch_->exhausted) FinishWithLength(*sequence);
   for (LiveRequest* request : batch_->refused) {
-    Fail(*request, ResourceExhausted("The memory budgets have no room for this request"),
+    Fail(*request, FailedPrecondition("The memory budgets can never hold this request"),
          FinishReason::kError);
   }
   return !batch_->decode.empty() || !scheduler_.prefill().empty();
@@ -144,6 +144,7 @@ void EngineCore::Launch() {
   pass.prefill_work = 0;
   pass.prompt_tokens = 0;
   pass.reads = {};
+  pass.writes = {};
   if (!scheduler_.prefill().empty()) LaunchPrefill(pass);
   if (!batch_->decode.empty()) LaunchDecode(pass);
   executor_->Submit();
@@ -160,6 +161,9 @@ void EngineCore::LaunchPrefill(PassRecord& pass) {
     LiveRequest& live = *unit.request;
     pass.prefilled.push_back(&live);
     if (live.first_token_ns == 0) pass.prompt_tokens += live.prompt_tokens();
+    const Sequence& first = *unit.sequences.front();
+    const auto tokens = live.prompt_tokens() + static_cast<int64_t>(first.generated.size());
+    pass.writes += memory_->WritesOf(first.row, 0, tokens);
     for (Sequence* sequence : unit.sequences) {
       pass.entries.push_back({.sequence = sequence,
                               .row = sequence->row,
@@ -175,7 +179,9 @@ void EngineCore::LaunchDecode(PassRecord& pass) {
   executor_->EnqueueDecode(batch_->decode_rows);
   memory_->Advance(batch_->decode_rows);
   for (Sequence* sequence : batch_->decode) {
-    pass.reads += memory_->ReadsOf(memory_->length(sequence->row), sequence->request->budget_pages);
+    const int64_t length = memory_->length(sequence->row);
+    pass.reads += memory_->ReadsOf(length, sequence->request->budget_pages);
+    pass.writes += memory_->WritesOf(sequence->row, length - 1, length);
     pass.entries.push_back({.sequence = sequence, .row = sequence->row});
     ++sequence->in_flight;
   }
@@ -225,8 +231,9 @@ void EngineCore::TakeResult(const PassRecord& pass, const PassResult& result, in
   metrics_->OnPass(pass.prompt_tokens, generated);
   uint64_t spared = 0;
   for (const RetrieveCounters& row : result.counters) spared += row.spared;
-  metrics_->OnStep(pass.reads,
-                   static_cast<int64_t>(spared - spared_pages_) * memory_->geometry().page_bytes());
+  metrics_->OnTraffic(
+      pass.reads, pass.writes,
+      static_cast<int64_t>(spared - spared_pages_) * memory_->geometry().page_bytes());
   spared_pages_ = spared;
 }
 

@@ -65,7 +65,8 @@ class EngineCore {
     std::vector<LiveRequest*> prefilled;  // items of the prefill batch that ends in this pass
     int64_t prefill_work = 0;
     int64_t prompt_tokens = 0;
-    StepReads reads;  // of its decode step
+    StepReads reads;     // of its decode step
+    CacheWrites writes;  // of that, and of a prefill that ends in it
   };
 
   bool DrainInputs();

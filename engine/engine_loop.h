@@ -23,7 +23,8 @@ class EngineLoop {
   // thread. Again: nothing.
   void Stop();
 
-  bool started() const { return thread_.joinable(); }  // the thread that starts and stops
+  // Any thread, but not beside Start or Stop.
+  bool started() const { return thread_.joinable(); }
 
  private:
   void Run();

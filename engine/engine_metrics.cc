@@ -92,6 +92,28 @@ EngineMetrics::PlacementGauges::PlacementGauges(MetricsRegistry& registry, const
       tiered(registry.AddGauge(name, help, {{"placement", "tiered"}})),
       suspended(registry.AddGauge(name, help, {{"placement", "suspended"}})) {}
 
+EngineMetrics::ByteCounters::ByteCounters(MetricsRegistry& registry)
+    : index(registry.AddCounter(
+          "spin:index_bytes_total",
+          "Bytes of summaries that prefills and decode steps wrote, computed from lengths")),
+      select(registry.AddCounter(
+          "spin:select_bytes_total",
+          "Bytes that decode steps read of summaries to score them, computed from lengths")),
+      estimate(registry.AddCounter(
+          "spin:estimate_bytes_total",
+          "Bytes of records of the clusters that decode steps attended to by their means, "
+          "computed from lengths")),
+      attention(registry.AddCounter(
+          "spin:attention_bytes_total",
+          "Bytes of keys and values that decode steps attended to, computed from lengths, less "
+          "what a threshold spared")),
+      offload(registry.AddCounter(
+          "spin:offload_bytes_total",
+          "Bytes of keys and values of Tiered sequences that prefills and decode steps wrote to "
+          "the host, computed from lengths")),
+      spill(registry.AddCounter("spin:spill_bytes_total",
+                                "Bytes that demotions copied to the host")) {}
+
 EngineMetrics::EngineMetrics(MetricsRegistry* registry)
     : registry_(registry != nullptr ? *registry : unexported_),
       running_(registry_.AddGauge("spin:num_requests_running",
@@ -116,13 +138,7 @@ EngineMetrics::EngineMetrics(MetricsRegistry* registry)
                                         "Times that a sequence gave its room to another")),
       demotions_(
           registry_.AddCounter("spin:demotions_total", "Sequences moved from Resident to Tiered")),
-      attention_bytes_(registry_.AddCounter(
-          "spin:attention_bytes_total",
-          "Bytes of keys and values that decode steps attended to, computed from lengths, less "
-          "what a threshold spared")),
-      select_bytes_(registry_.AddCounter(
-          "spin:select_bytes_total",
-          "Bytes of page summaries that decode steps scored, computed from lengths")),
+      bytes_(registry_),
       handed_out_(BufferCounter(registry_, "handed_out")),
       reclaimed_(BufferCounter(registry_, "reclaimed")),
       prefix_queries_(registry_.AddCounter("spin:prefix_cache_queries_total",
@@ -179,9 +195,13 @@ void EngineMetrics::OnPass(int64_t prompt_tokens, int64_t generated_tokens) {
   if (tokens > 0) iteration_tokens_.Observe(static_cast<double>(tokens));
 }
 
-void EngineMetrics::OnStep(const StepReads& reads, int64_t spared_bytes) {
-  attention_bytes_.Add(static_cast<uint64_t>(reads.attention_bytes - spared_bytes));
-  select_bytes_.Add(static_cast<uint64_t>(reads.summary_bytes));
+void EngineMetrics::OnTraffic(const StepReads& reads, const CacheWrites& writes,
+                              int64_t spared_bytes) {
+  bytes_.attention.Add(static_cast<uint64_t>(reads.attention_bytes - spared_bytes));
+  bytes_.select.Add(static_cast<uint64_t>(reads.summary_bytes));
+  bytes_.estimate.Add(static_cast<uint64_t>(reads.estimate_bytes));
+  bytes_.index.Add(static_cast<uint64_t>(writes.index_bytes));
+  bytes_.offload.Add(static_cast<uint64_t>(writes.offload_bytes));
 }
 
 Counter& EngineMetrics::FinishedCounter(FinishReason reason) {
@@ -228,6 +248,7 @@ void EngineMetrics::Publish(const EngineCounts& counts, int64_t preemptions) {
   buffer_slots_.Set(static_cast<double>(counts.kv.buffer_extents));
   preemptions_.Add(static_cast<uint64_t>(preemptions) - preemptions_.value());
   demotions_.Add(static_cast<uint64_t>(counts.kv.demotions) - demotions_.value());
+  bytes_.spill.Add(static_cast<uint64_t>(counts.kv.spilled_bytes) - bytes_.spill.value());
   handed_out_.Add(static_cast<uint64_t>(counts.kv.handed_out_extents) - handed_out_.value());
   reclaimed_.Add(static_cast<uint64_t>(counts.kv.reclaimed_extents) - reclaimed_.value());
   const std::lock_guard lock(mutex_);

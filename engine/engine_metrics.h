@@ -32,8 +32,8 @@ class EngineMetrics {
   void OnFirstToken(int64_t since_arrival_ns, int64_t since_admission_ns);
   void OnInterTokenLatency(int64_t ns);
   void OnPass(int64_t prompt_tokens, int64_t generated_tokens);
-  // A decode step has passed that read so much, but for keys and values that a threshold spared.
-  void OnStep(const StepReads& reads, int64_t spared_bytes);
+  // Of a pass: its decode step read so much, but for keys and values that a threshold spared.
+  void OnTraffic(const StepReads& reads, const CacheWrites& writes, int64_t spared_bytes);
   // `decode_ns` since the first token; -1 when there was none.
   void OnFinished(FinishReason reason, int64_t since_arrival_ns, int64_t decode_ns,
                   int64_t prompt_tokens, int64_t generated_tokens);
@@ -49,6 +49,12 @@ class EngineMetrics {
     Gauge &resident, &tiered, &suspended;
   };
 
+  // Families by what is done with the bytes.
+  struct ByteCounters {
+    explicit ByteCounters(MetricsRegistry& registry);
+    Counter &index, &select, &estimate, &attention, &offload, &spill;
+  };
+
   Counter& FinishedCounter(FinishReason reason);
 
   MetricsRegistry unexported_;
@@ -59,7 +65,7 @@ class EngineMetrics {
   Gauge &free_slots_, &free_host_, &free_summaries_, &free_meta_;
   Gauge& buffer_slots_;
   Counter &prompt_tokens_, &generation_tokens_, &preemptions_, &demotions_;
-  Counter &attention_bytes_, &select_bytes_;
+  ByteCounters bytes_;
   Counter &handed_out_, &reclaimed_;
   // Routers refuse a server without these two; they stay 0 while every prompt is prefilled whole.
   Counter &prefix_queries_, &prefix_hits_;

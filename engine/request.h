@@ -18,8 +18,8 @@ enum class FinishReason {
   kNone,    // still running
   kStop,    // end-of-sequence token, stop token or stop string
   kLength,  // max_tokens or the context
-  kAbort,   // cancelled or shut down: never shown to OpenAI clients
-  kError,   // see RequestOutput::error
+  kAbort,   // cancelled or shut down; in no delta: RequestOutput::error says it
+  kError,   // likewise
 };
 
 // What one sequence produced since the last output.
@@ -62,7 +62,6 @@ struct SparseRequest {
 
 struct Request {
   RequestId id;
-  std::string external_id;  // what the client and the log see ("cmpl-…")
   std::vector<int32_t> prompt;
   SamplingParams sampling;
   SparseRequest sparse;

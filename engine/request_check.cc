@@ -20,12 +20,11 @@ absl::Status CheckPrompt(const Request& request, int32_t vocab_size) {
   return absl::OkStatus();
 }
 
-// Clients recognise this sentence word for word.
+// Clients recognise the first sentence word for word.
 absl::Status ContextExceeded(int64_t context, int64_t prompt, int64_t completion) {
   return OutOfRange(
       "This model's maximum context length is %d tokens. However, you requested %d tokens (%d in "
-      "the messages, %d in the completion). Please reduce the length of the messages or "
-      "completion.",
+      "the prompt, %d in the completion). Please reduce the length of the prompt or completion.",
       context, prompt + completion, prompt, completion);
 }
 

@@ -1,20 +1,18 @@
 #include "engine/sampling_params.h"
 
-#include <cmath>
-
 #include "kernels/params.h"
 
 namespace spin {
 namespace {
 
-// False for NaN too.
-bool InRange(double value, double low, double high) {
-  return value >= low && value <= high;
-}
-
-absl::Status CheckRange(const char* field, double value, double low, double high) {
-  if (InRange(value, low, high)) return absl::OkStatus();
-  return InvalidArgument("%s: must be between %g and %g, not %g", field, low, high, value);
+absl::Status CheckRange(const char* field, double value, const NumberRange& range) {
+  if (range.Contains(value)) return absl::OkStatus();
+  if (range.min_excluded) {
+    return InvalidArgument("%s: must be above %g and at most %g, not %g", field, range.min,
+                           range.max, value);
+  }
+  return InvalidArgument("%s: must be between %g and %g, not %g", field, range.min, range.max,
+                         value);
 }
 
 absl::Status CheckToken(const char* field, int32_t token, int32_t vocab_size) {
@@ -24,26 +22,23 @@ absl::Status CheckToken(const char* field, int32_t token, int32_t vocab_size) {
 }
 
 absl::Status CheckDistribution(const SamplingParams& p, int32_t vocab_size) {
-  SPIN_RETURN_IF_ERROR(CheckRange("temperature", p.temperature, 0, 2));
-  if (!(p.top_p > 0 && p.top_p <= 1)) {
-    return InvalidArgument("top_p: must be above 0 and at most 1, not %g", p.top_p);
-  }
+  SPIN_RETURN_IF_ERROR(CheckRange("temperature", p.temperature, kTemperatureRange));
+  SPIN_RETURN_IF_ERROR(CheckRange("top_p", p.top_p, kTopPRange));
   if (p.top_k < -1) {
     return InvalidArgument("top_k: must be -1 or 0 (off) or at least 1, not %d", p.top_k);
   }
-  SPIN_RETURN_IF_ERROR(CheckRange("min_p", p.min_p, 0, 1));
-  SPIN_RETURN_IF_ERROR(CheckRange("presence_penalty", p.presence_penalty, -2, 2));
-  SPIN_RETURN_IF_ERROR(CheckRange("frequency_penalty", p.frequency_penalty, -2, 2));
-  if (!(p.repetition_penalty > 0) || std::isinf(p.repetition_penalty)) {
-    return InvalidArgument("repetition_penalty: must be above 0, not %g", p.repetition_penalty);
-  }
+  SPIN_RETURN_IF_ERROR(CheckRange("min_p", p.min_p, kMinPRange));
+  SPIN_RETURN_IF_ERROR(CheckRange("presence_penalty", p.presence_penalty, kPenaltyRange));
+  SPIN_RETURN_IF_ERROR(CheckRange("frequency_penalty", p.frequency_penalty, kPenaltyRange));
+  SPIN_RETURN_IF_ERROR(
+      CheckRange("repetition_penalty", p.repetition_penalty, kRepetitionPenaltyRange));
   if (p.logit_bias.size() > static_cast<std::size_t>(kMaxLogitBias)) {
     return InvalidArgument("logit_bias: at most %d entries are allowed, not %d", kMaxLogitBias,
                            p.logit_bias.size());
   }
   for (const auto& [token, bias] : p.logit_bias) {
     SPIN_RETURN_IF_ERROR(CheckToken("logit_bias", token, vocab_size));
-    SPIN_RETURN_IF_ERROR(CheckRange("logit_bias", bias, -100, 100));
+    SPIN_RETURN_IF_ERROR(CheckRange("logit_bias", bias, kLogitBiasRange));
   }
   return absl::OkStatus();
 }
@@ -96,11 +91,9 @@ absl::Status SamplingParams::Validate(int32_t vocab_size) const {
   SPIN_RETURN_IF_ERROR(CheckDistribution(*this, vocab_size));
   SPIN_RETURN_IF_ERROR(CheckLengths(*this));
   SPIN_RETURN_IF_ERROR(CheckStops(*this, vocab_size));
-  if (logprobs.has_value())
-    SPIN_RETURN_IF_ERROR(CheckRange("logprobs", *logprobs, 0, kMaxLogprobs));
-  if (prompt_logprobs.has_value()) {
-    SPIN_RETURN_IF_ERROR(CheckRange("prompt_logprobs", *prompt_logprobs, 0, kMaxLogprobs));
-  }
+  constexpr NumberRange kAlternatives = {.min = 0, .max = kMaxLogprobs};
+  SPIN_RETURN_IF_ERROR(CheckRange("logprobs", logprobs.value_or(0), kAlternatives));
+  SPIN_RETURN_IF_ERROR(CheckRange("prompt_logprobs", prompt_logprobs.value_or(0), kAlternatives));
   return absl::OkStatus();
 }
 

@@ -11,6 +11,26 @@
 
 namespace spin {
 
+// What a parameter may be; `min` itself not where it is excluded.
+struct NumberRange {
+  double min = 0;
+  double max = 0;
+  bool min_excluded = false;
+
+  // False for NaN, too.
+  constexpr bool Contains(double value) const {
+    return (min_excluded ? value > min : value >= min) && value <= max;
+  }
+};
+
+inline constexpr NumberRange kTemperatureRange = {.min = 0, .max = 2};
+inline constexpr NumberRange kTopPRange = {.min = 0, .max = 1, .min_excluded = true};
+inline constexpr NumberRange kMinPRange = {.min = 0, .max = 1};
+inline constexpr NumberRange kPenaltyRange = {.min = -2, .max = 2};  // presence, frequency
+inline constexpr NumberRange kRepetitionPenaltyRange = {
+    .min = 0, .max = 1000, .min_excluded = true};
+inline constexpr NumberRange kLogitBiasRange = {.min = -100, .max = 100};
+
 struct SamplingParams {
   int32_t n = 1;
   double temperature = 1.0;  // 0: greedy

@@ -1,5 +1,7 @@
 // The backends of a build with CUDA: "auto" takes a GPU where there is one, "cuda" insists on it.
 #include "kernels/backend.h"
+
+#include "common/logging.h"
 #include "kernels/backend_on_cpu.h"
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/cuda_ops.h"
@@ -23,8 +25,9 @@ absl::StatusOr<Backend> CreateBackend(const BackendOptions& options) {
   }
   absl::StatusOr<Backend> backend = CreateCudaBackend(options);
   if (backend.ok()) return backend;
-  if (options.device == "auto") return CreateCpuBackend(options);
-  return Annotate(backend.status(), "device \"cuda\"");
+  if (options.device == "cuda") return Annotate(backend.status(), "device \"cuda\"");
+  SPIN_LOG(WARNING, "device \"auto\": the CPU, since %s", MessageOf(backend.status()));
+  return CreateCpuBackend(options);
 }
 
 }  // namespace spin

@@ -101,11 +101,14 @@ struct ClusterBudget {
 // count, shared pages counted twice) add up to MaxPages(C) at most; one that does not fit is estimated instead, the
 // walk goes on. ids: page 0, the pages of the taken clusters, all pages behind the index, ascending, each once;
 // page_mask: bit t of a page's byte = its token t is attended to (page 0 and those behind the index: all that exist).
+// Of a row that is to be attended to as a whole: all pages, all that exists of them, and nothing is estimated.
 struct ClusterSelectParams {
   DecodeRows decode;
   int32_t layer = 0;
   KvTables tables;
   ClusterBudget budget;
+  // [max_rows] or null: > 0 for rows that are attended to as a whole, and then not less than their pages.
+  const int32_t* row_pages = nullptr;
   const float* scores = nullptr;  // [max_batch][Hkv][max_pages]: of clusters
   int32_t* ids = nullptr;         // [max_batch][Hkv][max_selected]
   int32_t* count = nullptr;       // [max_batch][Hkv]

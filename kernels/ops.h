@@ -7,7 +7,9 @@
 
 #include <cstdint>
 
+#include "common/status.h"
 #include "kernels/device.h"
+#include "kernels/ops_limits.h"
 #include "kernels/params.h"
 
 namespace spin {
@@ -16,14 +18,22 @@ class Ops {
  public:
   virtual ~Ops() = default;
 
+  // What the families serve with a cache of this shape. Whoever plans a server compares: what goes beyond it fails a
+  // SPIN_CHECK later.
+  virtual OpsLimits Limits(const KvGeometry& geometry) const = 0;
+  // The end of start-up. Before it a backend may take its time over the shape of a product that it has not met, and
+  // synchronise, to choose how to compute it; from now on it decides at once, by what it has learnt.
+  virtual void EndWarmUp() = 0;
+
   // ---- Weights (start-up; on the calling thread, not enqueued). A packed weight is filled by rows, several tensors
   // may share one (fused QKV, gate and up). n and k as in Weight.
   virtual int64_t PackedWeightBytes(int32_t n, int32_t k, DType dtype) const = 0;
   // Writes rows [row_begin, row_begin + rows) of the packed weight `dst` (n x k of dtype). `src` is row-major host
   // memory [rows][k] of `src_dtype`; conversion rounds to nearest even. Calls for disjoint rows may run in parallel
-  // when row_begin and rows are multiples of WeightRowAlignment().
-  virtual void PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin,
-                          int32_t rows, const void* src, DType src_dtype) = 0;
+  // when row_begin and rows are multiples of WeightRowAlignment(). ResourceExhausted where the way to the device cannot
+  // be made.
+  virtual absl::Status PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin,
+                                  int32_t rows, const void* src, DType src_dtype) = 0;
   virtual int32_t WeightRowAlignment() const = 0;
 
   virtual void Embedding(const EmbeddingParams& p, Stream& stream) = 0;

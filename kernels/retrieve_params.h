@@ -83,12 +83,14 @@ struct AppendKvParams {
 // Fetches the missing pages: slots[copy_dst] = host_pages[copy_src].
 //
 // With whole_last > 0 the keys of some pages stay behind, to be rebuilt (RebuildKeysParams): of those that lie before
-// the row's last `whole_last`, are no outliers (NaN in the summary's first element), and whose row has a basis. The
-// partition that a slot is to hold is its owner, as Lookup leaves it.
+// the row's last `whole_last`, are no outliers (NaN in the summary's first element), and whose row has a basis; but not
+// where the stream lists all of its pages, as attention to the whole context is exact. The partition that a slot is to
+// hold is its owner, as Lookup leaves it.
 struct GatherPagesParams {
   DecodeRows decode;
-  int32_t layer = 0;  // used with whole_last > 0 alone
+  int32_t layer = 0;  // used with whole_last > 0 alone, as list_len
   int32_t whole_last = 0;
+  const int32_t* list_len = nullptr;  // [max_batch][Hkv] as Lookup gives it
   KvTables tables;
   const int64_t* copy_src = nullptr;
   const int32_t* copy_dst = nullptr;
@@ -101,6 +103,7 @@ struct RebuildKeysParams {
   DecodeRows decode;
   int32_t layer = 0;
   int32_t whole_last = 0;  // > 0; the tail is no complete page and has no factor
+  const int32_t* list_len = nullptr;
   KvTables tables;
   const float* rope_table = nullptr;  // as in RopeParams
   const int32_t* copy_dst = nullptr;

@@ -29,17 +29,21 @@ PoolCounts& PoolCounts::operator-=(const PoolCounts& other) {
   return *this;
 }
 
-StepReads& StepReads::operator+=(const StepReads& other) {
-  attended_tokens += other.attended_tokens;
-  attention_bytes += other.attention_bytes;
-  summary_bytes += other.summary_bytes;
-  return *this;
+std::vector<LayerGroup> GroupLayers(std::span<const LayerDemand> layers) {
+  std::vector<LayerGroup> groups;
+  for (const LayerDemand& layer : layers) {
+    auto group = std::ranges::find(groups, layer, &LayerGroup::demand);
+    if (group == groups.end()) group = groups.insert(group, {.demand = layer, .num_layers = 0});
+    ++group->num_layers;
+  }
+  return groups;
 }
 
 Footprint::Footprint(const KvGeometry& geometry, std::span<const LayerDemand> layers,
                      double min_buffer_ratio, double max_buffer_ratio)
     : geometry_(geometry),
       layers_(layers.begin(), layers.end()),
+      groups_(GroupLayers(layers)),
       min_buffer_ratio_(min_buffer_ratio),
       max_buffer_ratio_(max_buffer_ratio) {
   SPIN_CHECK_EQ(static_cast<int32_t>(layers_.size()), geometry_.num_layers);
@@ -48,10 +52,6 @@ Footprint::Footprint(const KvGeometry& geometry, std::span<const LayerDemand> la
   for (const LayerDemand& layer : layers_) {
     SPIN_CHECK(layer.whole_context || layer.fixed_pages + layer.selectable_pages > 0);
     SPIN_CHECK(layer.fixed_pages >= 0 && layer.selectable_pages >= 0 && layer.context_divisor >= 0);
-    tiering_saves_ = tiering_saves_ || !layer.whole_context;
-    auto group = std::ranges::find(groups_, layer, &LayerGroup::demand);
-    if (group == groups_.end()) group = groups_.insert(group, {.demand = layer, .num_layers = 0});
-    ++group->num_layers;
   }
 }
 
@@ -87,23 +87,6 @@ int64_t Footprint::MandatorySlots(int64_t tokens, int32_t budget_pages) const {
     slots += group.num_layers * group.demand.Mandatory(pages, budget_pages);
   }
   return slots * geometry_.num_kv_heads;
-}
-
-StepReads Footprint::Reads(int64_t tokens, int32_t budget_pages) const {
-  SPIN_CHECK_GE(tokens, 1);
-  const int32_t pages = Pages(tokens);
-  const int64_t missing = int64_t{pages} * geometry_.page_tokens - tokens;  // of the tail page
-  StepReads reads;
-  for (const LayerGroup& group : groups_) {
-    const int64_t selected = group.demand.Mandatory(pages, budget_pages);
-    reads.attended_tokens += group.num_layers * (selected * geometry_.page_tokens - missing);
-    if (group.demand.whole_context) continue;
-    reads.summary_bytes +=
-        group.num_layers * pages * geometry_.num_kv_heads * geometry_.summary_bytes();
-  }
-  reads.attention_bytes = reads.attended_tokens * geometry_.num_kv_heads * geometry_.page_bytes() /
-                          geometry_.page_tokens;
-  return reads;
 }
 
 int32_t Footprint::min_budget_pages() const {

@@ -11,12 +11,33 @@
 
 namespace spin {
 
+// Which partitions have a summary, hence when Index writes one.
+enum class SummaryCover : int32_t {
+  kBegunPages,      // with each token of the page
+  kCompletePages,   // with the page's last token
+  kSettledExtents,  // of clusters: when their extent is settled (KvGeometry)
+};
+
+// What Index and Select do with the summaries of a stream. For accounting alone (traffic.h): no room depends on it.
+struct SummaryUse {
+  SummaryCover cover = SummaryCover::kCompletePages;
+  int32_t scored_elements = 0;  // of each summary that Select scores, as far as scoring reads it
+  int32_t unscored_last = 0;    // the last pages, whose summaries it does not score
+  // Where clusters are selected instead of pages, their ClusterBudget (params.h); min_retrieve 0: pages are.
+  int32_t min_retrieve = 0;
+  int32_t retrieve_permille = 0;
+  int32_t estimate_permille = 0;
+
+  friend bool operator==(const SummaryUse&, const SummaryUse&) = default;
+};
+
 // What one stream of a layer needs a step, as the algorithm declares it.
 struct LayerDemand {
   bool whole_context = true;     // dense and exact mode: every page is mandatory
   int32_t fixed_pages = 0;       // always selected (sink, tail...)
   int32_t selectable_pages = 0;  // the most that Select adds to them
   int32_t context_divisor = 0;   // or pages / context_divisor where that is more; 0: no such rule
+  SummaryUse summaries = {};
 
   // The most that Select adds in a stream of so many pages, as PageBudget (params.h) has it.
   constexpr int32_t Selectable(int32_t pages) const {
@@ -32,6 +53,13 @@ struct LayerDemand {
   friend bool operator==(const LayerDemand&, const LayerDemand&) = default;
 };
 
+// Layers of equal demand: a few groups at most.
+struct LayerGroup {
+  LayerDemand demand;
+  int64_t num_layers = 0;
+};
+std::vector<LayerGroup> GroupLayers(std::span<const LayerDemand> layers);
+
 // Extents of each pool (free, held or needed).
 struct PoolCounts {
   int64_t slots = 0;
@@ -46,16 +74,6 @@ struct PoolCounts {
   friend PoolCounts operator+(PoolCounts a, const PoolCounts& b) { return a += b; }
   friend PoolCounts operator-(PoolCounts a, const PoolCounts& b) { return a -= b; }
   friend bool operator==(const PoolCounts&, const PoolCounts&) = default;
-};
-
-// What one decode step reads of a sequence, over all layers: computed from its length, not counted. Where Index marks
-// outliers or leaves pages unscored, the algorithm's bound; and what a threshold spares (RetrieveCounters) is in it.
-struct StepReads {
-  int64_t attended_tokens = 0;  // by each KV head, summed over the layers
-  int64_t attention_bytes = 0;  // keys and values of them, of all KV heads
-  int64_t summary_bytes = 0;    // summaries that Select scores
-
-  StepReads& operator+=(const StepReads& other);
 };
 
 // Page slots of a Tiered row, over all layers and KV heads: what one step may select of its reservation, and the buffer
@@ -93,8 +111,6 @@ class Footprint {
                    int32_t budget_pages = 0) const;
   // Of a row, over all layers and KV heads: what one step may select of its reservation.
   int64_t MandatorySlots(int64_t tokens, int32_t budget_pages = 0) const;
-  // Of a step of a sequence of `tokens`, the new one among them. REQUIRES: tokens >= 1.
-  StepReads Reads(int64_t tokens, int32_t budget_pages = 0) const;
 
   // The least budget of its own that a row may have, and what the algorithm selects at most; 0 where every layer needs
   // the whole context.
@@ -108,22 +124,14 @@ class Footprint {
   PoolCounts Tiered(int64_t prompt_tokens, int64_t reserve_tokens, int32_t num_sequences,
                     int32_t budget_pages = 0) const;
 
-  // Some layer needs fewer slots than pages: the Tiered placement can save HBM.
-  bool tiering_saves() const { return tiering_saves_; }
-
  private:
-  struct LayerGroup {
-    LayerDemand demand;
-    int64_t num_layers = 0;
-  };
   int32_t UsableSlots(int32_t layer, int64_t tokens, double buffer_ratio,
                       int32_t budget_pages) const;
 
   KvGeometry geometry_;
   std::vector<LayerDemand> layers_;
-  std::vector<LayerGroup> groups_;  // layers of equal demand: a few at most
+  std::vector<LayerGroup> groups_;
   double min_buffer_ratio_, max_buffer_ratio_;
-  bool tiering_saves_ = false;
 };
 
 // What is demoted in one go: a Resident row, or all Resident rows that share the extents of one

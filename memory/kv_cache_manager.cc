@@ -15,11 +15,10 @@ struct KvCacheManager::Impl {
   explicit Impl(const KvCacheOptions& o)
       : options(o),
         footprint(o.plan.geometry, o.layers, o.min_buffer_ratio, o.max_buffer_ratio),
+        traffic(o.plan.geometry, o.layers),
         table(o.plan),
         may_stay(o.placement != PlacementPolicy::kTiered),
-        may_tier(
-            o.plan.num_host_extents > 0 &&
-            (!may_stay || (o.placement == PlacementPolicy::kAuto && footprint.tiering_saves()))),
+        may_tier(o.plan.num_host_extents > 0 && MayTier(o.placement, o.layers)),
         room(&footprint, &table,
              {.may_stay = may_stay,
               .may_tier = may_tier,
@@ -48,10 +47,16 @@ struct KvCacheManager::Impl {
 
   KvCacheOptions options;
   Footprint footprint;
+  Traffic traffic;
   RowTable table;
   const bool may_stay, may_tier;
   Room room;
 };
+
+bool MayTier(PlacementPolicy placement, std::span<const LayerDemand> layers) {
+  if (placement != PlacementPolicy::kAuto) return placement == PlacementPolicy::kTiered;
+  return !std::ranges::all_of(layers, &LayerDemand::whole_context);
+}
 
 PoolCounts KvCacheManager::Impl::GrowthNeed(const Row& row, int64_t tokens) const {
   const bool tiered = row.placement == Placement::kTiered;
@@ -146,9 +151,11 @@ int64_t KvCacheManager::ReservationTokens(int64_t prompt_tokens,
 absl::StatusOr<int32_t> KvCacheManager::BudgetPages(std::optional<int32_t> budget_tokens,
                                                     bool exact, int64_t most_tokens) const {
   if (!budget_tokens.has_value() && !exact) return 0;
-  if (!impl_->options.row_budgets) {
+  const RowBudgets allowed = impl_->options.row_budgets;
+  if (allowed == RowBudgets::kNone || (allowed == RowBudgets::kCovering && !exact)) {
     return InvalidArgument(
-        "sparse: this server's algorithm has one budget, the same for all requests");
+        "sparse: this server's algorithm has one budget, the same for all requests%s",
+        allowed == RowBudgets::kNone ? "" : ", or exact, which attends to everything");
   }
   const Footprint& footprint = impl_->footprint;
   const int32_t page_tokens = footprint.geometry().page_tokens;
@@ -326,7 +333,15 @@ Placement KvCacheManager::placement(RowId row) const {
 }
 
 StepReads KvCacheManager::ReadsOf(int64_t length, int32_t budget_pages) const {
-  return impl_->footprint.Reads(length, budget_pages);
+  return impl_->traffic.Reads(length, budget_pages);
+}
+
+CacheWrites KvCacheManager::WritesOf(RowId id, int64_t from, int64_t to) const {
+  const Row& row = impl_->Live(id);
+  return impl_->traffic.Writes({.from = from,
+                                .to = to,
+                                .prefill_tokens = row.prompt_tokens,
+                                .tiered = row.placement == Placement::kTiered});
 }
 
 const KvGeometry& KvCacheManager::geometry() const {
@@ -430,6 +445,7 @@ KvUsage KvCacheManager::usage() const {
   count(PoolKind::kMeta, usage.meta_segments, usage.meta_segments_total);
   usage.fraction = impl_->room.Fraction();
   usage.demotions = impl_->room.demotions();
+  usage.spilled_bytes = table.spilled_extents() * table.geometry().extent_bytes();
   usage.buffer_extents = impl_->room.buffers().extents();
   usage.handed_out_extents = impl_->room.buffers().handed_out();
   usage.reclaimed_extents = impl_->room.buffers().reclaimed();

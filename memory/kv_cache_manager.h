@@ -31,10 +31,17 @@
 #include "kernels/params.h"
 #include "memory/admission.h"
 #include "memory/memory_plan.h"
+#include "memory/traffic.h"
 
 namespace spin {
 
 enum class PlacementPolicy { kAuto, kResident, kTiered };
+
+// Whether a host pool is of any use: under kAuto where some layer needs fewer slots than pages.
+bool MayTier(PlacementPolicy placement, std::span<const LayerDemand> layers);
+
+// Budgets of its own that a request may have: none, one that covers its whole context (exact mode), any.
+enum class RowBudgets { kNone, kCovering, kAny };
 
 struct KvCacheOptions {
   MemoryPlan plan;
@@ -50,7 +57,7 @@ struct KvCacheOptions {
   std::vector<LayerDemand> layers;     // [num_layers]
   // The most pages that a request's own budget may have; less than the algorithm's own: that.
   int32_t max_budget_pages = 0;
-  bool row_budgets = true;  // a request may have a budget of its own
+  RowBudgets row_budgets = RowBudgets::kAny;
 };
 
 // Used and total extents of each pool, and the fraction of admissible capacity in use (of the
@@ -64,6 +71,7 @@ struct KvUsage {
   int64_t resident_tokens = 0, tiered_tokens = 0, suspended_tokens = 0;  // prefilled or generated
   SlotCounts tiered_slots;  // granted to Tiered rows that are not suspended
   int64_t demotions = 0;
+  int64_t spilled_bytes = 0;  // copied to the host by demotions since the start
   // Slot extents that Tiered rows hold above their least now, that were handed out to them and taken
   // back from them since the start.
   int64_t buffer_extents = 0, handed_out_extents = 0, reclaimed_extents = 0;
@@ -111,6 +119,8 @@ class KvCacheManager {
 
   // What a decode step reads of a sequence of `length` tokens, the new one among them. Any thread.
   StepReads ReadsOf(int64_t length, int32_t budget_pages = 0) const;
+  // What is written when tokens [from, to) of the row are stored: by its prefill, or by a step.
+  CacheWrites WritesOf(RowId row, int64_t from, int64_t to) const;
   // Any thread.
   const KvGeometry& geometry() const;
 

@@ -216,6 +216,7 @@ void RowTable::Emit(TableCommandKind kind, int32_t row, int32_t layer, int32_t i
                     int32_t value) {
   SPIN_CHECK(row >= 0 && row < num_rows() && layer >= 0 && layer < geometry_.num_layers);
   SPIN_CHECK(index >= 0 && value >= kAbsent);
+  if (kind == TableCommandKind::kSpillExtent) ++spilled_extents_;
   commands_.push_back({.kind = kind, .row = row, .layer = layer, .index = index, .value = value});
 }
 
@@ -241,6 +242,7 @@ std::span<const TableCommand> RowTable::TakeSpills(int32_t max) {
   SPIN_CHECK(commands_.empty());
   if (num_taken_spills_ > 0) return {};
   num_taken_spills_ = std::min(spills_.size(), static_cast<size_t>(max));
+  spilled_extents_ += static_cast<int64_t>(num_taken_spills_);
   taken_spills_.clear();
   for (size_t i = 0; i < num_taken_spills_; ++i) {
     taken_spills_.push_back({.kind = TableCommandKind::kSpillExtent,

@@ -114,6 +114,8 @@ class RowTable {
   int64_t OldestSpill() const;
   // Slot extents that only copies still refer to: free when they have passed.
   int64_t SlotsOfSpills() const;
+  // Extents copied to the host since the start: those handed out, and those that commands copy.
+  int64_t spilled_extents() const { return spilled_extents_; }
 
   // Aborts when pools, reference counts, directories, rows and groups contradict each other.
   void CheckInvariants(const Footprint& footprint) const;
@@ -147,7 +149,8 @@ class RowTable {
   void DropSpill(const Spill& spill);
   void DropUnneededSpills();
 
-  std::vector<Spill> spills_;               // oldest first
+  std::vector<Spill> spills_;  // oldest first
+  int64_t spilled_extents_ = 0;
   size_t num_taken_spills_ = 0;             // the first ones, under way
   std::vector<TableCommand> taken_spills_;  // as they were handed out
 };

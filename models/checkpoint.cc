@@ -77,13 +77,4 @@ bool Checkpoint::Contains(const std::string& name) const {
   return false;
 }
 
-int64_t Checkpoint::total_bytes() const {
-  int64_t bytes = 0;
-  for (const auto& file : files_) {
-    for (const auto& [name, tensor] : file->tensors())
-      bytes += static_cast<int64_t>(tensor.bytes.size());
-  }
-  return bytes;
-}
-
 }  // namespace spin

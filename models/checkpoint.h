@@ -22,7 +22,6 @@ class Checkpoint {
   // The tensor of that name and shape. NotFound, or InvalidArgument with both shapes.
   absl::StatusOr<TensorView> Find(const std::string& name, const std::vector<int64_t>& shape) const;
   bool Contains(const std::string& name) const;
-  int64_t total_bytes() const;
 
  private:
   std::string folder_;

@@ -75,6 +75,15 @@ void EnqueueOutputAndMlp(const ModelContext& model, int32_t layer, const TokenSp
   EnqueueResidual(model, workspace.activated, weights.down, tokens.n, tokens.residual, stream);
 }
 
+void EnqueueProducts(const ModelContext& model, int32_t n, float* residual, Workspace& workspace,
+                     Stream& stream) {
+  const LayerWeights& weights = model.weights.layers[0];  // those of the others have its shapes
+  EnqueueLinear(model, workspace.normed, weights.qkv, n, workspace.qkv, stream);
+  EnqueueResidual(model, workspace.attention, weights.output, n, residual, stream);
+  EnqueueLinear(model, workspace.normed, weights.gate_up, n, workspace.gate_up, stream);
+  EnqueueResidual(model, workspace.activated, weights.down, n, residual, stream);
+}
+
 void EnqueueLogits(const ModelContext& model, const float* residual, int32_t n,
                    Workspace& workspace, Stream& stream) {
   SPIN_CHECK_LE(n, workspace.logits_rows);

@@ -26,6 +26,11 @@ void EnqueueQkv(const ModelContext& model, int32_t layer, const TokenSpan& token
 void EnqueueOutputAndMlp(const ModelContext& model, int32_t layer, const TokenSpan& tokens,
                          Workspace& workspace, Stream& stream);
 
+// The four products of a layer alone, on `n` tokens of whatever the workspace holds: a device that times products does
+// so when it meets their shapes. `residual` [n][H] is garbage afterwards.
+void EnqueueProducts(const ModelContext& model, int32_t n, float* residual, Workspace& workspace,
+                     Stream& stream);
+
 // residual [n][H] -> final norm -> workspace.logits [n][V]. REQUIRES: n <= workspace.logits_rows.
 void EnqueueLogits(const ModelContext& model, const float* residual, int32_t n,
                    Workspace& workspace, Stream& stream);

@@ -1,7 +1,6 @@
 #include "models/executor_shape.h"
 
 #include <algorithm>
-#include <bit>
 
 #include "common/math.h"
 #include "models/prefill_run.h"
@@ -18,12 +17,6 @@ int32_t MostListed(const SparseAlgorithm& algorithm, const KvGeometry& geometry,
 }
 
 }  // namespace
-
-int32_t BatchBucket(int32_t n, int32_t max_batch) {
-  const int32_t bucket =
-      n <= 8 ? static_cast<int32_t>(std::bit_ceil(static_cast<uint32_t>(n))) : RoundUp(n, 8);
-  return std::min(bucket, max_batch);
-}
 
 int32_t MaxPrefillTokens(const ModelExecutorOptions& options) {
   return std::max(options.max_prefill_tokens, options.max_model_len);

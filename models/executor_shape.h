@@ -9,9 +9,6 @@
 
 namespace spin {
 
-// Batch sizes that steps are captured for: powers of two, then multiples of 8.
-int32_t BatchBucket(int32_t n, int32_t max_batch);
-
 // A prompt of the whole context is prefilled in one batch.
 int32_t MaxPrefillTokens(const ModelExecutorOptions& options);
 

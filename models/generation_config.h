@@ -16,7 +16,7 @@ struct GenerationConfig {
   std::vector<int32_t> eos_token_ids;  // empty: config.json's
 };
 
-// InvalidArgument names the key.
+// Numbers as they stand: what can be sampled with is whoever uses them to say. InvalidArgument names the key.
 absl::StatusOr<GenerationConfig> ParseGenerationConfig(std::string_view json);
 
 }  // namespace spin

@@ -157,8 +157,6 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json) {
   SPIN_ASSIGN_OR_RETURN(const auto tied, config.Bool("tie_word_embeddings"));
   model.tied_embeddings = tied.value_or(false);
   SPIN_ASSIGN_OR_RETURN(model.eos_token_ids, config.IntList("eos_token_id"));
-  SPIN_ASSIGN_OR_RETURN(const auto bos, config.Int("bos_token_id", 0, model.vocab_size - 1));
-  model.bos_token_id = static_cast<int32_t>(bos.value_or(-1));
   return model;
 }
 

@@ -43,7 +43,6 @@ struct ModelConfig {
   RopeConfig rope;
   DType dtype = DType::kBf16;          // of the checkpoint
   std::vector<int32_t> eos_token_ids;  // may be empty
-  int32_t bos_token_id = -1;
 
   int32_t q_width() const { return num_q_heads * head_dim; }
   int32_t kv_width() const { return num_kv_heads * head_dim; }

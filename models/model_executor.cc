@@ -8,6 +8,8 @@
 
 #include "common/check.h"
 #include "common/math.h"
+#include "models/batch_sizes.h"
+#include "models/decode_step.h"
 #include "models/decoder_layer.h"
 #include "models/executor_shape.h"
 #include "models/pass.h"
@@ -57,11 +59,15 @@ struct ModelExecutor::Impl {
   template <typename T>
   T* TakePinned(int64_t count);
   absl::Status Prepare(ModelWeights weights, const ModelConfig& config, KvStore& store);
-  int32_t MaxBatchOf(int32_t num_rows) const;
+  int32_t PlacesOf(int32_t num_rows) const;
+  // Where pass number `pass` (modulo kMaxPassesInFlight) has what its decode step samples.
+  SampledToken* DecodeOutputs(int64_t pass) {
+    return passes[pass].outputs.as<SampledToken>() + limits.max_rows;
+  }
   void UploadRows(std::span<const RowId> rows);
   bool TimesStep();
-  void EnqueueStep(const DecodeRows& decode, StepSchedule schedule, StageClock* clock,
-                   SampledToken* out);
+  void EnqueueStep(int32_t max_batch, StepSchedule schedule, StageClock* clock, SampledToken* out);
+  void ReplayStep(int32_t max_batch, StepSchedule schedule, int64_t pass);
   void MarkTokens(RowId row, std::span<const int32_t> tokens, bool generated);
   void Publish(std::span<const RetrieveCounters> rows);
 };
@@ -101,8 +107,10 @@ absl::Status ModelExecutor::Impl::Prepare(ModelWeights weights, const ModelConfi
   copy = device.CreateStream("copy");
   spill = std::make_unique<SpillCopies>(&device, store.tables());
   gather = std::make_unique<GatherStream>(device);
-  overlap.emplace(options.overlap, device.info().overlaps_streams, config.num_layers,
-                  config.num_q_heads);
+  // Without a host tier nothing is ever missing.
+  overlap.emplace(options.overlap,
+                  device.info().overlaps_streams && store.tables().host_pages != nullptr,
+                  config.num_layers, config.num_q_heads);
   model.config = config;
   model.weights = std::move(weights);
   model.device = &device;
@@ -143,6 +151,11 @@ absl::Status ModelExecutor::Impl::Prepare(ModelWeights weights, const ModelConfi
     SPIN_RETURN_IF_ERROR(
         Pass::Allocate(device, arena_bytes, limits.max_rows, limits.max_batch, pass));
   }
+  // A step without rows, until the first ones come.
+  device.Fill(workspace.num_rows, 0, sizeof(int32_t), *compute);
+  device.Fill(workspace.group_rows, 0, kNumRowGroups * sizeof(int32_t), *compute);
+  device.Fill(workspace.rows, 0, limits.max_batch * int64_t{sizeof(int32_t)}, *compute);
+  device.Fill(workspace.position, 0, limits.max_rows * int64_t{sizeof(int32_t)}, *compute);
   device.Fill(workspace.history, 0, int64_t{limits.max_rows} * config.vocab_size * 4, *compute);
   device.Fill(workspace.counters, 0, limits.max_rows * int64_t{sizeof(RetrieveCounters)}, *compute);
   device.Synchronize(*compute);
@@ -150,8 +163,8 @@ absl::Status ModelExecutor::Impl::Prepare(ModelWeights weights, const ModelConfi
 }
 
 // Places that a step of so many rows has.
-int32_t ModelExecutor::Impl::MaxBatchOf(int32_t num_rows) const {
-  return device_ptr->info().captures_steps ? BatchBucket(num_rows, limits.max_batch) : num_rows;
+int32_t ModelExecutor::Impl::PlacesOf(int32_t num_rows) const {
+  return spin::PlacesOf(device_ptr->info(), num_rows, limits.max_batch);
 }
 
 // Brings the batch's rows to the device, when they are not the last step's.
@@ -162,9 +175,7 @@ void ModelExecutor::Impl::UploadRows(std::span<const RowId> rows) {
   int32_t* groups = pinned + n + 1;
   pinned[0] = n;
   for (int32_t i = 0; i < n; ++i) pinned[1 + i] = rows[i].value;
-  const auto begin = [&](int32_t group) {
-    return std::min(n, RowGroupBegin(group, MaxBatchOf(n)));
-  };
+  const auto begin = [&](int32_t group) { return std::min(n, RowGroupBegin(group, PlacesOf(n))); };
   for (int32_t group = 0; group < kNumRowGroups; ++group) {
     groups[group] = begin(group + 1) - begin(group);
   }
@@ -182,40 +193,23 @@ bool ModelExecutor::Impl::TimesStep() {
   return true;
 }
 
-// The whole decode step: what a device captures, unless a clock runs along.
-void ModelExecutor::Impl::EnqueueStep(const DecodeRows& decode, StepSchedule schedule,
-                                      StageClock* clock, SampledToken* out) {
-  if (clock != nullptr) clock->Start(*compute);
-  TokenSpan tokens;
-  tokens.n = decode.max_batch;
-  tokens.residual = workspace.decode_residual;
-  tokens.decode = decode;
-  ops().Embedding({.table = model.weights.embedding,
-                   .dtype = model.weights.dtype,
-                   .ids = nullptr,
-                   .decode = decode,
-                   .n = decode.max_batch,
-                   .hidden = model.config.hidden,
-                   .out = tokens.residual},
-                  *compute);
-  for (int32_t layer = 0; layer < model.config.num_layers; ++layer) {
-    EnqueueQkv(model, layer, tokens, workspace, *compute);
-    if (clock != nullptr) clock->Lap(Stage::kRest, *compute);
-    EnqueueDecodeAttention(model, layer, decode, workspace, *compute, *gather, schedule, clock);
-    EnqueueOutputAndMlp(model, layer, tokens, workspace, *compute);
-  }
-  EnqueueLogits(model, tokens.residual, tokens.n, workspace, *compute);
-  if (model.observer != nullptr) {
-    model.observer->OnLogits(decode, workspace.logits, model.config.vocab_size, *compute);
-  }
-  ops().Sample({.decode = decode,
-                .logits = workspace.logits,
-                .vocab = model.config.vocab_size,
-                .sampling = workspace.sampling,
-                .history = workspace.history,
-                .out = out},
-               *compute);
-  if (clock != nullptr) clock->Lap(Stage::kRest, *compute);
+void ModelExecutor::Impl::EnqueueStep(int32_t max_batch, StepSchedule schedule, StageClock* clock,
+                                      SampledToken* out) {
+  EnqueueDecodeStep(model,
+                    {.max_batch = max_batch,
+                     .num_rows = workspace.num_rows,
+                     .rows = workspace.rows,
+                     .token = workspace.token,
+                     .position = workspace.position},
+                    schedule, clock, workspace, *compute, *gather, out);
+}
+
+// Each pass has outputs of its own, hence captured steps of its own: one a batch size and schedule.
+void ModelExecutor::Impl::ReplayStep(int32_t max_batch, StepSchedule schedule, int64_t pass) {
+  const uint64_t place =
+      static_cast<uint64_t>(max_batch) * kMaxPassesInFlight + static_cast<uint64_t>(pass);
+  device().Replay(kNumStepSchedules * place + static_cast<uint64_t>(schedule), *compute,
+                  [&] { EnqueueStep(max_batch, schedule, nullptr, DecodeOutputs(pass)); });
 }
 
 void ModelExecutor::Impl::MarkTokens(RowId row, std::span<const int32_t> tokens, bool generated) {
@@ -273,6 +267,32 @@ absl::StatusOr<std::unique_ptr<ModelExecutor>> ModelExecutor::Create(
                   .max_spills = SpillCopies::MaxExtents(geometry)};
   SPIN_RETURN_IF_ERROR(impl->Prepare(std::move(weights), config, store));
   return std::unique_ptr<ModelExecutor>(new ModelExecutor(std::move(impl)));
+}
+
+int32_t ModelExecutor::WarmUp() {
+  Impl& impl = *impl_;
+  SPIN_CHECK(impl.submitted == 0 && !impl.open);
+  int32_t captured = 0;
+  if (impl.device().info().captures_steps) {
+    for (const int32_t n :
+         WarmTiles(std::min(impl.options.tile_tokens, impl.limits.max_prefill_tokens))) {
+      EnqueueProducts(impl.model, n, impl.workspace.prefill_residual, impl.workspace,
+                      *impl.compute);
+    }
+    for (const int32_t places : WarmBatches(impl.limits.max_batch)) {
+      for (int32_t i = 0; i < kNumStepSchedules * kMaxPassesInFlight; ++i) {
+        const auto schedule = static_cast<StepSchedule>(i / kMaxPassesInFlight);
+        if (!impl.overlap->MayChoose(schedule, places)) continue;
+        // As it is, then captured.
+        impl.ReplayStep(places, schedule, i % kMaxPassesInFlight);
+        impl.ReplayStep(places, schedule, i % kMaxPassesInFlight);
+        ++captured;
+      }
+    }
+    impl.device().Synchronize(*impl.compute);
+  }
+  impl.ops().EndWarmUp();
+  return captured;
 }
 
 const ExecutorLimits& ModelExecutor::limits() const {
@@ -386,28 +406,19 @@ void ModelExecutor::EnqueueDecode(std::span<const RowId> rows) {
   SPIN_CHECK_LE(static_cast<int64_t>(rows.size()), impl.limits.max_batch);
   impl.UploadRows(rows);
   pass.decode_rows.assign(rows.begin(), rows.end());
-  const int32_t n = static_cast<int32_t>(rows.size());
-  const DecodeRows decode = {.max_batch = impl.MaxBatchOf(n),
-                             .num_rows = impl.workspace.num_rows,
-                             .rows = impl.workspace.rows,
-                             .token = impl.workspace.token,
-                             .position = impl.workspace.position};
-  SampledToken* out = pass.outputs.as<SampledToken>() + impl.limits.max_rows;
-  const StepSchedule schedule = impl.overlap->schedule(decode.max_batch);
+  const int32_t places = impl.PlacesOf(static_cast<int32_t>(rows.size()));
+  const int64_t number = impl.submitted % kMaxPassesInFlight;
+  const StepSchedule schedule = impl.overlap->schedule(places);
   if (impl.model.observer != nullptr) {
-    impl.EnqueueStep(decode, schedule, nullptr, out);
+    impl.EnqueueStep(places, schedule, nullptr, impl.DecodeOutputs(number));
     return;
   }
   pass.times_step = impl.TimesStep();
   if (pass.times_step) {
-    impl.EnqueueStep(decode, StepSchedule::kInOrder, &*impl.step_clock, out);
+    impl.EnqueueStep(places, StepSchedule::kInOrder, &*impl.step_clock, impl.DecodeOutputs(number));
     return;
   }
-  // Each pass has outputs of its own, hence captured steps of its own: one a schedule.
-  const uint64_t place = static_cast<uint64_t>(decode.max_batch) * kMaxPassesInFlight +
-                         static_cast<uint64_t>(impl.submitted % kMaxPassesInFlight);
-  impl.device().Replay(kNumStepSchedules * place + static_cast<uint64_t>(schedule), *impl.compute,
-                       [&] { impl.EnqueueStep(decode, schedule, nullptr, out); });
+  impl.ReplayStep(places, schedule, number);
 }
 
 void ModelExecutor::Submit() {

@@ -49,6 +49,11 @@ class ModelExecutor final : public Executor {
                              const SparseAlgorithm& algorithm, const KvGeometry& geometry,
                              DType dtype, const Ops& ops);
 
+  // Start-up, before anything else is asked: products are timed, and decode steps captured without rows, of the sizes
+  // in batch_sizes.h, so that no request pays for what it meets first. Where the device captures nothing there is
+  // nothing to do. Blocks; returns how many steps were captured. Engine thread, or whoever will start it.
+  int32_t WarmUp();
+
   const ExecutorLimits& limits() const override;
   void ApplyTables(std::span<const TableCommand> commands) override;
   void Spill(std::span<const TableCommand> copies) override;

@@ -36,11 +36,25 @@ void OverlapPolicy::Observe(uint64_t bytes) {
                                                                 : StepSchedule::kInOrder;
 }
 
+bool OverlapPolicy::Fits(StepSchedule schedule, int32_t max_batch) const {
+  switch (schedule) {
+    case StepSchedule::kInOrder:
+      return true;
+    case StepSchedule::kReadyFirst:
+      return int64_t{max_batch} * num_q_heads_ <= kMaxHalvedHeads;
+    case StepSchedule::kRowGroups:
+      return max_batch >= kNumRowGroups;
+  }
+  return false;
+}
+
 StepSchedule OverlapPolicy::schedule(int32_t max_batch) const {
-  const bool fits = schedule_ == StepSchedule::kReadyFirst
-                        ? int64_t{max_batch} * num_q_heads_ <= kMaxHalvedHeads
-                        : max_batch >= kNumRowGroups;
-  return fits ? schedule_ : StepSchedule::kInOrder;
+  return Fits(schedule_, max_batch) ? schedule_ : StepSchedule::kInOrder;
+}
+
+bool OverlapPolicy::MayChoose(StepSchedule schedule, int32_t max_batch) const {
+  if (!measures_) return schedule == this->schedule(max_batch);
+  return schedule != StepSchedule::kRowGroups && Fits(schedule, max_batch);
 }
 
 }  // namespace spin

@@ -24,8 +24,12 @@ class OverlapPolicy {
   // Of a step with so many places: in order too where they are too many to be attended to in two parts, too few for
   // groups.
   StepSchedule schedule(int32_t max_batch) const;
+  // Whether it may ever be that one.
+  bool MayChoose(StepSchedule schedule, int32_t max_batch) const;
 
  private:
+  bool Fits(StepSchedule schedule, int32_t max_batch) const;
+
   const bool measures_;
   const int32_t num_q_heads_;
   const uint64_t begin_bytes_, end_bytes_;  // of a step

@@ -6,6 +6,7 @@
 
 #include "common/check.h"
 #include "common/math.h"
+#include "models/batch_sizes.h"
 #include "models/pipeline/sparse_pipeline.h"
 
 namespace spin {
@@ -309,7 +310,9 @@ void PrefillRun::EnqueueSample(Stream& compute, SampledToken* sampled) {
                             .width = model_.config.hidden,
                             .out = workspace_.gathered},
                            compute);
-    EnqueueLogits(model_, workspace_.gathered, n, workspace_, compute);
+    // As many as a decode step has: what those products are known by.
+    EnqueueLogits(model_, workspace_.gathered,
+                  PlacesOf(model_.device->info(), n, limits_.max_batch), workspace_, compute);
     model_.ops->Sample({.decode = {.max_batch = n,
                                    .num_rows = device_.counts + group,
                                    .rows = device_.rows + begin,

@@ -244,9 +244,10 @@ absl::Status FillPart(const Part& part, const Source& source, DType dtype, Ops& 
     const int64_t rows = std::min(chunk, part.rows - begin);
     const TensorView tensor = source.Rows(part, begin, rows);
     if (part.kind == Part::kLinear) {
-      ops.PackWeight(part.dst, part.n, Narrow<int32_t>(part.cols), dtype,
-                     part.row_begin + Narrow<int32_t>(begin), Narrow<int32_t>(rows),
-                     tensor.bytes.data(), tensor.dtype);
+      SPIN_RETURN_IF_ERROR(ops.PackWeight(part.dst, part.n, Narrow<int32_t>(part.cols), dtype,
+                                          part.row_begin + Narrow<int32_t>(begin),
+                                          Narrow<int32_t>(rows), tensor.bytes.data(),
+                                          tensor.dtype));
     } else {
       const DType to = part.kind == Part::kVector ? DType::kF32 : dtype;
       uploader.Upload(static_cast<std::byte*>(part.dst) + begin * cols * SizeOf(to), to, tensor);

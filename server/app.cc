@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -12,8 +13,10 @@
 #include "common/hash.h"
 #include "common/logging.h"
 #include "common/metrics.h"
+#include "common/units.h"
 #include "server/engine_backend.h"
 #include "server/grpc/grpc_server.h"
+#include "server/host_port.h"
 #include "server/http/http_server.h"
 #include "server/model_stack.h"
 #include "server/openai/openai_handler.h"
@@ -26,6 +29,10 @@ namespace {
 constexpr auto kStopPoll = std::chrono::milliseconds(20);
 // What an answer may still need to leave after its generation has ended.
 constexpr auto kFlushTime = std::chrono::seconds(2);
+
+double SecondsSince(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
 
 ModelInfo MakeModelInfo(const ServerConfig& config, const ModelPlan& plan) {
   const ModelFolder& folder = plan.folder;
@@ -68,6 +75,11 @@ std::string SystemFingerprint(const ServerConfig& config, const ModelInfo& model
   return absl::StrFormat("spin-%s-%08x", kVersion, static_cast<uint32_t>(hash ^ (hash >> 32)));
 }
 
+// What requests may take in memory while they are read: of each of the two servers.
+std::size_t RequestRoomBytes(const ServerConfig& config) {
+  return static_cast<std::size_t>(std::max(256 * kMiB, 8 * config.max_body_bytes));
+}
+
 // Written beside and renamed, so that a reader never sees half of it.
 absl::Status WriteReadyFile(const std::string& path, int http_port, int grpc_port) {
   const std::string partial = path + ".partial";
@@ -107,13 +119,15 @@ absl::Status App::Impl::Listen() {
   http = std::make_unique<HttpServer>(
       HttpServer::Options{.host = config.host,
                           .port = static_cast<uint16_t>(config.http_port),
-                          .max_body_bytes = static_cast<std::size_t>(config.max_body_bytes)},
+                          .max_body_bytes = static_cast<std::size_t>(config.max_body_bytes),
+                          .max_bodies_bytes = RequestRoomBytes(config)},
       *handler);
   SPIN_RETURN_IF_ERROR(http->Start());
   grpc = std::make_unique<GrpcServer>(
       GrpcServer::Options{.host = config.host,
                           .port = static_cast<uint16_t>(config.grpc_port),
-                          .max_message_bytes = static_cast<int>(config.max_body_bytes)},
+                          .max_message_bytes = static_cast<int>(config.max_body_bytes),
+                          .max_buffer_bytes = RequestRoomBytes(config)},
       context);
   return grpc->Start();
 }
@@ -124,6 +138,11 @@ absl::Status App::Impl::Load(ModelPlan plan) {
   context.backend = backend.get();
   context.tokenizer = stack->plan().folder.tokenizer.get();
   context.chat_template = stack->plan().folder.chat_template.get();
+  const auto begin = std::chrono::steady_clock::now();
+  if (const int32_t steps = stack->executor().WarmUp(); steps > 0) {
+    SPIN_LOG(INFO, "warm-up  products timed, %d decode steps captured in %.1f s", steps,
+             SecondsSince(begin));
+  }
   stack->engine().Start();
   return WarmUp(*backend, context.model.vocab_size);
 }
@@ -150,9 +169,9 @@ absl::StatusOr<std::unique_ptr<App>> App::Start(const ServerConfig& config,
   const int http_port = impl->http->port();
   const int grpc_port = impl->grpc->port();
   if (!ready_file.empty()) SPIN_RETURN_IF_ERROR(WriteReadyFile(ready_file, http_port, grpc_port));
-  SPIN_LOG(INFO, "ready in %.1f s: serving '%s' on http://%s:%d/v1 and grpc://%s:%d",
-           std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(),
-           impl->context.model.served_names[0], config.host, http_port, config.host, grpc_port);
+  SPIN_LOG(INFO, "ready in %.1f s: serving '%s' on http://%s/v1 and grpc://%s", SecondsSince(begin),
+           impl->context.model.served_names[0], HostPort(config.host, http_port),
+           HostPort(config.host, grpc_port));
   return std::unique_ptr<App>(new App(std::move(impl)));
 }
 

@@ -21,7 +21,7 @@ constexpr Flag kFlags[] = {{"--help", &CommandLine::help},
 
 absl::Status TakeOption(CommandLine& line, const std::string& name, const std::string& value) {
   if (name == "--model") {
-    line.sources.assignments.emplace_back("model.path", value);
+    line.sources.assignments.push_back({"model.path", value, name});
   } else if (name == "--config") {
     line.sources.file = value;
   } else if (name == "--ready-file") {
@@ -30,7 +30,7 @@ absl::Status TakeOption(CommandLine& line, const std::string& name, const std::s
     const std::size_t equals = value.find('=');
     if (equals == std::string::npos)
       return InvalidArgument("--set %s: write --set KEY=VALUE", value);
-    line.sources.assignments.emplace_back(value.substr(0, equals), value.substr(equals + 1));
+    line.sources.assignments.push_back({value.substr(0, equals), value.substr(equals + 1), name});
   } else {
     return InvalidArgument("unknown argument '%s' (spind --help lists all)", name);
   }

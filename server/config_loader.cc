@@ -163,11 +163,18 @@ absl::StatusOr<LoadedConfig> LoadConfig(const ConfigSources& sources) {
       SPIN_RETURN_IF_ERROR(Assign(loaded, std::string(key.name), text, variable));
     }
   }
-  for (const auto& [name, text] : sources.assignments) {
-    SPIN_RETURN_IF_ERROR(Assign(loaded, name, text, name == "model.path" ? "--model" : "--set"));
+  for (const Assignment& given : sources.assignments) {
+    SPIN_RETURN_IF_ERROR(Assign(loaded, given.key, given.value, given.flag));
   }
   SPIN_RETURN_IF_ERROR(CheckTogether(loaded));
   return loaded;
+}
+
+absl::Status WithSource(const LoadedConfig& loaded, const absl::Status& status) {
+  const std::string message = MessageOf(status);
+  const auto value = loaded.values.find(message.substr(0, message.find(": ")));
+  if (value == loaded.values.end() || value->second.source == "default") return status;
+  return Annotate(status, value->second.source);
 }
 
 std::string PrintConfig(const LoadedConfig& loaded) {

@@ -41,9 +41,10 @@ absl::Status ParseBool(const std::string& text, bool& target) {
 }
 
 // One of the words of `choices`, whose values are alike in order.
-template <typename T, std::size_t N>
+template <typename T, std::size_t N, typename Target>
 absl::Status ParseChoice(const std::string& text,
-                         const std::array<std::pair<std::string_view, T>, N>& choices, T& target) {
+                         const std::array<std::pair<std::string_view, T>, N>& choices,
+                         Target& target) {
   std::string words;
   for (const auto& [word, value] : choices) {
     if (text == word) {
@@ -135,27 +136,34 @@ constexpr ConfigKey kServerKeys[] = {
      [](Config& c, const std::string& t) { return ParseInt(t, 0, 65535, c.http_port); }},
     {"server.grpc_port", "8001", "0..65535", "gRPC; 0: any free port.",
      [](Config& c, const std::string& t) { return ParseInt(t, 0, 65535, c.grpc_port); }},
-    {"server.max_body", "32MiB", "bytes", "Longest request body; more is answered with 413.",
+    {"server.max_body", "32MiB", "bytes, 1KiB to 1GiB",
+     "Longest request body; more is answered with 413.",
      [](Config& c, const std::string& t) {
-       SPIN_ASSIGN_OR_RETURN(c.max_body_bytes, ParseBytes(t));
-       return c.max_body_bytes >= 1024 ? absl::OkStatus()
-                                       : InvalidArgument("'%s' is under 1KiB", t);
+       SPIN_ASSIGN_OR_RETURN(const int64_t bytes, ParseBytes(t));
+       // gRPC counts in int.
+       if (bytes < kKiB || bytes > kGiB) return InvalidArgument("'%s' is not in 1KiB..1GiB", t);
+       c.max_body_bytes = bytes;
+       return absl::OkStatus();
      }},
     {"server.drain_timeout", "30s", "duration (30s, 500ms)",
      "After SIGTERM, how long running requests may take to finish.",
      [](Config& c, const std::string& t) { return ParseDuration(t, c.drain_timeout_ms); }},
-    {"server.max_queue", "256", "requests",
-     "Requests that may wait; one more is answered with 429.",
+    {"server.max_queue", "256", "prompts",
+     "Prompts that may wait, of all requests; one more is answered with 429, and so is a "
+     "completion whose prompts do not all find a place.",
      [](Config& c, const std::string& t) { return ParseInt(t, 1, 1 << 20, c.engine.max_queue); }},
 };
 
 constexpr ConfigKey kMemoryKeys[] = {
     {"memory.hbm_budget", "auto", "bytes (60GiB) or auto",
-     "What the process may hold on the GPU: weights, workspace and KV cache; auto: nearly all that "
-     "is free. On the CPU backend the arena that plays HBM, for the KV cache alone.",
+     "What the process may hold on the GPU: weights, workspace and KV cache; auto: 98 % of what is "
+     "free. On the CPU backend the arena that plays HBM, for the KV cache alone; auto: 1/8 of "
+     "memory, at most 2GiB.",
      [](Config& c, const std::string& t) { return ParseSize(t, c.hbm_budget_bytes); }},
     {"memory.host_pool", "auto", "bytes (64GiB), 0 or auto",
-     "Host memory for the KV cache of Tiered sequences; 0 switches the tier off.",
+     "Host memory for the KV cache of Tiered sequences; 0 switches the tier off. auto: half of the "
+     "host's memory, pinned, beside a GPU; on the CPU backend a quarter, at most 4GiB; 0 where "
+     "nothing can be Tiered (memory.placement resident; auto with every layer dense or exact).",
      [](Config& c, const std::string& t) { return ParseSize(t, c.host_pool_bytes); }},
     {"memory.min_buffer_ratio", "2", "0..64",
      "Slots that a Tiered sequence keeps for reuse, times the pages that a step may select.",
@@ -203,12 +211,18 @@ constexpr ConfigKey kSparseKeys[] = {
     {"sparse.algorithm", "dense", "dense, quest, shadowkv, seer, retroinfer",
      "Which partitions of the context a step attends to.",
      [](Config& c, const std::string& t) {
-       c.sparse.algorithm = t;
-       return absl::OkStatus();
+       return ParseChoice<const char*, 5>(t,
+                                          {{{"dense", "dense"},
+                                            {"quest", "quest"},
+                                            {"shadowkv", "shadowkv"},
+                                            {"seer", "seer"},
+                                            {"retroinfer", "retroinfer"}}},
+                                          c.sparse.algorithm);
      }},
     {"sparse.budget_tokens", "auto", "tokens or auto",
      "Tokens that one KV head attends to in a step, whatever the algorithm selects them by; auto: "
-     "2048 with quest and seer, a share of the context with shadowkv and retroinfer.",
+     "2048 with quest and seer; with shadowkv and retroinfer a share of the context, but at least "
+     "their min_budget_tokens (2048).",
      [](Config& c, const std::string& t) {
        c.sparse.budget_tokens.reset();
        if (t == "auto") return absl::OkStatus();
@@ -240,7 +254,8 @@ constexpr ConfigKey kSparseKeys[] = {
      "Tokens of a page (the paper's: 16). With larger ones there is less to score, and what is "
      "selected is coarser.",
      [](Config& c, const std::string& t) {
-       return ParseInt(t, 16, 64, c.sparse.quest_page_tokens);
+       return ParseChoice<int32_t, 3>(t, {{{"16", 16}, {"32", 32}, {"64", 64}}},
+                                      c.sparse.quest_page_tokens);
      }},
     {"sparse.shadowkv.context_fraction", "64", "1..65536, or 0",
      "With budget_tokens: auto, a step selects this fraction of the context: 64 is 1/64; 0: none.",
@@ -287,8 +302,8 @@ constexpr ConfigKey kSparseKeys[] = {
        return ParseInt(t, 0, 1000, c.sparse.retroinfer_estimate_permille);
      }},
     {"sparse.retroinfer.min_budget_tokens", "2048", "tokens",
-     "With budget_tokens: auto, a step attends to at least so many tokens exactly, of clusters and "
-     "outside of them; 0: retrieve_permille alone.",
+     "With budget_tokens: auto, a step retrieves at least the clusters of a budget of so many "
+     "tokens; 0: retrieve_permille alone.",
      [](Config& c, const std::string& t) {
        return ParseInt(t, 0, kInt32Max, c.sparse.retroinfer_min_budget_tokens);
      }},
@@ -306,7 +321,9 @@ constexpr ConfigKey kSchedulerKeys[] = {
      [](Config& c, const std::string& t) {
        return ParseNumber(t, 0, 1e6, c.engine.max_decode_stall_ms);
      }},
-    {"scheduler.policy", "fcfs", "fcfs, priority", "fcfs: first come first served with aging.",
+    {"scheduler.policy", "fcfs", "fcfs, priority",
+     "fcfs: first come first served with aging; priority: first by the requests' own `priority`, "
+     "which fcfs ignores.",
      [](Config& c, const std::string& t) {
        return ParseChoice<SchedulePolicy, 2>(
            t, {{{"fcfs", SchedulePolicy::kFcfs}, {"priority", SchedulePolicy::kPriority}}},

@@ -41,13 +41,10 @@ void SetKind(absl::StatusCode code, ApiError& error) {
   switch (code) {
     case absl::StatusCode::kInvalidArgument:
     case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kAborted:  // by the client's own doing: a retry would end alike
       return set(400, kInvalidRequest, "");
     case absl::StatusCode::kOutOfRange:
       return set(400, kInvalidRequest, kCodeContextLength);
-    case absl::StatusCode::kUnauthenticated:
-      return set(401, kInvalidRequest, "invalid_api_key");
-    case absl::StatusCode::kPermissionDenied:
-      return set(403, "permission_error", "");
     case absl::StatusCode::kNotFound:
       return set(404, kInvalidRequest, "");
     case absl::StatusCode::kResourceExhausted:
@@ -56,12 +53,7 @@ void SetKind(absl::StatusCode code, ApiError& error) {
       error.hopeless = true;
       return set(501, "not_implemented_error", kCodeUnsupported);
     case absl::StatusCode::kUnavailable:
-    case absl::StatusCode::
-        kCancelled:  // the server gave the request up; a client that left reads no answer
-    case absl::StatusCode::kAborted:
       return set(503, "service_unavailable", "", 5);
-    case absl::StatusCode::kDeadlineExceeded:
-      return set(504, "timeout_error", "");
     default:
       return set(500, "server_error", "");
   }

@@ -11,6 +11,7 @@
 #include "common/logging.h"
 #include "server/app.h"
 #include "server/command_line.h"
+#include "server/config_loader.h"
 #include "server/config_schema.h"
 
 namespace spin {
@@ -29,7 +30,7 @@ int WaitForSignal(const sigset_t& signals) {
   return signal;
 }
 
-int Serve(const ServerConfig& config, const std::string& ready_file) {
+int Serve(const LoadedConfig& loaded, const std::string& ready_file) {
   sigset_t signals;
   ::sigemptyset(&signals);
   ::sigaddset(&signals, SIGTERM);
@@ -42,8 +43,8 @@ int Serve(const ServerConfig& config, const std::string& ready_file) {
   static std::atomic<bool> stop = false;
   static std::atomic<bool> abort = false;
   std::thread watcher([signals] {
-    WaitForSignal(signals);
-    if (!started) std::_Exit(130);  // nothing to drain while loading
+    const int first = WaitForSignal(signals);
+    if (!started) std::_Exit(128 + first);  // nothing to drain while loading
     stop = true;
     stop.notify_all();
     WaitForSignal(signals);
@@ -51,8 +52,8 @@ int Serve(const ServerConfig& config, const std::string& ready_file) {
   });
   watcher.detach();
 
-  auto app = App::Start(config, ready_file);
-  if (!app.ok()) return Fail(app.status());
+  auto app = App::Start(loaded.config, ready_file);
+  if (!app.ok()) return Fail(WithSource(loaded, app.status()));
   started = true;
   stop.wait(false);
   SPIN_LOG(INFO, "stopping: running requests may finish; signal again to stop at once");
@@ -80,11 +81,11 @@ int Run(const std::vector<std::string>& args) {
   }
   if (line->check_config) {
     const auto text = CheckConfig(loaded->config);
-    if (!text.ok()) return Fail(text.status());
+    if (!text.ok()) return Fail(WithSource(*loaded, text.status()));
     std::fputs(text->c_str(), stdout);
     return 0;
   }
-  return Serve(loaded->config, line->ready_file);
+  return Serve(*loaded, line->ready_file);
 }
 
 }  // namespace

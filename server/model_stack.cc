@@ -9,9 +9,11 @@
 #include "common/logging.h"
 #include "common/units.h"
 #include "engine/engine_metrics.h"
+#include "engine/sampling_params.h"
 #include "models/checkpoint.h"
 #include "models/sparse/sparse_registry.h"
 #include "models/weights.h"
+#include "server/backend_limits.h"
 
 namespace spin {
 namespace {
@@ -43,8 +45,9 @@ absl::StatusOr<int64_t> CacheBudget(const ServerConfig& config, const DeviceInfo
   const int64_t rest = budget - plan.weight_bytes - plan.executor_bytes - kDeviceReserve;
   if (rest > 0) return rest;
   return ResourceExhausted(
-      "memory.hbm_budget: %s; weights take %s, the workspace %s (lower model.max_model_len or "
-      "scheduler.prefill_tile_tokens), and %s stay in reserve",
+      "memory.hbm_budget: %s; weights take %s, the workspace %s (lower model.max_model_len, "
+      "scheduler.max_batched_tokens, scheduler.max_num_seqs or scheduler.prefill_tile_tokens), and "
+      "%s stay in reserve",
       FormatBytes(budget), FormatBytes(plan.weight_bytes), FormatBytes(plan.executor_bytes),
       FormatBytes(kDeviceReserve));
 }
@@ -123,6 +126,31 @@ absl::Status CheckLengths(const ServerConfig& config, const ModelConfig& model) 
   return absl::OkStatus();
 }
 
+// Defaults that every request would be refused with are an error of the folder.
+absl::Status CheckDefaults(const ModelFolder& folder) {
+  const GenerationConfig& own = folder.generation;
+  SamplingParams sampling;
+  sampling.temperature = own.temperature.value_or(sampling.temperature);
+  sampling.top_p = own.top_p.value_or(sampling.top_p);
+  sampling.top_k = own.top_k.value_or(sampling.top_k);
+  sampling.min_p = own.min_p.value_or(sampling.min_p);
+  sampling.repetition_penalty = own.repetition_penalty.value_or(sampling.repetition_penalty);
+  const absl::Status status = sampling.Validate(folder.config.vocab_size);
+  if (status.ok()) return status;
+  return InvalidArgument("%s/generation_config.json: %s (model.generation_config: none ignores it)",
+                         folder.path, MessageOf(status));
+}
+
+absl::Status CheckServed(const ModelPlan& plan, const KvGeometry& geometry) {
+  return CheckBackendLimits(
+      plan.backend.ops->Limits(geometry),
+      {.geometry = geometry,
+       .vocab_size = plan.folder.config.vocab_size,
+       .max_num_seqs = plan.executor.max_batch,
+       .prefill_tile_tokens = plan.executor.tile_tokens,
+       .retrieved_clusters = plan.algorithm->MaxRetrieved(geometry.max_pages())});
+}
+
 // The most pages that a request's own budget may have; 0: as many as the algorithm selects by itself.
 absl::StatusOr<int32_t> MaxBudgetPages(const SparseOptions& sparse, const KvGeometry& geometry,
                                        const SparseAlgorithm& algorithm) {
@@ -160,6 +188,7 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
   ModelPlan plan;
   SPIN_ASSIGN_OR_RETURN(plan.folder, ReadModelFolder(config.model_path));
   const ModelConfig& model = plan.folder.config;
+  if (config.use_generation_config) SPIN_RETURN_IF_ERROR(CheckDefaults(plan.folder));
   SPIN_RETURN_IF_ERROR(CheckLengths(config, model));
   plan.max_model_len = config.max_model_len.value_or(model.max_position);
   SPIN_ASSIGN_OR_RETURN(plan.backend, CreateBackend(config.backend));
@@ -183,23 +212,30 @@ absl::StatusOr<ModelPlan> PlanModel(const ServerConfig& config) {
                    .overlap = config.overlap,
                    .max_budget_pages = max_budget_pages,
                    .stage_sample_period = config.stage_sample_period};
+  SPIN_RETURN_IF_ERROR(CheckServed(plan, geometry));
   plan.weight_bytes = WeightBytes(model, config.dtype) + plan.algorithm->WeightBytes(config.dtype);
   plan.executor_bytes = ModelExecutor::DeviceBytes(plan.executor, model, *plan.algorithm, geometry,
                                                    config.dtype, *plan.backend.ops);
   SPIN_ASSIGN_OR_RETURN(const int64_t cache_bytes, CacheBudget(config, info, plan));
+  for (int32_t layer = 0; layer < model.num_layers; ++layer) {
+    plan.cache.layers.push_back(plan.algorithm->Demand(layer));
+  }
+  const int64_t auto_host_pool =
+      MayTier(config.placement, plan.cache.layers) ? AutoHostPool(info) : 0;
   SPIN_ASSIGN_OR_RETURN(
       plan.cache.plan,
-      PlanMemory(geometry, cache_bytes, config.host_pool_bytes.value_or(AutoHostPool(info))));
+      PlanMemory(geometry, cache_bytes, config.host_pool_bytes.value_or(auto_host_pool)));
+  if (plan.cache.plan.host_bytes > info.host_bytes) {
+    return ResourceExhausted("memory.host_pool: %s, but the process may use %s of host memory",
+                             FormatBytes(plan.cache.plan.host_bytes), FormatBytes(info.host_bytes));
+  }
   plan.cache.placement = config.placement;
   plan.cache.min_buffer_ratio = config.min_buffer_ratio;
   plan.cache.max_buffer_ratio = config.max_buffer_ratio;
   plan.cache.demote_for_buffers = config.demote_for_buffers;
   plan.cache.max_model_len = plan.max_model_len;
   plan.cache.max_budget_pages = max_budget_pages;
-  plan.cache.row_budgets = plan.algorithm->has_row_budgets();
-  for (int32_t layer = 0; layer < model.num_layers; ++layer) {
-    plan.cache.layers.push_back(plan.algorithm->Demand(layer));
-  }
+  plan.cache.row_budgets = plan.algorithm->row_budgets();
   return plan;
 }
 

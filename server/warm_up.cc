@@ -47,7 +47,6 @@ absl::Status WarmUp(GenerationBackend& backend, int32_t vocab_size) {
   auto sink = std::make_shared<WaitingSink>();
   Request request;
   request.id = backend.NextRequestId();
-  request.external_id = "warm-up";
   for (int32_t i = 0; i < kPromptTokens; ++i) request.prompt.push_back(i * 7 % vocab_size);
   request.sampling.temperature = 0;
   request.sampling.max_tokens = kOutputTokens;

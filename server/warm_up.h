@@ -1,5 +1,6 @@
 // One request through the whole engine before the server says that it is ready: the first real one
-// then finds warm code, captured steps and a proven path.
+// then finds warm code and a proven path. Steps of every size were captured before
+// (ModelExecutor::WarmUp).
 #pragma once
 
 #include <cstdint>

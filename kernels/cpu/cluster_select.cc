@@ -87,7 +87,10 @@ void SelectStream(const ClusterSelectParams& p, int64_t i) {
   const KvGeometry& g = p.tables.geometry;
   const int32_t row = p.decode.rows[i / g.num_kv_heads];
   const int32_t tokens = p.decode.position[row] + 1;
-  const auto indexed = static_cast<int32_t>(IndexedTokens(tokens));
+  const int32_t own = p.row_pages == nullptr ? 0 : p.row_pages[row];
+  SPIN_CHECK(own == 0 || tokens <= own * kClusterPageTokens);
+  // Of a row that is attended to as a whole, as if nothing were in clusters.
+  const auto indexed = own > 0 ? 0 : static_cast<int32_t>(IndexedTokens(tokens));
   SPIN_CHECK_LE(tokens, g.max_pages() * kClusterPageTokens);
   const StreamView stream(p.tables, row, p.layer, static_cast<int32_t>(i % g.num_kv_heads));
   thread_local Chosen chosen;

@@ -2,6 +2,8 @@
 
 #include <sys/mman.h>
 
+#include <cerrno>
+#include <cstring>
 #include <string>
 
 #include "common/check.h"
@@ -51,7 +53,8 @@ void EnqueueWait(CpuEvent& event, Stream& stream) {
 
 }  // namespace
 
-CpuDevice::CpuDevice(int threads, bool inline_streams) : inline_streams_(inline_streams) {
+CpuDevice::CpuDevice(int threads, bool inline_streams)
+    : inline_streams_(inline_streams), memory_(MemoryLimitBytes()) {
   info_.name = absl::StrFormat("%s (%d threads, %s)", CpuModelName(), threads, NameOf(ActiveIsa()));
   info_.shares_host_memory = true;
   info_.host_bytes = MemoryLimitBytes();
@@ -65,17 +68,14 @@ absl::StatusOr<Buffer> CpuDevice::Allocate(MemoryKind kind, int64_t bytes,
   SPIN_CHECK_GE(bytes, 0);
   if (bytes == 0) return Buffer();
   const int64_t size = RoundUp(bytes, kPageBytes);
-  const int64_t before = allocated_.fetch_add(size);
-  const auto refuse = [&] {
-    allocated_.fetch_sub(size);
-    return ResourceExhausted("cannot allocate %s: %s of the %s that the process may use are taken",
-                             FormatBytes(bytes), FormatBytes(before),
-                             FormatBytes(info_.host_bytes));
-  };
-  if (size > info_.host_bytes - before) return refuse();
+  SPIN_RETURN_IF_ERROR(memory_.Take(size));
   void* data = mmap(nullptr, static_cast<size_t>(size), PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (data == MAP_FAILED) return refuse();
+  if (data == MAP_FAILED) {
+    const std::string why = std::strerror(errno);
+    memory_.Give(size);
+    return ResourceExhausted("cannot map %s: %s", FormatBytes(bytes), why);
+  }
   // Advice: where the system has no huge pages, small ones serve.
   if (size >= kHugePageBytes) madvise(data, static_cast<size_t>(size), MADV_HUGEPAGE);
   return Buffer(this, kind, data, bytes);
@@ -84,7 +84,7 @@ absl::StatusOr<Buffer> CpuDevice::Allocate(MemoryKind kind, int64_t bytes,
 void CpuDevice::Free(MemoryKind /*kind*/, void* data, int64_t bytes) noexcept {
   const int64_t size = RoundUp(bytes, kPageBytes);
   munmap(data, static_cast<size_t>(size));
-  allocated_.fetch_sub(size);
+  memory_.Give(size);
 }
 
 // All streams compute on one pool: priorities mean nothing.

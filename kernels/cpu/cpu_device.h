@@ -6,7 +6,6 @@
 // 4096-aligned, on huge pages where it is large.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -15,6 +14,7 @@
 #include <type_traits>
 
 #include "kernels/device.h"
+#include "kernels/host_memory_use.h"
 
 namespace spin::cpu {
 
@@ -89,7 +89,7 @@ class CpuDevice : public Device {
 
   DeviceInfo info_;
   const bool inline_streams_;
-  std::atomic<int64_t> allocated_{0};  // bytes, rounded up to pages
+  HostMemoryUse memory_;  // in whole pages
 };
 
 }  // namespace spin::cpu

@@ -28,9 +28,10 @@ int64_t CpuOps::PackedWeightBytes(int32_t n, int32_t k, DType dtype) const {
   return cpu::PackedWeightBytes(n, k, dtype);
 }
 
-void CpuOps::PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin,
-                        int32_t rows, const void* src, DType src_dtype) {
+absl::Status CpuOps::PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin,
+                                int32_t rows, const void* src, DType src_dtype) {
   cpu::PackWeight(dst, n, k, dtype, row_begin, rows, src, src_dtype);
+  return absl::OkStatus();
 }
 
 int32_t CpuOps::WeightRowAlignment() const {

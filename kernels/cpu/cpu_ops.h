@@ -11,9 +11,12 @@ class CpuOps : public Ops {
  public:
   explicit CpuOps(int threads) : pool_(threads) {}
 
+  OpsLimits Limits(const KvGeometry&) const override { return {}; }
+  void EndWarmUp() override {}
+
   int64_t PackedWeightBytes(int32_t n, int32_t k, DType dtype) const override;
-  void PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin, int32_t rows,
-                  const void* src, DType src_dtype) override;
+  absl::Status PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin,
+                          int32_t rows, const void* src, DType src_dtype) override;
   int32_t WeightRowAlignment() const override;
 
   void Embedding(const EmbeddingParams& p, Stream& stream) override;

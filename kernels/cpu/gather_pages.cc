@@ -15,7 +15,7 @@ int64_t BytesOf(const GatherPagesParams& p, int64_t i, int32_t slot) {
   const int32_t row = p.decode.rows[i / g.num_kv_heads];
   const bool rebuilt =
       RebuildsKeys(p.tables, row, p.layer, static_cast<int32_t>(i % g.num_kv_heads),
-                   p.tables.slot_owner[slot], p.decode.position[row], p.whole_last);
+                   p.tables.slot_owner[slot], p.decode.position[row], p.list_len[i], p.whole_last);
   return rebuilt ? g.page_bytes() / 2 : g.page_bytes();
 }
 
@@ -24,7 +24,8 @@ int64_t BytesOf(const GatherPagesParams& p, int64_t i, int32_t slot) {
 void GatherPages(const GatherPagesParams& p, ThreadPool& pool) {
   const KvTables& t = p.tables;
   const KvGeometry& g = t.geometry;
-  SPIN_CHECK(p.whole_last >= 0 && (p.whole_last == 0 || g.key_rank > 0));
+  SPIN_CHECK(p.whole_last >= 0);
+  SPIN_CHECK(p.whole_last == 0 || (g.key_rank > 0 && p.list_len != nullptr));
   const int64_t streams = int64_t{NumRows(p.decode)} * g.num_kv_heads;
   pool.ParallelFor(streams, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {

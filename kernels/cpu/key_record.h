@@ -49,11 +49,13 @@ inline bool HasBasis(const KvTables& t, int32_t row, int32_t layer) {
   return !IsNan(BasisAt(t, row, layer), t.geometry.dtype);
 }
 
-// Whether the keys of page `page` are rebuilt, when the row's newest token is at `position`: GatherPagesParams.
+// Whether the keys of page `page` are rebuilt, when the row's newest token is at `position` and the stream lists
+// `listed` pages: GatherPagesParams.
 inline bool RebuildsKeys(const KvTables& t, int32_t row, int32_t layer, int32_t head, int32_t page,
-                         int32_t position, int32_t whole_last) {
+                         int32_t position, int32_t listed, int32_t whole_last) {
   const KvGeometry& g = t.geometry;
-  if (whole_last == 0 || page > position / g.page_tokens - whole_last) return false;
+  const int32_t last = position / g.page_tokens;
+  if (whole_last == 0 || page > last - whole_last || listed > last) return false;
   const char* summary = static_cast<const char*>(t.summaries) +
                         StreamView(t, row, layer, head).Summary(page) * g.summary_bytes();
   return HasBasis(t, row, layer) && !IsNan(summary, g.dtype);

@@ -48,7 +48,9 @@ void Rebuild(const RebuildKeysParams& p, ThreadPool& pool) {
       for (int32_t k = 0; k < p.copy_len[i]; ++k) {
         const int32_t slot = p.copy_dst[i * p.max_list + k];
         const int32_t page = t.slot_owner[slot];
-        if (!RebuildsKeys(t, row, p.layer, head, page, position, p.whole_last)) continue;
+        if (!RebuildsKeys(t, row, p.layer, head, page, position, p.list_len[i], p.whole_last)) {
+          continue;
+        }
         RebuildPage(p, row, head, page, reinterpret_cast<T*>(PageAt(t.slots, g, slot)));
         ++rebuilt;
       }
@@ -63,7 +65,7 @@ void RebuildKeys(const RebuildKeysParams& p, ThreadPool& pool) {
   const KvGeometry& g = p.tables.geometry;
   SPIN_CHECK(p.whole_last > 0 && g.key_rank > 0 && g.key_rank <= kMaxKeyRank);
   SPIN_CHECK(g.page_tokens == kLandmarkTokens && g.head_dim <= kMaxHeadDim);
-  SPIN_CHECK(p.rope_table != nullptr && p.tables.key_basis != nullptr);
+  SPIN_CHECK(p.rope_table != nullptr && p.tables.key_basis != nullptr && p.list_len != nullptr);
   g.dtype == DType::kF32 ? Rebuild<float>(p, pool) : Rebuild<uint16_t>(p, pool);
 }
 

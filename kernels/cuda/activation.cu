@@ -1,6 +1,7 @@
 // SwiGLU: silu(gate) * up. Floor: 6 bytes an output in bf16 over the copy bandwidth; 16 bytes a lane.
 #include <algorithm>
 
+#include "kernels/cuda/cuda_limits.h"
 #include "kernels/cuda/families.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/numeric.cuh"
@@ -47,8 +48,8 @@ __global__ void __launch_bounds__(kThreads) SiluMulAny(SiluMulParams p) {
 
 void SiluMul(const SiluMulParams& p, cudaStream_t stream) {
   if (p.n == 0) return;
-  const auto rows = static_cast<unsigned>(p.n);  // at most a prefill tile: grids reach 65,535 in y
-  SPIN_CHECK_LE(p.n, 65535);
+  const auto rows = static_cast<unsigned>(p.n);  // at most a prefill tile
+  SPIN_CHECK_LE(p.n, kMaxTileTokens);
   const auto blocks = [](int32_t n) {
     return static_cast<unsigned>((n + kThreads - 1) / kThreads);
   };

@@ -9,6 +9,7 @@
 #include "common/check.h"
 #include "common/math.h"
 #include "kernels/cuda/arrival.cuh"
+#include "kernels/cuda/cuda_limits.h"
 #include "kernels/cuda/families.h"
 #include "kernels/cuda/float_attention.cuh"
 #include "kernels/cuda/launch.cuh"
@@ -323,7 +324,8 @@ void ClusterEstimate(const ClusterEstimateParams& p, const Scratch& scratch, cud
   SPIN_CHECK_EQ(g.partition_tokens, kClusterTokens);
   SPIN_CHECK_EQ(g.summary_elements, 2 * g.head_dim + kClusterTailElements);
   SPIN_CHECK(1 <= g.group() && g.group() <= kMaxGroup);
-  SPIN_CHECK_LE(int64_t{p.decode.max_batch} * g.num_kv_heads, kTickets);
+  static_assert(kMaxClusterStreams <= kTickets);
+  SPIN_CHECK_LE(int64_t{p.decode.max_batch} * g.num_kv_heads, kMaxClusterStreams);
   if (p.decode.max_batch == 0) return;
   g.head_dim == 64 ? LaunchEstimate<64>(p, scratch, stream)
                    : LaunchEstimate<128>(p, scratch, stream);

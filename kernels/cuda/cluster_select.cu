@@ -5,10 +5,10 @@
 // them are taken, and the selection of top_scores.cuh, which has them by id, is enough. Pages of what is taken are bits
 // in shared memory, a byte a page, which come out as ids and masks in one go; estimated clusters likewise.
 #include <algorithm>
-#include <bit>
 
 #include "common/check.h"
 #include "common/math.h"
+#include "kernels/cuda/cuda_limits.h"
 #include "kernels/cuda/families.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/stream_view.cuh"
@@ -24,20 +24,6 @@ using top_scores::Warp;
 using top_scores::WarpScan;
 
 constexpr int kRunLanes = 8;  // that mark the pages of one run
-
-// Sizes of the arrays in dynamic shared memory. `retrieved` bounds what a stream retrieves: a power of two, for Rank.
-struct Room {
-  Room(const KvGeometry& g, const ClusterBudget& budget)
-      : page_words(RoundUp(g.max_pages(), 16) / 4),
-        cluster_words(CeilDiv(g.max_extents * g.extent_partitions(), 32)),
-        retrieved(static_cast<int32_t>(std::bit_ceil(
-            static_cast<uint32_t>(budget.Retrieve(g.max_extents * g.extent_partitions()))))) {}
-  size_t Bytes() const {
-    return (size_t{4} * retrieved + page_words + cluster_words) * sizeof(int32_t);
-  }
-
-  int32_t page_words, cluster_words, retrieved;
-};
 
 // The best clusters of a stream, ascending until they are ranked.
 struct Best {
@@ -60,6 +46,7 @@ struct Shared {
   int32_t ranked, pages;  // clusters with tokens; pages that the best touch
   int32_t taken;
 };
+static_assert(sizeof(Shared) <= kClusterStaticBytes);
 
 // Sum of `value` over lower threads; `total` over all. Whole block.
 __device__ __forceinline__ int32_t BlockScan(int32_t value, int32_t (&of_warp)[kWarps],
@@ -85,7 +72,7 @@ __device__ __forceinline__ uint32_t MaskOf(int32_t begin, int32_t end) {
 
 class StreamSelect {
  public:
-  __device__ StreamSelect(const ClusterSelectParams& p, const Room& room, Shared& shared,
+  __device__ StreamSelect(const ClusterSelectParams& p, const ClusterRoom& room, Shared& shared,
                           uint32_t* dynamic)
       : p_(p),
         shared_(shared),
@@ -98,7 +85,10 @@ class StreamSelect {
     const int32_t row = p_.decode.rows[place];
     const int32_t tokens = p_.decode.position[row] + 1;
     SPIN_DEVICE_CHECK(tokens <= g.max_pages() * kClusterPageTokens);
-    const auto indexed = static_cast<int32_t>(IndexedTokens(tokens));
+    const int32_t own = p_.row_pages == nullptr ? 0 : p_.row_pages[row];
+    SPIN_DEVICE_CHECK(own == 0 || tokens <= own * kClusterPageTokens);
+    // Of a row that is attended to as a whole, as if nothing were in clusters.
+    const auto indexed = own > 0 ? 0 : static_cast<int32_t>(IndexedTokens(tokens));
     const int64_t stream = int64_t{place} * g.num_kv_heads + head;
     const int32_t clusters = indexed / kClusterTokens;
     const int32_t retrieved = clusters == 0 ? 0 : FindBest(stream, clusters);
@@ -292,7 +282,7 @@ class StreamSelect {
 // Scores are read once, up to 8,192 of a stream (128K tokens), and stay in registers. What is left is latency: two
 // selections, a dependent read of the runs, two compactions.
 __global__ void __launch_bounds__(kThreads, 1)
-    SelectKernel(const __grid_constant__ ClusterSelectParams p, const Room room) {
+    SelectKernel(const __grid_constant__ ClusterSelectParams p, const ClusterRoom room) {
   extern __shared__ uint4 dynamic[];
   __shared__ Shared shared;
   shared.top.Clear();
@@ -318,9 +308,9 @@ void ClusterSelect(const ClusterSelectParams& p, cudaStream_t stream) {
   SPIN_CHECK_EQ(g.partition_tokens, kClusterTokens);
   SPIN_CHECK_EQ(g.summary_elements, 2 * g.head_dim + kClusterTailElements);
   if (p.decode.max_batch == 0) return;
-  const Room room(g, p.budget);
+  const ClusterRoom room(g, p.budget.Retrieve(g.max_extents * g.extent_partitions()));
   const dim3 grid(static_cast<unsigned>(g.num_kv_heads), static_cast<unsigned>(p.decode.max_batch));
-  Launch(SelectKernel, grid, kThreads, room.Bytes(), stream, p, room);
+  Launch(SelectKernel, grid, kThreads, static_cast<size_t>(room.Bytes()), stream, p, room);
 }
 
 }  // namespace spin::cuda

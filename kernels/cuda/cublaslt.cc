@@ -3,17 +3,25 @@
 #include <dlfcn.h>
 
 #include <cstdlib>
+#include <string>
+#include <vector>
 
 namespace spin::cuda {
 namespace {
 
-void* OpenLibrary() {
-  for (const char* name : {static_cast<const char*>(std::getenv("SPIN_CUBLASLT")),
-                           "libcublasLt.so.13", "/usr/local/cuda/lib64/libcublasLt.so.13"}) {
-    if (name == nullptr) continue;
-    if (void* library = dlopen(name, RTLD_NOW | RTLD_LOCAL)) return library;
+absl::StatusOr<void*> OpenLibrary() {
+  std::vector<std::string> names = {"libcublasLt.so.13", "/usr/local/cuda/lib64/libcublasLt.so.13"};
+  if (const char* named = std::getenv("SPIN_CUBLASLT")) names = {named};
+  std::string tried;
+  for (const std::string& name : names) {
+    if (void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
+    const char* why = dlerror();
+    tried += std::string(tried.empty() ? "" : "; ") + (why != nullptr ? why : name.c_str());
   }
-  return nullptr;
+  return FailedPrecondition(
+      "no cuBLASLt (%s): put the CUDA 13 toolkit's lib64 on LD_LIBRARY_PATH, or set SPIN_CUBLASLT "
+      "to the file",
+      tried);
 }
 
 template <typename Function>
@@ -23,13 +31,7 @@ bool Find(void* library, const char* name, Function& function) {
 }
 
 absl::StatusOr<CublasLt> Load() {
-  void* library = OpenLibrary();
-  if (library == nullptr) {
-    return FailedPrecondition(
-        "libcublasLt.so.13 was not found: put the CUDA 13 toolkit's lib64 on LD_LIBRARY_PATH, or "
-        "set "
-        "SPIN_CUBLASLT to the file");
-  }
+  SPIN_ASSIGN_OR_RETURN(void* const library, OpenLibrary());
   CublasLt lt;
   const bool found = Find(library, "cublasLtCreate", lt.create) &&
                      Find(library, "cublasLtDestroy", lt.destroy) &&
@@ -45,7 +47,7 @@ absl::StatusOr<CublasLt> Load() {
                      Find(library, "cublasLtMatmulPreferenceDestroy", lt.destroy_preference) &&
                      Find(library, "cublasLtMatmulPreferenceSetAttribute", lt.set_preference) &&
                      Find(library, "cublasLtGetStatusString", lt.status_string);
-  if (!found) return FailedPrecondition("libcublasLt.so.13 lacks a function: %s", dlerror());
+  if (!found) return FailedPrecondition("cuBLASLt lacks a function: %s", dlerror());
   return lt;
 }
 

@@ -25,7 +25,8 @@ struct CublasLt {
   decltype(&cublasLtGetStatusString) status_string = nullptr;
 };
 
-// The library named by SPIN_CUBLASLT, else where the loader and the toolkit keep it. Loaded once a process.
+// Of the file that the environment names in SPIN_CUBLASLT, an error where it cannot be loaded; else from where the
+// loader or the toolkit keeps the library. Loaded once a process.
 absl::StatusOr<const CublasLt*> LoadCublasLt();
 
 }  // namespace spin::cuda

@@ -3,8 +3,10 @@
 #include <cstdlib>
 
 #include "common/host_limits.h"
+#include "common/math.h"
 #include "common/units.h"
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/code_probe.h"
 #include "kernels/cuda/pinned_memory.h"
 
 namespace spin::cuda {
@@ -29,6 +31,12 @@ class CudaEvent final : public Event {
   cudaEvent_t event = nullptr;
 };
 
+absl::StatusOr<void*> AllocateHost(int64_t bytes) {
+  void* data = std::aligned_alloc(4096, static_cast<size_t>(RoundUp(bytes, 4096)));
+  if (data == nullptr) return ResourceExhausted("cannot allocate %s", FormatBytes(bytes));
+  return data;
+}
+
 cudaEvent_t EventOf(Event& event) {
   return static_cast<CudaEvent&>(event).event;
 }
@@ -52,6 +60,12 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create() {
   cudaDeviceProp properties = {};
   SPIN_CUDA_CHECK(cudaGetDevice(&device));
   SPIN_CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
+  if (error = FindDeviceCode(); error != cudaSuccess) {
+    cudaGetLastError();
+    return FailedPrecondition(
+        "this binary has no code for the %s (sm_%d%d): %s; build with --config=all_archs",
+        properties.name, properties.major, properties.minor, cudaGetErrorString(error));
+  }
   size_t free_bytes = 0;
   size_t total_bytes = 0;
   SPIN_CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
@@ -68,6 +82,8 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create() {
   return result;
 }
 
+CudaDevice::CudaDevice() : host_memory_(MemoryLimitBytes()) {}
+
 CudaDevice::~CudaDevice() {
   for (const auto& [key, graph] : steps_) {
     if (graph != nullptr) cudaGraphExecDestroy(graph);
@@ -78,16 +94,16 @@ absl::StatusOr<Buffer> CudaDevice::Allocate(MemoryKind kind, int64_t bytes,
                                             AllocationProgress progress) {
   SPIN_CHECK_GE(bytes, 0);
   if (bytes == 0) return Buffer();
-  if (kind == MemoryKind::kPinned) {
-    SPIN_ASSIGN_OR_RETURN(void* data, AllocatePinned(bytes, progress));
-    return Buffer(this, kind, data, bytes);
+  if (kind != MemoryKind::kDevice) {
+    // Before a page is touched: a pool beyond the machine's memory would have the process killed.
+    SPIN_RETURN_IF_ERROR(host_memory_.Take(bytes));
+    absl::StatusOr<void*> data =
+        kind == MemoryKind::kPinned ? AllocatePinned(bytes, progress) : AllocateHost(bytes);
+    if (data.ok()) return Buffer(this, kind, *data, bytes);
+    host_memory_.Give(bytes);
+    return data.status();
   }
   void* data = nullptr;
-  if (kind == MemoryKind::kHost) {
-    data = std::aligned_alloc(4096, static_cast<size_t>((bytes + 4095) / 4096 * 4096));
-    if (data == nullptr) return ResourceExhausted("cannot allocate %s", FormatBytes(bytes));
-    return Buffer(this, kind, data, bytes);
-  }
   const cudaError_t error = cudaMalloc(&data, static_cast<size_t>(bytes));
   if (error != cudaSuccess) {
     cudaGetLastError();
@@ -103,6 +119,7 @@ absl::StatusOr<Buffer> CudaDevice::Allocate(MemoryKind kind, int64_t bytes,
 }
 
 void CudaDevice::Free(MemoryKind kind, void* data, int64_t bytes) noexcept {
+  if (kind != MemoryKind::kDevice) host_memory_.Give(bytes);
   switch (kind) {
     case MemoryKind::kDevice:
       cudaFree(data);

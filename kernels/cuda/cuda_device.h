@@ -11,6 +11,7 @@
 #include <unordered_map>
 
 #include "kernels/device.h"
+#include "kernels/host_memory_use.h"
 
 namespace spin::cuda {
 
@@ -19,7 +20,7 @@ cudaStream_t StreamOf(Stream& stream);
 
 class CudaDevice final : public Device {
  public:
-  // FailedPrecondition with what is missing when there is no GPU or no driver.
+  // FailedPrecondition with what is missing when there is no GPU, no driver, or no code for the GPU in this binary.
   static absl::StatusOr<std::unique_ptr<CudaDevice>> Create();
   ~CudaDevice() override;
 
@@ -41,10 +42,11 @@ class CudaDevice final : public Device {
   void Replay(uint64_t key, Stream& stream, absl::FunctionRef<void()> enqueue) override;
 
  private:
-  CudaDevice() = default;
+  CudaDevice();
   void Free(MemoryKind kind, void* data, int64_t bytes) noexcept override;
 
   DeviceInfo info_;
+  HostMemoryUse host_memory_;
   // Null after the first call of a key, the graph after the second. As many as there are kinds of steps: batch buckets,
   // passes and schedules.
   std::unordered_map<uint64_t, cudaGraphExec_t> steps_;

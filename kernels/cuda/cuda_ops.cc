@@ -5,6 +5,7 @@
 #include "common/logging.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda_device.h"
+#include "kernels/cuda/cuda_limits.h"
 #include "kernels/cuda/prefill_dispatch.h"
 #include "kernels/cuda/weight_upload.h"
 
@@ -27,6 +28,8 @@ absl::Status CudaOps::Prepare(int gemm_sms) {
   SPIN_CUDA_CHECK(cudaMemset(scratch_.tickets, 0, ticket_bytes));
   int device = 0;
   SPIN_CUDA_CHECK(cudaGetDevice(&device));
+  SPIN_CUDA_CHECK(
+      cudaDeviceGetAttribute(&shared_bytes_, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   if (auto cudnn = CudnnAttention::Load(device); cudnn.ok()) {
     cudnn_ = *std::move(cudnn);
   } else {
@@ -40,14 +43,19 @@ CudaOps::~CudaOps() {
   cudaFree(scratch_.tickets);
 }
 
+OpsLimits CudaOps::Limits(const KvGeometry& geometry) const {
+  return LimitsOf(geometry, shared_bytes_);
+}
+
 int64_t CudaOps::PackedWeightBytes(int32_t n, int32_t k, DType dtype) const {
   return int64_t{n} * k * SizeOf(dtype);
 }
 
-void CudaOps::PackWeight(void* dst, int32_t /*n*/, int32_t k, DType dtype, int32_t row_begin,
-                         int32_t rows, const void* src, DType src_dtype) {
+absl::Status CudaOps::PackWeight(void* dst, int32_t /*n*/, int32_t k, DType dtype,
+                                 int32_t row_begin, int32_t rows, const void* src,
+                                 DType src_dtype) {
   char* to = static_cast<char*>(dst) + int64_t{row_begin} * k * SizeOf(dtype);
-  UploadConverted(to, dtype, src, src_dtype, int64_t{rows} * k);
+  return UploadConverted(to, dtype, src, src_dtype, int64_t{rows} * k);
 }
 
 void CudaOps::Gemm(const GemmParams& p, Stream& stream) {

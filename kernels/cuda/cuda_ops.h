@@ -16,9 +16,11 @@ class CudaOps final : public Ops {
   static absl::StatusOr<std::unique_ptr<CudaOps>> Create(int gemm_sms = 0);
   ~CudaOps() override;
 
+  OpsLimits Limits(const KvGeometry& geometry) const override;
+  void EndWarmUp() override { gemm_->EndTiming(); }
   int64_t PackedWeightBytes(int32_t n, int32_t k, DType dtype) const override;
-  void PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin, int32_t rows,
-                  const void* src, DType src_dtype) override;
+  absl::Status PackWeight(void* dst, int32_t n, int32_t k, DType dtype, int32_t row_begin,
+                          int32_t rows, const void* src, DType src_dtype) override;
   int32_t WeightRowAlignment() const override { return 1; }
 
   void Embedding(const EmbeddingParams& p, Stream& stream) override;
@@ -67,6 +69,7 @@ class CudaOps final : public Ops {
   std::unique_ptr<cuda::Gemm> gemm_;
   std::unique_ptr<CudnnAttention> cudnn_;  // null where there is none
   int32_t planned_pages_ = 0;              // staging that cuDNN has plans for
+  int shared_bytes_ = 0;                   // that a thread block may ask for
 };
 
 }  // namespace spin::cuda

@@ -115,7 +115,7 @@ __device__ __forceinline__ void CopyPlanes(const GatherPagesParams& p, int32_t s
   values.Load(from + plane);
   const int32_t row = p.decode.rows[stream / g.num_kv_heads];
   const bool rebuilt = RebuildsKeys(t, row, p.layer, stream % g.num_kv_heads, t.slot_owner[slot],
-                                    p.decode.position[row], p.whole_last);
+                                    p.decode.position[row], p.list_len[stream], p.whole_last);
   values.Store(to + plane);
   if (!rebuilt) CopyPiece<kLoads>(to, from);
 }
@@ -134,7 +134,8 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void GatherPages(const GatherPagesParams& p, cudaStream_t stream) {
-  SPIN_CHECK(p.whole_last >= 0 && (p.whole_last == 0 || p.tables.geometry.key_rank > 0));
+  SPIN_CHECK(p.whole_last >= 0);
+  SPIN_CHECK(p.whole_last == 0 || (p.tables.geometry.key_rank > 0 && p.list_len != nullptr));
   if (p.decode.max_batch == 0) return;
   const int64_t page_bytes = p.tables.geometry.page_bytes();
   if (p.whole_last > 0) {

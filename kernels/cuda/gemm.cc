@@ -56,6 +56,21 @@ bool FindTimed(const Gemm::Key& key, Gemm::Algorithm& algorithm) {
   return true;
 }
 
+// Of the same product with the fewest more rows.
+bool FindTimedAbove(const Gemm::Key& key, Gemm::Algorithm& algorithm) {
+  Timings& timings = ProcessTimings();
+  const std::lock_guard lock(timings.mutex);
+  for (auto at = timings.algorithms.upper_bound(key); at != timings.algorithms.end(); ++at) {
+    Gemm::Key other = at->first;
+    if (std::get<0>(other) > kTimedRows) return false;
+    std::get<0>(other) = std::get<0>(key);
+    if (other != key) continue;
+    algorithm = at->second;
+    return true;
+  }
+  return false;
+}
+
 void KeepTimed(const Gemm::Key& key, const Gemm::Algorithm& algorithm) {
   Timings& timings = ProcessTimings();
   const std::lock_guard lock(timings.mutex);
@@ -155,6 +170,15 @@ float Gemm::TimeOnce(const GemmParams& p, const Plan& plan, const Algorithm& alg
   return milliseconds * 1000;
 }
 
+// Whether the product in `plan` can be computed so.
+bool Gemm::Runs(const GemmParams& p, const Plan& plan, const Algorithm& algorithm) const {
+  if (algorithm.own) return SkinnyGemmServes(p);
+  cublasLtMatmulHeuristicResult_t checked;
+  return lt_->check_algorithm(handle_, plan.desc, plan.w, plan.a, plan.c, plan.c,
+                              &algorithm.library, &checked) == CUBLAS_STATUS_SUCCESS &&
+         checked.workspaceSize <= static_cast<std::size_t>(kWorkspaceBytes);
+}
+
 // What the library suggests for the product in `plan`, as if it had m rows: at most `count` algorithms that run with as
 // many rows as it has.
 void Gemm::Suggest(const GemmParams& p, const Plan& plan, int32_t m, int count,
@@ -179,11 +203,7 @@ void Gemm::Suggest(const GemmParams& p, const Plan& plan, int32_t m, int count,
     const auto same = [&](const Algorithm& a) {
       return std::memcmp(&a.library, &algorithm, sizeof(algorithm)) == 0;
     };
-    cublasLtMatmulHeuristicResult_t checked;
-    if (std::ranges::none_of(out, same) &&
-        lt_->check_algorithm(handle_, plan.desc, plan.w, plan.a, plan.c, plan.c, &algorithm,
-                             &checked) == CUBLAS_STATUS_SUCCESS &&
-        checked.workspaceSize <= room) {
+    if (std::ranges::none_of(out, same) && Runs(p, plan, {.library = algorithm})) {
       out.push_back({.library = algorithm});
     }
   }
@@ -225,9 +245,9 @@ void Gemm::TimeCandidates(const GemmParams& p, std::span<const Algorithm> candid
 }
 
 void Gemm::Run(const GemmParams& p, cudaStream_t stream) {
-  const Key key = {p.m, p.w.n, p.w.k, p.lda, p.ldc, p.w.dtype, p.c_dtype, p.accumulate};
+  const Key key = {p.m, p.w.n, p.w.k, p.lda, p.ldc, p.w.dtype, p.c_dtype, p.accumulate, sm_target_};
   auto at = plans_.find(key);
-  const bool may_time = Timed(p) && !Capturing(stream);
+  const bool may_time = may_time_ && Timed(p) && !Capturing(stream);
   if (at == plans_.end() || (may_time && !at->second.tuned)) {
     if (at == plans_.end()) {
       if (plans_.size() >= kMaxPlans) {
@@ -237,8 +257,11 @@ void Gemm::Run(const GemmParams& p, cudaStream_t stream) {
       at = plans_.emplace(key, MakePlan(p)).first;
     }
     Plan& plan = at->second;
+    Algorithm above;
     if (FindTimed(key, plan.algorithm)) {
       plan.tuned = true;
+    } else if (!may_time_ && FindTimedAbove(key, above) && Runs(p, plan, above)) {
+      plan.algorithm = above;
     } else {
       ChooseAlgorithm(p, may_time, stream, plan);
       if (plan.tuned) KeepTimed(key, plan.algorithm);

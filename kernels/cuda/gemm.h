@@ -1,8 +1,9 @@
 // Linear layers through cuBLASLt, or the own kernel for a few rows: c = a w^T, or c += a w^T.
 //
-// One plan a shape (m, n, k, types): layouts and an algorithm. Where a decode step's shape is met outside a capture,
-// the library's best candidates, for it and for more rows, and the own kernel are timed on cold weights and the fastest
-// is kept; else the library's first suggestion serves.
+// One plan a shape (m, n, k, types): layouts and an algorithm. Where the shape of a decode step or a full tile is met
+// outside a capture, the library's best candidates, for it and for more rows, and the own kernel are timed on cold
+// weights and the fastest is kept. Once start-up is over nothing is timed: a few rows are computed like the next more
+// that were; else the library's first suggestion serves.
 // Weights are row-major [n][k]. Engine thread.
 #pragma once
 
@@ -28,9 +29,11 @@ class Gemm {
   ~Gemm();
 
   void Run(const GemmParams& p, cudaStream_t stream);
+  // From now on no product is timed.
+  void EndTiming() { may_time_ = false; }
 
-  // m, n, k, lda, ldc, dtype, c_dtype, accumulate
-  using Key = std::tuple<int32_t, int32_t, int32_t, int64_t, int64_t, DType, DType, bool>;
+  // m, n, k, lda, ldc, dtype, c_dtype, accumulate, sm_target
+  using Key = std::tuple<int32_t, int32_t, int32_t, int64_t, int64_t, DType, DType, bool, int>;
 
   // Who computes a product.
   struct Algorithm {
@@ -51,6 +54,7 @@ class Gemm {
   Plan MakePlan(const GemmParams& p) const;
   void Suggest(const GemmParams& p, const Plan& plan, int32_t m, int count,
                std::vector<Algorithm>& out) const;
+  bool Runs(const GemmParams& p, const Plan& plan, const Algorithm& algorithm) const;
   void ChooseAlgorithm(const GemmParams& p, bool may_time, cudaStream_t stream, Plan& plan);
   void TimeCandidates(const GemmParams& p, std::span<const Algorithm> candidates,
                       cudaStream_t stream, Plan& plan);
@@ -63,6 +67,7 @@ class Gemm {
 
   const CublasLt* lt_;
   const int sm_target_;
+  bool may_time_ = true;
   cublasLtHandle_t handle_ = nullptr;
   void* workspace_ = nullptr;
   void* scratch_ =

@@ -4,6 +4,7 @@
 
 #include "common/check.h"
 #include "common/math.h"
+#include "kernels/cuda/cuda_limits.h"
 #include "kernels/cuda/families.h"
 #include "kernels/cuda/key_record.cuh"
 #include "kernels/cuda/key_stages.h"
@@ -202,6 +203,7 @@ constexpr size_t PageBytes(int32_t width) {
           size_t{kParts} * kLandmarkTokens * kColumns) *
          sizeof(float);
 }
+static_assert(PageBytes(0) == FactorPageBytes(0) && PageBytes(1) == FactorPageBytes(1));
 __device__ __forceinline__ PageShared CutPage(float* shared, int32_t width) {
   return {shared,
           reinterpret_cast<float(*)[kLandmarkTokens][kColumns]>(shared + width * kLandmarkTokens)};

@@ -28,16 +28,18 @@ __device__ __forceinline__ float Weight(float logit, float max) {
   return exponent > kLeastExponent ? __expf(exponent) : 0.0f;
 }
 
-// A stream of one batch place and KV head: what is known of it in global memory.
+// A stream of one batch place and KV head: what is known of it in global memory. Logits are of the whole batch, tiles
+// of the places from `first_place` on.
 struct Stream {
   Stream() = default;
-  __device__ Stream(const KvGeometry& g, float* all_logits, float* all_tiles, int32_t place,
-                    int32_t head, int32_t pages_of)
+  __device__ Stream(const KvGeometry& g, float* all_logits, float* all_tiles, int32_t first_place,
+                    int32_t place, int32_t head, int32_t pages_of)
       : group(g.group()), pages(pages_of), stride(g.max_pages()) {
-    const int64_t first_q_head = int64_t{place} * g.num_q_heads + int64_t{head} * group;
-    logits = all_logits + first_q_head * stride;
+    const int32_t first_q_head = head * group;
+    logits = all_logits + (int64_t{place} * g.num_q_heads + first_q_head) * stride;
     tile_stride = CeilDiv(stride, kTilePages);
-    tiles = reinterpret_cast<float2*>(all_tiles) + first_q_head * tile_stride;
+    tiles = reinterpret_cast<float2*>(all_tiles) +
+            (int64_t{place - first_place} * g.num_q_heads + first_q_head) * tile_stride;
   }
 
   int32_t group;

@@ -9,6 +9,7 @@
 
 #include "common/check.h"
 #include "common/math.h"
+#include "kernels/cuda/cuda_limits.h"
 #include "kernels/cuda/families.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/numeric.cuh"
@@ -341,6 +342,7 @@ void PagedAttention(const PagedAttentionParams& p, const Scratch& scratch, cudaS
   SPIN_CHECK(g.head_dim == 64 || g.head_dim == 128);
   SPIN_CHECK(g.page_tokens >= 8 && g.page_tokens <= kRoundTokens &&
              std::has_single_bit(static_cast<uint32_t>(g.page_tokens)));
+  static_assert(kMaxQueryGroup == kMaxGroup);
   SPIN_CHECK(1 <= g.group() && g.group() <= kMaxGroup);
   SPIN_CHECK(p.part == ListPart::kAll ||
              int64_t{p.decode.max_batch} * g.num_q_heads <= kMaxHalvedHeads);

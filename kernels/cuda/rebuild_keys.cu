@@ -49,7 +49,7 @@ __device__ __forceinline__ bool FindPages(const RebuildKeysParams& p, const Stre
       slot = p.copy_dst[list * p.max_list + k];
       page = p.tables.slot_owner[slot];
       rebuilt = RebuildsKeys(p.tables, row, p.layer, stream.head, page, p.decode.position[row],
-                             p.whole_last);
+                             p.list_len[list], p.whole_last);
     }
     const unsigned all = __ballot_sync(kAllLanes, rebuilt);
     const int at = __popc(all & ((1u << threadIdx.x) - 1));
@@ -188,7 +188,7 @@ __global__ void __launch_bounds__(kF32Threads)
 void RebuildKeys(const RebuildKeysParams& p, cudaStream_t stream) {
   CheckKeyGeometry(p.tables, p.rope_table);
   const KvGeometry& g = p.tables.geometry;
-  SPIN_CHECK_GT(p.whole_last, 0);
+  SPIN_CHECK(p.whole_last > 0 && p.list_len != nullptr);
   if (p.decode.max_batch == 0) return;
   const dim3 grid(static_cast<unsigned>(p.decode.max_batch * g.num_kv_heads),
                   static_cast<unsigned>(CeilDiv(p.max_list, kChunk)));

@@ -18,6 +18,7 @@
 #include "common/check.h"
 #include "common/math.h"
 #include "kernels/cuda/arrival.cuh"
+#include "kernels/cuda/cuda_limits.h"
 #include "kernels/cuda/families.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/row_logprobs.cuh"
@@ -444,7 +445,8 @@ void ForEachGroup(const Scratch& scratch, int32_t n, int64_t state_bytes, Group 
 }
 
 unsigned NumChunks(int32_t vocab) {
-  SPIN_CHECK(vocab > 0 && vocab <= 1 << kMaxVocabBits);
+  static_assert(kMaxVocabSize == 1 << kMaxVocabBits);
+  SPIN_CHECK(vocab > 0 && vocab <= kMaxVocabSize);
   return static_cast<unsigned>(CeilDiv(vocab, kChunk));
 }
 

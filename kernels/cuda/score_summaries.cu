@@ -4,7 +4,10 @@
 // The pages of all streams (batch place, KV head) are numbered through in steps of 128, and each CTA takes an equal
 // range of steps: one wave, whatever the lengths, so that the way to the first summary is gone once, most of it while
 // the kernel before still runs. What comes of a stream's logits: page_softmax.cuh.
+#include <algorithm>
+
 #include "common/math.h"
+#include "kernels/cuda/cuda_limits.h"
 #include "kernels/cuda/families.h"
 #include "kernels/cuda/page_softmax.cuh"
 #include "kernels/cuda/stream_steps.cuh"
@@ -83,11 +86,12 @@ class Summaries {
 // predecessors; they are, when it returns.
 template <typename T, int kDim, SummaryKind kKind>
 __device__ __forceinline__ void ScorePart(
-    const ScoreSummariesParams& p, const Scratch& scratch, const Part& part, bool waited,
-    Shared<typename Queries<T, kDim, kKind>::Shared>& shared) {
+    const ScoreSummariesParams& p, const Scratch& scratch, int32_t first_place, const Part& part,
+    bool waited, Shared<typename Queries<T, kDim, kKind>::Shared>& shared) {
   const KvGeometry& g = p.tables.geometry;
   if (threadIdx.x == 0) {  // registers are for summaries
-    shared.stream = Stream(g, p.logits, scratch.partials, part.place, part.head, part.pages);
+    shared.stream =
+        Stream(g, p.logits, scratch.partials, first_place, part.place, part.head, part.pages);
     shared.end = part.end;
   }
   const Stream& stream = shared.stream;
@@ -157,7 +161,7 @@ __global__ void __launch_bounds__(kThreads, kCtas)
   Steps::Share share(shared.steps, steps);
   if (share.done()) WaitForPredecessors();
   for (bool waited = false; !share.done(); waited = true) {
-    ScorePart<T, kDim, kKind>(p, scratch, share.Next(), waited, shared);
+    ScorePart<T, kDim, kKind>(p, scratch, first_place, share.Next(), waited, shared);
     __syncthreads();  // before what is shared changes
   }
 }
@@ -176,7 +180,8 @@ __global__ void __launch_bounds__(kThreads, kSoftmaxCtas)
   AllowSuccessors();
   while (!share.done()) {
     const SoftmaxSteps::Part part = share.Next();
-    const Stream stream(g, p.logits, scratch.partials, part.place, part.head, part.pages);
+    const Stream stream(g, p.logits, scratch.partials, first_place, part.place, part.head,
+                        part.pages);
     int32_t page = part.begin + 4 * static_cast<int32_t>(threadIdx.x);
     page_softmax::Logits logits;
     logits.Load(stream, 0, page);  // while tiles are merged
@@ -200,14 +205,25 @@ auto KernelFor(const KvGeometry& g) {
   return g.head_dim == 64 ? ScoreKernel<Bf16, 64, kKind> : ScoreKernel<Bf16, 128, kKind>;
 }
 
+// Places that take their turn together: as many as are numbered at once, and as scratch has room for the tiles of.
+int32_t PlacesAtOnce(const KvGeometry& g) {
+  const int64_t tiles = CeilDiv<int64_t>(g.max_pages(), kTilePages);
+  const int64_t room = kPartialFloats / (2 * g.num_q_heads * tiles);
+  SPIN_CHECK_GE(room, 1);  // of 128 heads and 4 Mi tokens in pages of 8 there still is one
+  return static_cast<int32_t>(std::min<int64_t>(Steps::kPlaces, room));
+}
+
 template <SummaryKind kKind>
 void Enqueue(const ScoreSummariesParams& p, const Scratch& scratch, cudaStream_t stream) {
   const KvGeometry& g = p.tables.geometry;
-  for (int32_t first = 0; first < p.decode.max_batch; first += Steps::kPlaces) {
-    Launch(KernelFor<kKind>(g), Steps::Grid(p.decode, g, first, kCtas), dim3(kThreads), 0, stream,
-           p, scratch, first);
-    Launch(SoftmaxKernel<kKind>, SoftmaxSteps::Grid(p.decode, g, first, kSoftmaxCtas),
-           dim3(kThreads), 0, stream, p, scratch, first);
+  const int32_t places = PlacesAtOnce(g);
+  ScoreSummariesParams some = p;  // as if the batch ended with them
+  for (int32_t first = 0; first < p.decode.max_batch; first += places) {
+    some.decode.max_batch = std::min(p.decode.max_batch, first + places);
+    Launch(KernelFor<kKind>(g), Steps::Grid(some.decode, g, first, kCtas), dim3(kThreads), 0,
+           stream, some, scratch, first);
+    Launch(SoftmaxKernel<kKind>, SoftmaxSteps::Grid(some.decode, g, first, kSoftmaxCtas),
+           dim3(kThreads), 0, stream, some, scratch, first);
   }
 }
 
@@ -223,11 +239,10 @@ void ScoreSummaries(const ScoreSummariesParams& p, const Scratch& scratch, cudaS
   if (clusters) SPIN_CHECK_EQ(g.partition_tokens, kClusterTokens);
   SPIN_CHECK_GE(p.unscored_last, 0);
   SPIN_CHECK(g.dtype == DType::kF32 || g.dtype == DType::kBf16);
+  static_assert(kMaxQueryGroup == kMaxGroup);
   SPIN_CHECK(g.group() >= 1 && g.group() <= kMaxGroup);
   SPIN_CHECK_EQ(g.extent_pages() % 8, 0);
   SPIN_CHECK(p.logits != nullptr);
-  const int64_t tiles = CeilDiv<int64_t>(g.max_pages(), kTilePages);
-  SPIN_CHECK_LE(2 * p.decode.max_batch * g.num_q_heads * tiles, kPartialFloats);
   const auto enqueue = clusters                         ? Enqueue<SummaryKind::kClusters>
                        : p.kind == SummaryKind::kBounds ? Enqueue<SummaryKind::kBounds>
                                                         : Enqueue<SummaryKind::kMean>;

@@ -2,6 +2,7 @@
 // then its product with the summaries of each stream. The first hands over raw projections through scratch; every warp
 // of the second normalises and rotates its stream's for itself. Neither depends on how the second is split: a row's
 // scores are the same bits in every batch.
+#include <algorithm>
 #include <cmath>
 
 #include "common/math.h"
@@ -49,11 +50,11 @@ __device__ __forceinline__ void GatherQueries(const SeerScoreParams& p, int32_t 
   }
 }
 
-// Sixteen outputs of one KV head for sixteen batch places; the warps share the inputs. Floor: the weights read once,
-// from HBM or L2, and a few hundred steps of latency.
+// Sixteen outputs of one KV head for sixteen of the places from `first` on; the warps share the inputs. Floor: the
+// weights read once, from HBM or L2, and a few hundred steps of latency.
 template <typename T, int kDim>
 __global__ void __launch_bounds__(kThreads, 2)
-    ProjectKernel(const SeerScoreParams p, float* projected) {
+    ProjectKernel(const SeerScoreParams p, float* projected, int32_t first) {
   extern __shared__ __align__(16) unsigned char shared_bytes[];
   __shared__ float partial[kWarps][kTileRows][kOutputs + 1];
   T* tile = reinterpret_cast<T*>(shared_bytes);
@@ -61,7 +62,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   AllowSuccessors();
   const KvGeometry& g = p.tables.geometry;
   const auto head = static_cast<int32_t>(blockIdx.y);
-  const int32_t first_place = static_cast<int32_t>(blockIdx.z) * kTileRows;
+  const int32_t first_place = first + static_cast<int32_t>(blockIdx.z) * kTileRows;
   const int32_t places = min(kTileRows, NumRows(p.decode) - first_place);
   if (places <= 0) return;
   GatherQueries<T, kDim>(p, head, first_place, places, tile);
@@ -91,8 +92,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   float sum = 0;
 #pragma unroll
   for (int w = 0; w < kWarps; ++w) sum += partial[w][row][column];
-  projected[(int64_t{first_place + row} * g.num_kv_heads + head) * kDim + first_output + column] =
-      sum;
+  const int32_t in_scratch = first_place - first + row;
+  projected[(int64_t{in_scratch} * g.num_kv_heads + head) * kDim + first_output + column] = sum;
 }
 
 // One 16-byte piece of qg / sqrt(d): lanes 0 .. kPieces - 1 hold a query, further lanes the same again.
@@ -247,7 +248,8 @@ __global__ void __launch_bounds__(kThreads, kCtas)
       AllowSuccessors();
     }
     const int64_t stream = int64_t{part.place} * g.num_kv_heads + part.head;
-    const Query<T, kDim> query(projected + stream * kDim, p.gate.q_norm,
+    const int64_t in_scratch = int64_t{part.place - first_place} * g.num_kv_heads + part.head;
+    const Query<T, kDim> query(projected + in_scratch * kDim, p.gate.q_norm,
                                p.rope_table + int64_t{p.decode.position[part.row]} * kDim);
     float* scores = p.scores + stream * g.max_pages();
     for (; first < last; first += kStepPages<T, kDim>) {
@@ -267,20 +269,26 @@ __global__ void __launch_bounds__(kThreads, kCtas)
   }
 }
 
+// The kernels take turns: places of one are as many as are numbered at once, and as scratch has room for the
+// projections of.
 template <typename T, int kDim>
 void Enqueue(const SeerScoreParams& p, float* projected, cudaStream_t stream) {
+  using Steps = StreamSteps<kThreads, kStepPages<T, kDim>>;
   const KvGeometry& g = p.tables.geometry;
   const auto heads = static_cast<unsigned>(g.num_kv_heads);
   const int64_t tile_bytes =
       kTileRows * int64_t{seer::TileStride<T>(g.group() * kDim)} * static_cast<int64_t>(sizeof(T));
-  Launch(
-      ProjectKernel<T, kDim>,
-      dim3(kDim / kOutputs, heads, static_cast<unsigned>(CeilDiv(p.decode.max_batch, kTileRows))),
-      dim3(kThreads), static_cast<size_t>(tile_bytes), stream, p, projected);
-  using Steps = StreamSteps<kThreads, kStepPages<T, kDim>>;
-  for (int32_t first = 0; first < p.decode.max_batch; first += Steps::kPlaces) {
-    Launch(ScoreKernel<T, kDim>, Steps::Grid(p.decode, g, first, kCtas), dim3(kThreads), 0, stream,
-           p, projected, first);
+  const int64_t room = kPartialFloats / (int64_t{g.num_kv_heads} * kDim) / kTileRows * kTileRows;
+  SPIN_CHECK_GT(room, 0);
+  const auto places = static_cast<int32_t>(std::min<int64_t>(Steps::kPlaces, room));
+  SeerScoreParams some = p;  // as if the batch ended with them
+  for (int32_t first = 0; first < p.decode.max_batch; first += places) {
+    some.decode.max_batch = std::min(p.decode.max_batch, first + places);
+    const auto tiles = static_cast<unsigned>(CeilDiv(some.decode.max_batch - first, kTileRows));
+    Launch(ProjectKernel<T, kDim>, dim3(kDim / kOutputs, heads, tiles), dim3(kThreads),
+           static_cast<size_t>(tile_bytes), stream, some, projected, first);
+    Launch(ScoreKernel<T, kDim>, Steps::Grid(some.decode, g, first, kCtas), dim3(kThreads), 0,
+           stream, some, projected, first);
   }
 }
 
@@ -299,7 +307,6 @@ void SeerScore(const SeerScoreParams& p, const Scratch& scratch, cudaStream_t st
   SPIN_CHECK_EQ(g.extent_partitions() % 8, 0);
   SPIN_CHECK(g.dtype == DType::kF32 || g.dtype == DType::kBf16);
   SPIN_CHECK(p.gate.wq != nullptr && p.rope_table != nullptr);
-  SPIN_CHECK_LE(int64_t{p.decode.max_batch} * g.num_kv_heads * g.head_dim, kPartialFloats);
   if (p.decode.max_batch == 0) return;
   g.dtype == DType::kF32 ? EnqueueFor<float>(p, scratch.partials, stream)
                          : EnqueueFor<Bf16>(p, scratch.partials, stream);

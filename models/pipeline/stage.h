@@ -65,7 +65,8 @@ struct Selection {
   const uint8_t* page_mask = nullptr;  // as ids: the tokens of each page that are meant; null: all
   const float* estimate = nullptr;     // PagedAttentionParams::estimate; null: nothing
   // > 0: of pages that are missing, but the row's last `whole_last`, the values alone are fetched, and their keys
-  // rebuilt from the factors in their summaries where they have one (GatherPagesParams).
+  // rebuilt from the factors in their summaries where they have one. Not of streams whose every page is selected
+  // (GatherPagesParams).
   int32_t whole_last = 0;
 };
 

@@ -19,7 +19,9 @@ class ExactAlgorithm final : public SparseAlgorithm {
   int32_t summary_elements() const override { return inner_->summary_elements(); }
   int32_t unsettled_tokens() const override { return inner_->unsettled_tokens(); }
   int32_t key_rank() const override { return inner_->key_rank(); }
-  LayerDemand Demand(int32_t) const override { return {.whole_context = true}; }
+  LayerDemand Demand(int32_t layer) const override {
+    return {.whole_context = true, .summaries = inner_->Demand(layer).summaries};
+  }
   int64_t WeightBytes(DType dtype) const override { return inner_->WeightBytes(dtype); }
   absl::Status Load(DType dtype, Device& device) override { return inner_->Load(dtype, device); }
   int64_t PrefillScratchBytes(const IndexShape& shape) const override {

@@ -24,8 +24,10 @@ absl::StatusOr<std::unique_ptr<SparseAlgorithm>> QuestAlgorithm::Make(
 }
 
 LayerDemand QuestAlgorithm::Demand(int32_t layer) const {
-  if (layer < dense_layers_) return {.whole_context = true};
-  return DemandOf(budget_);
+  const SummaryUse summaries = {.cover = SummaryCover::kBegunPages,
+                                .scored_elements = summary_elements()};
+  if (layer < dense_layers_) return {.whole_context = true, .summaries = summaries};
+  return DemandOf(budget_, summaries);
 }
 
 const int32_t* QuestAlgorithm::IndexPrefill(const PrefillStage& stage) const {

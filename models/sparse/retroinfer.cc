@@ -61,7 +61,12 @@ absl::StatusOr<std::unique_ptr<SparseAlgorithm>> RetroInferAlgorithm::Make(
 LayerDemand RetroInferAlgorithm::Demand(int32_t /*layer*/) const {
   LayerDemand demand = {.whole_context = false,
                         .fixed_pages = kFixedPages,
-                        .selectable_pages = ClusterBudget::kPagesEach * budget_.min_retrieve};
+                        .selectable_pages = ClusterBudget::kPagesEach * budget_.min_retrieve,
+                        .summaries = {.cover = SummaryCover::kSettledExtents,
+                                      .scored_elements = head_dim_,
+                                      .min_retrieve = budget_.min_retrieve,
+                                      .retrieve_permille = budget_.retrieve_permille,
+                                      .estimate_permille = budget_.estimate_permille}};
   if (budget_.retrieve_permille == 0) return demand;
   // MaxPages(C) of C <= pages / 2 clusters: at most pages * permille / 500, and 2 for the rounding to whole clusters;
   // or min_retrieve clusters'.
@@ -72,9 +77,13 @@ LayerDemand RetroInferAlgorithm::Demand(int32_t /*layer*/) const {
   return demand;
 }
 
-int32_t RetroInferAlgorithm::AttendedTokens(int32_t /*layer*/, int32_t context) const {
+int32_t RetroInferAlgorithm::BudgetTokens(int32_t /*layer*/, int32_t context) const {
   const auto clusters = static_cast<int32_t>(IndexedTokens(context) / kClusterTokens);
   return kFixedPages * kPageTokens + budget_.Retrieve(clusters) * kClusterTokens;
+}
+
+int32_t RetroInferAlgorithm::MaxRetrieved(int32_t pages) const {
+  return budget_.Retrieve(pages / kPageClusters);
 }
 
 int32_t RetroInferAlgorithm::MaxEstimated(int32_t pages) const {
@@ -129,6 +138,7 @@ Selection RetroInferAlgorithm::Select(const DecodeStage& stage) const {
                            .layer = stage.layer,
                            .tables = stage.tables,
                            .budget = budget_,
+                           .row_pages = stage.row_pages,
                            .scores = scratch.scores,
                            .ids = scratch.ids,
                            .count = scratch.count,

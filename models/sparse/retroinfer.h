@@ -32,8 +32,10 @@ class RetroInferAlgorithm final : public SparseAlgorithm {
   int32_t summary_elements() const override { return 2 * head_dim_ + kClusterTailElements; }
   int32_t unsettled_tokens() const override { return kClusterLocalTokens; }
   LayerDemand Demand(int32_t layer) const override;
-  int32_t AttendedTokens(int32_t layer, int32_t context) const override;
-  bool has_row_budgets() const override { return false; }  // clusters, not pages, are counted
+  int32_t BudgetTokens(int32_t layer, int32_t context) const override;
+  // Its budget counts clusters, whose pages are not known before they are chosen.
+  RowBudgets row_budgets() const override { return RowBudgets::kCovering; }
+  int32_t MaxRetrieved(int32_t pages) const override;
   int32_t MaxEstimated(int32_t pages) const override;
   int64_t PrefillScratchBytes(const IndexShape& shape) const override;
   int64_t DecodeScratchBytes(const IndexShape& shape) const override;

@@ -29,6 +29,12 @@ absl::StatusOr<std::unique_ptr<SparseAlgorithm>> SeerAlgorithm::Make(
                                          shape.head_dim);
 }
 
+LayerDemand SeerAlgorithm::Demand(int32_t /*layer*/) const {
+  return DemandOf(budget_, {.cover = SummaryCover::kCompletePages,
+                            .scored_elements = head_dim_,
+                            .unscored_last = budget_.fixed_last});
+}
+
 const int32_t* SeerAlgorithm::IndexPrefill(const PrefillStage& stage) const {
   stage.ops.SeerIndexPrefill({.slices = stage.slices,
                               .num_slices = stage.num_slices,

@@ -32,7 +32,7 @@ class SeerAlgorithm final : public SparseAlgorithm {
 
   int32_t page_tokens() const override { return gates_.block_tokens(); }
   int32_t summary_elements() const override { return head_dim_; }
-  LayerDemand Demand(int32_t) const override { return DemandOf(budget_); }
+  LayerDemand Demand(int32_t layer) const override;
   int64_t WeightBytes(DType dtype) const override { return gates_.DeviceBytes(dtype); }
   absl::Status Load(DType dtype, Device& device) override { return gates_.Load(dtype, device); }
   const int32_t* IndexPrefill(const PrefillStage& stage) const override;

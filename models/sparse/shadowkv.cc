@@ -67,6 +67,12 @@ int32_t ShadowKvAlgorithm::summary_elements() const {
   return shape_.head_dim + page.key_piece();
 }
 
+LayerDemand ShadowKvAlgorithm::Demand(int32_t /*layer*/) const {
+  return DemandOf(budget_, {.cover = SummaryCover::kCompletePages,
+                            .scored_elements = shape_.head_dim,  // the landmark
+                            .unscored_last = budget_.fixed_last});
+}
+
 // Landmarks and factors have all of it in turn.
 int64_t ShadowKvAlgorithm::PrefillScratchBytes(const IndexShape& shape) const {
   const int64_t spread =

@@ -6,7 +6,8 @@
 // tokens); outliers are chosen at prefill alone.
 //
 // With a rank, values alone are retrieved: keys are rebuilt from low-rank factors, which lie beside the landmarks. The
-// local window, outliers and rows with short prompts keep exact keys. Without, keys and values are both retrieved.
+// local window, outliers and rows with short prompts keep exact keys, and everything does while the whole context is
+// attended to. Without, keys and values are both retrieved.
 #pragma once
 
 #include <memory>
@@ -30,7 +31,7 @@ class ShadowKvAlgorithm final : public SparseAlgorithm {
   int32_t page_tokens() const override { return kPageTokens; }
   int32_t summary_elements() const override;
   int32_t key_rank() const override { return rank_; }
-  LayerDemand Demand(int32_t /*layer*/) const override { return DemandOf(budget_); }
+  LayerDemand Demand(int32_t layer) const override;
   int64_t PrefillScratchBytes(const IndexShape& shape) const override;
   const int32_t* IndexPrefill(const PrefillStage& stage) const override;
   void IndexOffloaded(const PrefillStage& stage) const override;

@@ -19,11 +19,12 @@
 namespace spin {
 
 // The demand of a layer whose Select keeps to the budget.
-inline LayerDemand DemandOf(const PageBudget& budget) {
+inline LayerDemand DemandOf(const PageBudget& budget, const SummaryUse& summaries) {
   return {.whole_context = false,
           .fixed_pages = budget.fixed(),
           .selectable_pages = budget.selectable,
-          .context_divisor = budget.context_divisor};
+          .context_divisor = budget.context_divisor,
+          .summaries = summaries};
 }
 
 // The end of a Select that has left its scores in the scratch: the best pages of each stream within the budget, or
@@ -67,15 +68,16 @@ class SparseAlgorithm {
   // Of the factors in the summaries that keys are rebuilt from (kv_layout.h); 0: none.
   virtual int32_t key_rank() const { return 0; }
   virtual LayerDemand Demand(int32_t layer) const = 0;
-  // Tokens that a stream of this layer attends to in a context of so many: sparse.budget_tokens says the same in one
-  // number.
-  virtual int32_t AttendedTokens(int32_t layer, int32_t context) const {
+  // The sparse.budget_tokens that means the same for this layer in a context of so many tokens.
+  virtual int32_t BudgetTokens(int32_t layer, int32_t context) const {
     const LayerDemand demand = Demand(layer);
     const int32_t pages = demand.fixed_pages + demand.Selectable(CeilDiv(context, page_tokens()));
     return demand.whole_context ? context : pages * page_tokens();
   }
-  // Select heeds a row's own budget (DecodeStage::row_pages).
-  virtual bool has_row_budgets() const { return true; }
+  // Which of a row's own budgets Select heeds (DecodeStage::row_pages).
+  virtual RowBudgets row_budgets() const { return RowBudgets::kAny; }
+  // The most clusters (partitions that are no pages) that one Select ranks and retrieves in a stream of so many pages.
+  virtual int32_t MaxRetrieved(int32_t /*pages*/) const { return 0; }
   // The most partitions that one Select leaves to an estimate in a stream of so many pages.
   virtual int32_t MaxEstimated(int32_t /*pages*/) const { return 0; }
   // Scratch of IndexPrefill and of IndexDecode.

@@ -241,6 +241,10 @@ std::string_view BpeModel::TokenBytes(TokenId id) const {
   return std::string_view(bytes_).substr(tokens_[id].offset, tokens_[id].length);
 }
 
+bool BpeModel::has_all_bytes() const {
+  return std::ranges::all_of(byte_ids_, [](TokenId id) { return id >= 0; });
+}
+
 std::optional<TokenId> BpeModel::Find(std::string_view content) const {
   const std::optional<std::string> bytes = BytesOfAlphabet(content);
   if (bytes.has_value()) {

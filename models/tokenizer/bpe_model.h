@@ -52,6 +52,8 @@ class BpeModel {
   std::string_view TokenBytes(TokenId id) const;
   std::optional<TokenId> Find(std::string_view content) const;
   bool HasToken(TokenId id) const { return id >= 0 && id < num_ids() && tokens_[id].exists; }
+  // Every byte has a token, so that none is dropped or taken together with others as unknown.
+  bool has_all_bytes() const;
   // One more than the largest id.
   int num_ids() const { return static_cast<int>(tokens_.size()); }
 

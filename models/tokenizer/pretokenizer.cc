@@ -96,6 +96,11 @@ absl::Status Pretokenizer::AddByteLevel(bool add_prefix_space, bool use_regex) {
   return absl::OkStatus();
 }
 
+bool Pretokenizer::removes_text() const {
+  return std::ranges::any_of(steps_,
+                             [](const Step& step) { return step.behavior == Behavior::kRemoved; });
+}
+
 Pretokenizer::Scratch::Scratch(const Pretokenizer& pretokenizer) {
   for (const Step& step : pretokenizer.steps_) {
     matchers_.emplace_back();

@@ -34,6 +34,9 @@ class Pretokenizer {
   // request.
   absl::Status AddByteLevel(bool add_prefix_space, bool use_regex);
 
+  // Some step leaves out what its pattern matches.
+  bool removes_text() const;
+
   // The memory of Split. One thread; the Pretokenizer outlives it.
   class Scratch {
    public:

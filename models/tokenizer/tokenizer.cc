@@ -34,6 +34,12 @@ class BpeTokenizer final : public Tokenizer {
                                     : std::string_view(token.content));
       bytes_[token.id] = added_bytes_.emplace_back(BytesOfAlphabet(content).value_or(content));
     }
+    if (KeepsEveryByte()) {
+      for (const std::string_view bytes : bytes_)
+        max_token_bytes_ = std::max(max_token_bytes_, bytes.size());
+      for (const AddedToken& token : added)
+        max_token_bytes_ = std::max(max_token_bytes_, token.content.size());
+    }
   }
 
   std::vector<TokenId> Encode(std::string_view text, bool add_special_tokens) const override {
@@ -73,9 +79,20 @@ class BpeTokenizer final : public Tokenizer {
     return parts_.model.Find(content);
   }
 
+  std::size_t max_token_bytes() const override { return max_token_bytes_; }
+
   int vocab_size() const override { return static_cast<int>(bytes_.size()); }
 
  private:
+  // Each byte of a text is in exactly one token, of those that are as long as what they stand for.
+  bool KeepsEveryByte() const {
+    const bool strips =
+        std::ranges::any_of(parts_.added_tokens.tokens(),
+                            [](const AddedToken& token) { return token.lstrip || token.rstrip; });
+    return parts_.normalizer.kind() == Normalizer::Kind::kNone && !strips &&
+           !parts_.pretokenizer.removes_text() && parts_.model.has_all_bytes();
+  }
+
   void EncodeText(std::string_view text, std::vector<TokenId>* ids) const {
     Pretokenizer::Scratch scratch(parts_.pretokenizer);
     std::string normalized;
@@ -107,6 +124,7 @@ class BpeTokenizer final : public Tokenizer {
   std::vector<std::string_view> bytes_;  // [vocab_size], into parts_.model and added_bytes_
   std::vector<bool> special_;            // [vocab_size]
   std::unordered_map<std::string, TokenId> added_ids_;
+  std::size_t max_token_bytes_ = 0;
 };
 
 }  // namespace

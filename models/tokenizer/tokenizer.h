@@ -4,6 +4,7 @@
 // A Tokenizer is immutable after Load: any thread may call any const method at once.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <optional>
 #include <span>
@@ -40,6 +41,10 @@ class Tokenizer {
 
   virtual bool IsSpecial(TokenId id) const = 0;
   virtual std::optional<TokenId> FindToken(std::string_view content) const = 0;
+
+  // A text of more than n times so many bytes has more than n tokens. 0: this tokenizer drops or composes characters,
+  // or takes white space along, so its texts have no such bound.
+  virtual std::size_t max_token_bytes() const { return 0; }
 
   // One more than the largest id; at most the model's vocab_size, which may be padded.
   virtual int vocab_size() const = 0;

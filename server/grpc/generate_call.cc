@@ -1,13 +1,17 @@
 #include "server/grpc/generate_call.h"
 
 #include <atomic>
+#include <chrono>
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "common/logging.h"
 #include "server/grpc/messages.h"
+#include "server/http/random_id.h"
 #include "server/response_stream.h"
 
 namespace spin {
@@ -19,13 +23,18 @@ constexpr std::size_t kMaxWaitingOutputs = 2048;
 class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>,
                            public std::enable_shared_from_this<GenerateCall> {
  public:
-  GenerateCall(const ServingContext& context, WakeQueue& wakes)
-      : context_(context), wakes_(wakes) {}
+  GenerateCall(const ServingContext& context, WakeQueue& wakes, CallLimit& limit)
+      : context_(context), wakes_(wakes), limit_(limit) {}
 
   void Start(const v1::GenerateRequest& message) {
     self_ = shared_from_this();
+    log_id_ = RequestIdFor(message.request_id());
+    counted_ = limit_.Enter();
+    if (!counted_) {
+      return Refuse(ResourceExhausted("%d calls run already; try again later", limit_.most()));
+    }
     auto request = ToRequest(context_, message);
-    if (!request.ok()) return Finish(ToGrpcStatus(request.status()));
+    if (!request.ok()) return Refuse(request.status());
     prompt_tokens_ = static_cast<int32_t>(request->prompt.size());
     prompt_ = request->prompt;
     const auto n = static_cast<std::size_t>(request->sampling.n);
@@ -38,8 +47,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
     const absl::Status status = context_.backend->Submit(*std::move(request));
     if (!status.ok()) {
       submitted_ = false;
-      const std::lock_guard lock(mutex_);
-      FinishOnce(ToGrpcStatus(status));
+      Refuse(status);
     }
   }
 
@@ -60,11 +68,21 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
 
   void OnDone() override {
     GiveUp();
+    if (counted_) limit_.Leave();
+    Log();
     const std::shared_ptr<GenerateCall> last =
         std::move(self_);  // a wake on its way may hold another
   }
 
  private:
+  void Log() {
+    const std::chrono::duration<double, std::milli> elapsed =
+        std::chrono::steady_clock::now() - started_;
+    SPIN_LOG(DEBUG, "gRPC Generate %s %.1f ms %s",
+             absl::StatusCodeToString(static_cast<absl::StatusCode>(code_)), elapsed.count(),
+             log_id_);
+  }
+
   // Engine thread, under the stream's lock.
   void Wake() {
     if (wake_pending_.exchange(true)) return;
@@ -80,9 +98,15 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
     context_.backend->Cancel(id_);
   }
 
+  void Refuse(const absl::Status& status) {
+    const std::lock_guard lock(mutex_);
+    FinishOnce(ToGrpcStatus(status));
+  }
+
   void FinishOnce(const grpc::Status& status) {
     if (finished_) return;
     finished_ = true;
+    code_ = status.error_code();
     Finish(status);
   }
 
@@ -94,7 +118,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
       std::optional<RequestOutput> output = stream_->TryPop();
       if (!output.has_value()) {
         if (stream_->overflowed())
-          FinishOnce({grpc::StatusCode::RESOURCE_EXHAUSTED, "the client reads too slowly"});
+          FinishOnce({grpc::StatusCode::ABORTED, "the client reads too slowly"});
         return;
       }
       Take(*output);
@@ -136,8 +160,12 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
 
   const ServingContext& context_;
   WakeQueue& wakes_;
+  CallLimit& limit_;
+  bool counted_ = false;                // by limit_
   std::shared_ptr<GenerateCall> self_;  // gRPC's hold on the call, until OnDone
   std::atomic<bool> wake_pending_ = false;
+  const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+  std::string log_id_;
   RequestId id_;
   std::shared_ptr<ResponseStream> stream_;
   bool submitted_ = false;
@@ -154,13 +182,15 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
   bool ended_ = false;
   bool writing_ = false;
   bool finished_ = false;
+  grpc::StatusCode code_ = grpc::StatusCode::OK;  // once finished, for good
 };
 
 }  // namespace
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* StartGenerateCall(
-    const ServingContext& context, const v1::GenerateRequest& request, WakeQueue& wakes) {
-  const auto call = std::make_shared<GenerateCall>(context, wakes);
+    const ServingContext& context, const v1::GenerateRequest& request, WakeQueue& wakes,
+    CallLimit& limit) {
+  const auto call = std::make_shared<GenerateCall>(context, wakes, limit);
   call->Start(request);
   return call.get();
 }

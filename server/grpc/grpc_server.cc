@@ -3,13 +3,16 @@
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
 
 #include <utility>
 
 #include "proto/inference.grpc.pb.h"
+#include "server/grpc/call_limit.h"
 #include "server/grpc/generate_call.h"
 #include "server/grpc/messages.h"
 #include "server/grpc/wake_queue.h"
+#include "server/host_port.h"
 
 namespace spin {
 namespace {
@@ -18,11 +21,12 @@ constexpr char kServiceName[] = "spin.v1.Inference";
 
 class InferenceService final : public v1::Inference::CallbackService {
  public:
-  explicit InferenceService(const ServingContext& context) : context_(context) {}
+  InferenceService(const ServingContext& context, int max_calls)
+      : context_(context), limit_(max_calls) {}
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext*, const v1::GenerateRequest* request) override {
-    return StartGenerateCall(context_, *request, wakes_);
+    return StartGenerateCall(context_, *request, wakes_, limit_);
   }
 
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* call,
@@ -70,13 +74,14 @@ class InferenceService final : public v1::Inference::CallbackService {
   }
 
   const ServingContext& context_;
+  CallLimit limit_;
   WakeQueue wakes_;
 };
 
 }  // namespace
 
 struct GrpcServer::Impl {
-  Impl(const Options& o, ServingContext& c) : options(o), service(c) {}
+  Impl(const Options& o, ServingContext& c) : options(o), service(c, o.max_calls) {}
 
   Options options;
   InferenceService service;
@@ -94,10 +99,14 @@ GrpcServer::~GrpcServer() {
 absl::Status GrpcServer::Start() {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  const std::string address = absl::StrFormat("%s:%d", impl_->options.host, impl_->options.port);
+  const Options& options = impl_->options;
+  const std::string address = HostPort(options.host, options.port);
   grpc::ServerBuilder builder;
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // a taken port is an error
-  builder.SetMaxReceiveMessageSize(impl_->options.max_message_bytes);
+  // Unary calls do not count in max_calls; so many of a connection wait at the client.
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_calls);
+  builder.SetResourceQuota(grpc::ResourceQuota("spind").Resize(options.max_buffer_bytes));
+  builder.SetMaxReceiveMessageSize(options.max_message_bytes);
   builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &impl_->port);
   builder.RegisterService(&impl_->service);
   impl_->server = builder.BuildAndStart();

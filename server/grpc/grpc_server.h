@@ -5,6 +5,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -20,6 +21,9 @@ class GrpcServer {
     std::string host = "127.0.0.1";
     uint16_t port = 8001;  // 0: any free port
     int max_message_bytes = 32 << 20;
+    int max_calls = 1024;  // Generate, over all connections; one more is RESOURCE_EXHAUSTED
+    // Buffers of all connections; where more is needed, gRPC refuses connections and ends calls.
+    std::size_t max_buffer_bytes = std::size_t{256} << 20;
   };
 
   // `context` outlives the server. Health follows context.state: SetServing.

@@ -46,7 +46,6 @@ absl::StatusOr<Request> ToRequest(const ServingContext& context,
                        context.state == ServerState::kLoading ? "loading" : "draining");
   }
   Request request;
-  request.external_id = message.request_id();
   request.priority = message.priority();
   request.wants_summary = message.spin_usage();
   request.sampling = ToSampling(context.model.defaults, message.sampling());

@@ -30,7 +30,6 @@ HttpResponse ErrorResponse(const ApiError& error) {
     response.headers.emplace_back("Retry-After", std::to_string(error.retry_after_s));
   }
   if (error.hopeless) response.headers.emplace_back("x-should-retry", "false");
-  if (error.http_status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
   return response;
 }
 

@@ -22,7 +22,7 @@ struct HttpRequest {
   std::string path;     // percent-decoded, without the query
   std::string query;    // as sent
   HttpHeaders headers;  // names as sent
-  std::string body;     // whole
+  std::string body;     // whole; gone when HttpHandler::Handle has returned
   std::string id;       // x-request-id: the client's where sane, else made here
   std::string path_tail;  // what a "/*" route matched
 

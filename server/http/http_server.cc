@@ -1,5 +1,6 @@
 #include "server/http/http_server.h"
 
+#include <algorithm>
 #include <atomic>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -20,7 +21,9 @@
 #include <vector>
 
 #include "common/check.h"
+#include "common/host_limits.h"
 #include "common/logging.h"
+#include "server/http/body_room.h"
 #include "server/http/http_session.h"
 
 namespace spin {
@@ -29,11 +32,17 @@ namespace asio = boost::asio;
 using asio::ip::tcp;
 using boost::system::error_code;
 
+// Threads for large bodies: a long prompt that is tokenised does not hold up the next one.
+constexpr int kMinWorkers = 2;
+constexpr int kMaxWorkers = 4;
+
 struct HttpServer::Impl {
   Impl(const Options& server_options, HttpHandler& http_handler)
       : options(server_options),
         handler(http_handler),
-        environment{options, handler, workers, stopping},
+        body_room(options.max_bodies_bytes),
+        workers(static_cast<std::size_t>(std::clamp(UsableCores(), kMinWorkers, kMaxWorkers))),
+        environment{options, handler, workers, body_room, stopping},
         acceptor_strand(asio::make_strand(io)),
         acceptor(acceptor_strand) {}
 
@@ -44,8 +53,9 @@ struct HttpServer::Impl {
 
   const Options options;
   HttpHandler& handler;
+  BodyRoom body_room;
   asio::io_context io;
-  asio::thread_pool workers{1};
+  asio::thread_pool workers;
   std::atomic<bool> stopping{false};
   HttpSession::Environment environment;
   asio::strand<asio::io_context::executor_type> acceptor_strand;
@@ -92,7 +102,11 @@ asio::awaitable<void> HttpServer::Impl::Accept() {
       co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
       continue;
     }
-    Open(std::move(socket));
+    try {
+      Open(std::move(socket));
+    } catch (const std::exception& exception) {  // out of memory; the next one may find some
+      SPIN_LOG(ERROR, "cannot serve a connection: %s", exception.what());
+    }
   }
 }
 
@@ -114,10 +128,11 @@ void HttpServer::Impl::Open(tcp::socket socket) {
     sessions.erase(id);
     session_ended.notify_all();
   };
-  if (refused) {
-    session->Refuse(on_end);
-  } else {
-    session->Start(on_end);
+  try {
+    refused ? session->Refuse(on_end) : session->Start(on_end);
+  } catch (...) {
+    on_end();
+    throw;
   }
 }
 

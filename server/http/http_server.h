@@ -25,10 +25,12 @@ class HttpServer {
     std::size_t max_header_bytes = std::size_t{64} << 10;  // request line and headers; more: 431
     std::size_t max_body_bytes = std::size_t{32} << 20;    // more: 413
     std::size_t inline_body_bytes = std::size_t{16}
-                                    << 10;           // larger bodies are handled on a worker thread
-    int max_connections = 1024;                      // one more gets a 503 at once
-    std::chrono::milliseconds idle_timeout{75'000};  // between the requests of a connection
-    std::chrono::milliseconds read_timeout{60'000};  // one header, or one body
+                                    << 10;  // larger bodies are handled on a worker thread
+    // Of all bodies over inline_body_bytes that are being read or handled; more: 503.
+    std::size_t max_bodies_bytes = std::size_t{256} << 20;
+    int max_connections = 1024;                       // one more gets a 503 at once
+    std::chrono::milliseconds idle_timeout{75'000};   // between the requests of a connection
+    std::chrono::milliseconds read_timeout{60'000};   // one header, or one body
     std::chrono::milliseconds write_timeout{30'000};  // one write: the client does not read
     std::chrono::milliseconds idle_ping{15'000};      // HttpTask::OnIdle
   };

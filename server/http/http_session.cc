@@ -1,18 +1,17 @@
 #include "server/http/http_session.h"
 
+#include <absl/strings/escaping.h>
 #include <absl/strings/str_format.h>
 
 #include <array>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/bind_executor.hpp>
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
-#include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/read.hpp>
-#include <boost/beast/http/string_body.hpp>
+#include <exception>
 #include <utility>
 
 #include "common/logging.h"
@@ -46,6 +45,16 @@ bool IsDisconnect(const error_code& error) {
          error.category() == asio::error::get_misc_category();
 }
 
+std::string WhatOf(const std::exception_ptr& thrown) {
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const std::exception& exception) {
+    return exception.what();
+  } catch (...) {
+    return "an unknown exception";
+  }
+}
+
 }  // namespace
 
 // ---- Wakeup -------------------------------------------------------------------------------------------------------
@@ -70,22 +79,25 @@ HttpSession::HttpSession(asio::ip::tcp::socket socket, const Environment& enviro
       env_(environment),
       buffer_(environment.options.max_header_bytes + kMaxReadAhead + kReadBytes),
       deadline_(socket_.get_executor()),
-      wakeup_(socket_.get_executor()) {}
+      wakeup_(socket_.get_executor()),
+      body_share_(environment.body_room) {}
+
+void HttpSession::Spawn(asio::awaitable<void> coroutine, std::function<void()> on_end) {
+  asio::co_spawn(
+      socket_.get_executor(), std::move(coroutine),
+      [self = shared_from_this(), on_end = std::move(on_end)](const std::exception_ptr& thrown) {
+        if (thrown) SPIN_LOG(ERROR, "a connection ended: %s", WhatOf(thrown));
+        self->CloseSocket();
+        on_end();
+      });
+}
 
 void HttpSession::Start(std::function<void()> on_end) {
-  asio::co_spawn(socket_.get_executor(), Run(),
-                 [self = shared_from_this(), on_end = std::move(on_end)](std::exception_ptr) {
-                   self->CloseSocket();
-                   on_end();
-                 });
+  Spawn(Run(), std::move(on_end));
 }
 
 void HttpSession::Refuse(std::function<void()> on_end) {
-  asio::co_spawn(socket_.get_executor(), RunRefusal(),
-                 [self = shared_from_this(), on_end = std::move(on_end)](std::exception_ptr) {
-                   self->CloseSocket();
-                   on_end();
-                 });
+  Spawn(RunRefusal(), std::move(on_end));
 }
 
 void HttpSession::StopWhenIdle() {
@@ -124,13 +136,30 @@ asio::awaitable<void> HttpSession::Run() {
   const auto self = shared_from_this();
   error_code ignored;
   socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
+  std::exception_ptr thrown;
   while (!gone_ && !env_.stopping) {
-    const ReadResult result = co_await ReadRequest();
-    if (result != ReadResult::kRequest) break;
-    co_await AnswerRequest();
+    try {
+      const ReadResult result = co_await ReadRequest();
+      if (result != ReadResult::kRequest) break;
+      co_await AnswerRequest();
+    } catch (...) {  // out of memory, most likely
+      thrown = std::current_exception();
+    }
+    if (thrown) co_await AnswerFailure(WhatOf(thrown));
     if (!keep_alive_) break;
   }
   if (!gone_) co_await CloseGently();
+}
+
+// A request was given up: its client learns it where no answer has begun, and that this one is incomplete otherwise.
+asio::awaitable<void> HttpSession::AnswerFailure(const std::string& what) {
+  SPIN_LOG(ERROR, "request %s was given up: %s", request_.id, what);
+  DisarmDeadline();
+  keep_alive_ = false;
+  co_await StopWatching();
+  if (answering_ || gone_) co_return CloseSocket();
+  if (request_.id.empty()) request_.id = MakeRandomId("req-");
+  co_await SendWhole(ErrorResponse(Internal("The server failed on this request."), request_.id));
 }
 
 asio::awaitable<void> HttpSession::RunRefusal() {
@@ -164,9 +193,23 @@ asio::awaitable<HttpSession::ReadResult> HttpSession::RefuseRequest(int status,
   co_return ReadResult::kAnswered;
 }
 
+asio::awaitable<std::pair<error_code, bool>> HttpSession::ReadBody(Parser& parser) {
+  error_code error;
+  parser.eager(true);
+  while (!error && !parser.is_done()) {
+    std::tie(error, std::ignore) = co_await http::async_read_some(socket_, buffer_, parser, kAwait);
+    const std::size_t bytes = parser.get().body().size();
+    if (bytes <= env_.options.inline_body_bytes || body_share_.GrowTo(bytes)) continue;
+    co_return std::pair(error, false);
+  }
+  co_return std::pair(error, true);
+}
+
 asio::awaitable<HttpSession::ReadResult> HttpSession::ReadRequest() {
   const HttpServer::Options& options = env_.options;
   request_ = HttpRequest();
+  body_share_.Release();
+  answering_ = false;
   is_head_ = false;
   http_10_ = false;
   started_ = std::chrono::steady_clock::now();
@@ -180,10 +223,11 @@ asio::awaitable<HttpSession::ReadResult> HttpSession::ReadRequest() {
     buffer_.commit(count);
     if (error || gone_) co_return ReadResult::kClosed;
   }
-  http::request_parser<http::string_body> parser;
+  Parser parser;
   parser.header_limit(static_cast<uint32_t>(options.max_header_bytes));
   parser.body_limit(options.max_body_bytes);
   ArmDeadline(options.read_timeout);
+  bool has_room = true;
   auto [error, count] = co_await http::async_read_header(socket_, buffer_, parser, kAwait);
   if (!error && !parser.is_done()) {
     if (boost::beast::iequals(parser.get()[http::field::expect], "100-continue")) {
@@ -191,13 +235,17 @@ asio::awaitable<HttpSession::ReadResult> HttpSession::ReadRequest() {
       if (!written) co_return ReadResult::kClosed;
       ArmDeadline(options.read_timeout);
     }
-    std::tie(error, count) = co_await http::async_read(socket_, buffer_, parser, kAwait);
+    std::tie(error, has_room) = co_await ReadBody(parser);
   }
   DisarmDeadline();
   if (gone_) co_return ReadResult::kClosed;
   const auto& message = parser.get();
   request_.id = RequestIdFor(ToString(message["x-request-id"]));
   started_ = std::chrono::steady_clock::now();
+  if (!has_room) {
+    co_return co_await RefuseRequest(
+        503, "The server is reading too many large requests. Try again later.");
+  }
   if (error == http::error::body_limit) {
     co_return co_await RefuseRequest(
         413, absl::StrFormat("The request body is larger than the limit of %d bytes.",
@@ -230,7 +278,12 @@ asio::awaitable<HttpSession::ReadResult> HttpSession::ReadRequest() {
 void HttpSession::StartWatching() {
   watching_ = true;
   stop_watching_ = false;
-  asio::co_spawn(socket_.get_executor(), WatchClient(), asio::detached);
+  asio::co_spawn(socket_.get_executor(), WatchClient(),
+                 [self = shared_from_this()](const std::exception_ptr& thrown) {
+                   if (thrown) self->gone_ = true;  // nobody would notice it leave
+                   self->watching_ = false;
+                   self->wakeup_.Set();
+                 });
 }
 
 asio::awaitable<void> HttpSession::WatchClient() {
@@ -242,8 +295,6 @@ asio::awaitable<void> HttpSession::WatchClient() {
     if (error && !(error == asio::error::operation_aborted && stop_watching_)) gone_ = true;
     if (error) break;
   }
-  watching_ = false;
-  wakeup_.Set();
 }
 
 asio::awaitable<void> HttpSession::StopWatching() {
@@ -291,6 +342,8 @@ asio::awaitable<std::optional<HttpResponse>> HttpSession::AwaitHead(HttpTask& ta
 
 asio::awaitable<void> HttpSession::AnswerRequest() {
   std::unique_ptr<HttpTask> task = co_await StartTask();
+  request_.body = std::string();
+  body_share_.Release();
   const std::string method = std::exchange(request_.method, std::string());
   const std::optional<HttpResponse> head = co_await AwaitHead(*task);
   if (env_.handler.closing() || env_.stopping) keep_alive_ = false;
@@ -307,7 +360,9 @@ asio::awaitable<void> HttpSession::AnswerRequest() {
   const double elapsed_ms = std::chrono::duration<double, std::milli>(elapsed).count();
   // 499, as nginx has it: the client left before its answer was complete.
   const int status = gone_ ? 499 : head->status;
-  SPIN_LOG(DEBUG, "%s %s %d %.1f ms %s", method, request_.path, status, elapsed_ms, request_.id);
+  // What the client wrote must not look like lines of ours.
+  SPIN_LOG(DEBUG, "%s %s %d %.1f ms %s", method, absl::Utf8SafeCHexEscape(request_.path), status,
+           elapsed_ms, request_.id);
 }
 
 std::string HttpSession::Head(const HttpResponse& response, bool chunked) const {
@@ -342,6 +397,7 @@ asio::awaitable<bool> HttpSession::Write(std::string bytes) {
 asio::awaitable<void> HttpSession::SendWhole(const HttpResponse& response) {
   std::string bytes = Head(response, /*chunked=*/false);
   if (!is_head_) bytes += response.body;
+  answering_ = true;
   co_await Write(std::move(bytes));
 }
 
@@ -359,6 +415,7 @@ asio::awaitable<void> HttpSession::SendStream(const HttpResponse& head, HttpTask
     } else {
       bytes += body.data;
     }
+    answering_ = answering_ || !bytes.empty();
     if (!bytes.empty() && !co_await Write(std::exchange(bytes, std::string()))) co_return;
     if (body.last) co_return;
     if (!body.data.empty()) continue;

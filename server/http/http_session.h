@@ -7,13 +7,18 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/thread_pool.hpp>
+#include <boost/beast/core/error.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/string_body.hpp>
 #include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
+#include "server/http/body_room.h"
 #include "server/http/http_message.h"
 #include "server/http/http_server.h"
 
@@ -27,6 +32,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
     const HttpServer::Options& options;
     HttpHandler& handler;
     boost::asio::thread_pool& workers;
+    BodyRoom& body_room;
     std::atomic<bool>& stopping;  // no further request is read
   };
 
@@ -44,13 +50,18 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
 
  private:
   using Time = std::chrono::milliseconds;
+  using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
   enum class ReadResult { kRequest, kAnswered, kClosed };
 
+  void Spawn(boost::asio::awaitable<void> coroutine, std::function<void()> on_end);
   boost::asio::awaitable<void> Run();
   boost::asio::awaitable<void> RunRefusal();
   boost::asio::awaitable<ReadResult> ReadRequest();
+  // The error, and whether there was room for what came.
+  boost::asio::awaitable<std::pair<boost::beast::error_code, bool>> ReadBody(Parser& parser);
   boost::asio::awaitable<ReadResult> RefuseRequest(int status, std::string_view message);
   boost::asio::awaitable<void> AnswerRequest();
+  boost::asio::awaitable<void> AnswerFailure(const std::string& what);
   boost::asio::awaitable<std::unique_ptr<HttpTask>> StartTask();
   boost::asio::awaitable<std::optional<HttpResponse>> AwaitHead(HttpTask& task);
   boost::asio::awaitable<void> SendWhole(const HttpResponse& response);
@@ -88,11 +99,13 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   Wakeup wakeup_;
 
   HttpRequest request_;
+  BodyRoom::Share body_share_;  // of a body over inline_body_bytes, until it is handled
   bool is_head_ = false;
   bool http_10_ = false;
   bool keep_alive_ = false;  // as the client asked, and as long as nothing speaks against it
   std::chrono::steady_clock::time_point started_;  // of the request: its last byte was read
 
+  bool answering_ = false;      // something of the answer was written
   bool idle_ = false;           // waits for a request
   bool gone_ = false;           // the client closed, timed out or broke the connection
   bool watching_ = false;       // WatchClient runs

@@ -14,7 +14,7 @@ absl::Status ReadLogprobs(const Json& body, SamplingParams& sampling) {
   bool wanted = false;
   std::optional<int64_t> top;
   SPIN_RETURN_IF_ERROR(ReadBool(body, "logprobs", wanted));
-  SPIN_RETURN_IF_ERROR(ReadInt(body, "top_logprobs", 0, 20, top));
+  SPIN_RETURN_IF_ERROR(ReadInt(body, "top_logprobs", 0, kMaxLogprobs, top));
   if (!wanted && top.value_or(0) > 0) {
     return BadParam("top_logprobs", "Invalid 'top_logprobs': it needs 'logprobs' to be true.");
   }

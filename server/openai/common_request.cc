@@ -13,7 +13,6 @@ namespace spin {
 namespace {
 
 constexpr int64_t kMaxInt32 = std::numeric_limits<int32_t>::max();
-constexpr int32_t kMaxAlternatives = 20;  // OpenAI's bound on top_logprobs, and the engine's
 
 absl::Status ReadInt32(const Json& body, std::string_view name, int64_t min, int64_t max,
                        std::optional<int32_t>& out) {
@@ -37,15 +36,13 @@ absl::Status ReadDistribution(const Json& body, const SamplingDefaults& defaults
   std::optional<double> presence;
   std::optional<double> frequency;
   std::optional<int32_t> top_k = defaults.top_k;
-  SPIN_RETURN_IF_ERROR(ReadNumber(body, "temperature", {.min = 0, .max = 2}, temperature));
-  SPIN_RETURN_IF_ERROR(
-      ReadNumber(body, "top_p", {.min = 0, .max = 1, .min_excluded = true}, top_p));
+  SPIN_RETURN_IF_ERROR(ReadNumber(body, "temperature", kTemperatureRange, temperature));
+  SPIN_RETURN_IF_ERROR(ReadNumber(body, "top_p", kTopPRange, top_p));
   SPIN_RETURN_IF_ERROR(ReadInt32(body, "top_k", -1, kMaxInt32, top_k));
-  SPIN_RETURN_IF_ERROR(ReadNumber(body, "min_p", {.min = 0, .max = 1}, min_p));
-  SPIN_RETURN_IF_ERROR(ReadNumber(body, "presence_penalty", {.min = -2, .max = 2}, presence));
-  SPIN_RETURN_IF_ERROR(ReadNumber(body, "frequency_penalty", {.min = -2, .max = 2}, frequency));
-  SPIN_RETURN_IF_ERROR(ReadNumber(body, "repetition_penalty",
-                                  {.min = 0, .max = 1000, .min_excluded = true}, repetition));
+  SPIN_RETURN_IF_ERROR(ReadNumber(body, "min_p", kMinPRange, min_p));
+  SPIN_RETURN_IF_ERROR(ReadNumber(body, "presence_penalty", kPenaltyRange, presence));
+  SPIN_RETURN_IF_ERROR(ReadNumber(body, "frequency_penalty", kPenaltyRange, frequency));
+  SPIN_RETURN_IF_ERROR(ReadNumber(body, "repetition_penalty", kRepetitionPenaltyRange, repetition));
   Assign(temperature, sampling.temperature);
   Assign(top_p, sampling.top_p);
   Assign(top_k, sampling.top_k);
@@ -84,12 +81,11 @@ absl::Status ReadLogitBias(const Json& body, int32_t vocab_size, SamplingParams&
       return BadParam("logit_bias", "Invalid 'logit_bias': '%s' is no token id (0 to %d).", key,
                       vocab_size - 1);
     }
-    const double number = value.is_number() ? value.get<double>() : 1000;
-    if (!(number >= -100 && number <= 100)) {
-      return BadParam("logit_bias", "Invalid 'logit_bias': the bias of %s must be -100 to 100.",
-                      key);
+    if (!value.is_number() || !kLogitBiasRange.Contains(value.get<double>())) {
+      return BadParam("logit_bias", "Invalid 'logit_bias': the bias of %s must be %g to %g.", key,
+                      kLogitBiasRange.min, kLogitBiasRange.max);
     }
-    sampling.logit_bias.emplace_back(std::stoi(key), static_cast<float>(number));
+    sampling.logit_bias.emplace_back(std::stoi(key), value.get<float>());
   }
   return absl::OkStatus();
 }
@@ -160,17 +156,22 @@ absl::Status ReadStreaming(const Json& body, CommonRequest& request) {
   return ReadBool(*options, "continuous_usage_stats", request.continuous_usage_stats);
 }
 
+absl::Status ReadSparseMembers(const Json& object, const ModelInfo& model, SparseRequest& sparse) {
+  std::string algorithm;
+  SPIN_RETURN_IF_ERROR(ReadBool(object, "exact", sparse.exact));
+  SPIN_RETURN_IF_ERROR(ReadInt32(object, "budget_tokens", 1, kMaxInt32, sparse.budget_tokens));
+  SPIN_RETURN_IF_ERROR(ReadString(object, "algorithm", algorithm));
+  return CheckSparse(algorithm, model, sparse);
+}
+
 absl::Status ReadSparse(const Json& body, const ModelInfo& model, SparseRequest& sparse) {
   const Json* member = FindMember(body, "sparse");
   if (member == nullptr) return absl::OkStatus();
   if (!member->is_object()) {
     return BadParam("sparse", "Invalid 'sparse': it must be an object.");
   }
-  std::string algorithm;
-  SPIN_RETURN_IF_ERROR(ReadBool(*member, "exact", sparse.exact));
-  SPIN_RETURN_IF_ERROR(ReadInt32(*member, "budget_tokens", 1, kMaxInt32, sparse.budget_tokens));
-  SPIN_RETURN_IF_ERROR(ReadString(*member, "algorithm", algorithm));
-  return CheckSparse(algorithm, model, sparse);
+  const absl::Status status = ReadSparseMembers(*member, model, sparse);
+  return status.ok() ? status : WithParam(status, "sparse", "");
 }
 
 absl::Status RefuseUnsupported(const Json& body) {
@@ -218,7 +219,7 @@ absl::StatusOr<CommonRequest> ParseCommonRequest(const Json& body, const ModelIn
   SPIN_RETURN_IF_ERROR(
       ReadBool(body, "include_stop_str_in_output", sampling.include_stop_str_in_output));
   SPIN_RETURN_IF_ERROR(
-      ReadInt32(body, "prompt_logprobs", 0, kMaxAlternatives, sampling.prompt_logprobs));
+      ReadInt32(body, "prompt_logprobs", 0, kMaxLogprobs, sampling.prompt_logprobs));
   if (sampling.prompt_logprobs.has_value() && request.stream) {
     return BadParam("prompt_logprobs", "'prompt_logprobs' is not available with 'stream'.");
   }

@@ -57,7 +57,7 @@ absl::StatusOr<CompletionRequest> ParseCompletionRequest(const Json& body, const
                     request.prompts.size(), sampling.n, kMaxChoices);
   }
   std::optional<int64_t> logprobs;
-  SPIN_RETURN_IF_ERROR(ReadInt(body, "logprobs", 0, 20, logprobs));
+  SPIN_RETURN_IF_ERROR(ReadInt(body, "logprobs", 0, kMaxLogprobs, logprobs));
   if (logprobs.has_value()) sampling.logprobs = static_cast<int32_t>(*logprobs);
   SPIN_RETURN_IF_ERROR(ReadBool(body, "add_special_tokens", request.add_special_tokens));
   request.max_tokens_defaulted = !sampling.max_tokens.has_value();

@@ -57,7 +57,6 @@ void AddPrompt(const CommonRequest& common, std::vector<int32_t> tokens, Prepare
   if (shown) info.tokens = tokens;
   prepared.plan.prompts.push_back(std::move(info));
   Request request;
-  request.external_id = prepared.plan.id;
   request.prompt = std::move(tokens);
   request.sampling = common.sampling;
   if (prepared.plan.one_sequence) request.sampling.n = 1;
@@ -79,8 +78,9 @@ absl::Status AddCompletionPrompt(const ServingContext& context, const Completion
   const auto* text = std::get_if<std::string>(&prompt);
   std::vector<int32_t> tokens;
   if (text != nullptr) {
-    SPIN_ASSIGN_OR_RETURN(tokens,
-                          TokenizeText(context, *text, request.add_special_tokens, "prompt"));
+    const bool must_fit = !common.truncate_prompt_tokens.has_value();
+    SPIN_ASSIGN_OR_RETURN(
+        tokens, TokenizeText(context, *text, request.add_special_tokens, "prompt", must_fit));
   } else {
     tokens = std::get<std::vector<int32_t>>(prompt);
   }
@@ -129,7 +129,9 @@ absl::StatusOr<Prepared> PrepareCompletion(const ServingContext& context, std::s
 absl::StatusOr<Prepared> PrepareChat(const ServingContext& context, std::string_view body) {
   SPIN_ASSIGN_OR_RETURN(const Json json, ParseJsonBody(body));
   SPIN_ASSIGN_OR_RETURN(const ChatRequest request, ParseChatRequest(json, context.model));
-  SPIN_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, TokenizeChat(context, request.prompt));
+  const bool must_fit = !request.common.truncate_prompt_tokens.has_value();
+  SPIN_ASSIGN_OR_RETURN(std::vector<int32_t> tokens,
+                        TokenizeChat(context, request.prompt, must_fit));
   TruncatePrompt(request.common.truncate_prompt_tokens, context.model.max_model_len, tokens);
   SPIN_RETURN_IF_ERROR(CheckContextLength(static_cast<int64_t>(tokens.size()),
                                           request.common.sampling.max_tokens,

@@ -37,7 +37,7 @@ std::optional<GenerationRun::Event> GenerationRun::TryNext() {
     if (!output.has_value() && entry.stream->overflowed()) {
       // The engine gives the request up by itself: its output was refused.
       output.emplace();
-      output->error = ResourceExhausted("The client reads too slowly; the request was given up.");
+      output->error = absl::AbortedError("The client reads too slowly; the request was given up.");
       output->finished = true;
     }
     if (!output.has_value()) continue;

@@ -7,6 +7,7 @@
 #include "server/error_mapping.h"
 #include "server/http/error_response.h"
 #include "server/http/sse_writer.h"
+#include "server/openai/json_response.h"
 #include "server/openai/usage.h"
 
 namespace spin {
@@ -46,7 +47,10 @@ void GenerationTask::Take(const SequenceDelta& delta, ChoiceState& choice) const
 void GenerationTask::Take(const GenerationRun::Event& event) {
   started_ = true;
   const RequestOutput& output = event.output;
-  if (!output.error.ok()) failure_ = output.error;
+  if (!output.error.ok()) {
+    failure_ = output.error;
+    return;
+  }
   PromptInfo& prompt = plan_.prompts[event.request];
   prompt.cached_tokens = std::max(prompt.cached_tokens, output.cached_prompt_tokens);
   if (!output.prompt_logprobs.empty()) prompt.logprobs = output.prompt_logprobs;
@@ -54,13 +58,6 @@ void GenerationTask::Take(const GenerationRun::Event& event) {
   const auto per_prompt = static_cast<std::size_t>(plan_.choices_per_prompt);
   ChoiceState* first = &choices_[event.request * per_prompt];
   for (const SequenceDelta& delta : output.deltas) {
-    if (delta.finish == FinishReason::kAbort && failure_.ok()) {
-      failure_ = Unavailable("The server gave the request up; it is shutting down.");
-    }
-    if (delta.finish == FinishReason::kError && failure_.ok()) {
-      failure_ = Internal("The generation failed.");
-    }
-    if (!failure_.ok()) return;
     if (plan_.one_sequence) {
       for (std::size_t j = 0; j < per_prompt; ++j) Take(delta, first[j]);
     } else if (delta.index >= 0 && static_cast<std::size_t>(delta.index) < per_prompt) {
@@ -78,19 +75,13 @@ void GenerationTask::Gather() {
   }
 }
 
-HttpResponse GenerationTask::WholeAnswer() {
-  HttpResponse response;
-  response.body = DumpJson(format_.Whole(plan_, choices_));
-  return response;
-}
-
 std::optional<HttpResponse> GenerationTask::PollHead() {
   if (!plan_.stream) {
     Gather();
     idle_ = false;
     if (!failure_.ok()) return ErrorResponse(failure_, request_id_);
     if (!run_->finished()) return std::nullopt;
-    return WholeAnswer();
+    return JsonResponse(format_.Whole(plan_, choices_));
   }
   if (!started_) {
     const std::optional<GenerationRun::Event> event = run_->TryNext();

@@ -32,7 +32,6 @@ class GenerationTask final : public HttpTask {
   bool HasNews(const ChoiceState& choice) const;
   void AppendChunk(Json chunk, std::string& out) const;
   void AppendEnd(std::string& out) const;
-  HttpResponse WholeAnswer();
 
   ResponsePlan plan_;
   const ResponseFormat& format_;

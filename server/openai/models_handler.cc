@@ -2,7 +2,7 @@
 
 #include "server/http/error_response.h"
 #include "server/openai/common_request.h"
-#include "server/openai/json_body.h"
+#include "server/openai/json_response.h"
 
 namespace spin {
 namespace {
@@ -26,17 +26,13 @@ HttpResponse ListModels(const ModelInfo& model) {
   list["object"] = "list";
   list["data"] = Json::array();
   for (const std::string& name : model.served_names) list["data"].push_back(ModelCard(model, name));
-  HttpResponse response;
-  response.body = DumpJson(list);
-  return response;
+  return JsonResponse(list);
 }
 
 HttpResponse GetModel(const ModelInfo& model, const std::string& name) {
   const absl::Status known = CheckModelName(name, model);
   if (!known.ok()) return ErrorResponse(known, "");
-  HttpResponse response;
-  response.body = DumpJson(ModelCard(model, name));
-  return response;
+  return JsonResponse(ModelCard(model, name));
 }
 
 }  // namespace spin

@@ -11,7 +11,7 @@
 #include "server/http/error_response.h"
 #include "server/http/router.h"
 #include "server/openai/generation_handler.h"
-#include "server/openai/json_body.h"
+#include "server/openai/json_response.h"
 #include "server/openai/models_handler.h"
 #include "server/openai/tokenize_handler.h"
 
@@ -27,12 +27,6 @@ bool IsJsonType(std::string_view type) {
   std::transform(lower.begin(), lower.end(), lower.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return lower == "application/json";
-}
-
-HttpResponse JsonResponse(const Json& json) {
-  HttpResponse response;
-  response.body = DumpJson(json);
-  return response;
 }
 
 class OpenAiHandler final : public HttpHandler {

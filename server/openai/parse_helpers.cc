@@ -1,6 +1,7 @@
 #include "server/openai/parse_helpers.h"
 
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "server/error_mapping.h"
@@ -34,14 +35,13 @@ std::optional<int64_t> IntegerOf(const Json& value) {
   return static_cast<int64_t>(number);
 }
 
-absl::Status ReadNumber(const Json& object, std::string_view name, NumberRange range,
+absl::Status ReadNumber(const Json& object, std::string_view name, const NumberRange& range,
                         std::optional<double>& out) {
   const Json* member = FindMember(object, name);
   if (member == nullptr) return absl::OkStatus();
   if (!member->is_number()) return WrongType(name, "a number", *member);
   const double value = member->get<double>();
-  const bool too_low = range.min_excluded ? value <= range.min : value < range.min;
-  if (too_low || value > range.max || !std::isfinite(value)) {
+  if (!range.Contains(value)) {
     return BadParam(name, "Invalid '%s': %g is outside the range %s%g to %g.", name, value,
                     range.min_excluded ? "above " : "", range.min, range.max);
   }

@@ -4,11 +4,11 @@
 
 #include <cstdint>
 #include <initializer_list>
-#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
 
+#include "engine/sampling_params.h"
 #include "server/openai/json_body.h"
 
 namespace spin {
@@ -16,14 +16,8 @@ namespace spin {
 // Null when absent or null. REQUIRES: `object` is an object.
 const Json* FindMember(const Json& object, std::string_view name);
 
-struct NumberRange {
-  double min = -std::numeric_limits<double>::infinity();
-  double max = std::numeric_limits<double>::infinity();
-  bool min_excluded = false;
-};
-
 // Leave `out` as it is when the member is absent. `param` is the path in errors; empty: the name itself.
-absl::Status ReadNumber(const Json& object, std::string_view name, NumberRange range,
+absl::Status ReadNumber(const Json& object, std::string_view name, const NumberRange& range,
                         std::optional<double>& out);
 absl::Status ReadInt(const Json& object, std::string_view name, int64_t min, int64_t max,
                      std::optional<int64_t>& out);

@@ -37,15 +37,24 @@ absl::Status CutAfterFinalMessage(const std::string& message, std::string& text)
 
 absl::StatusOr<std::vector<int32_t>> TokenizeText(const ServingContext& context,
                                                   std::string_view text, bool add_special_tokens,
-                                                  std::string_view param) {
+                                                  std::string_view param, bool must_fit) {
   if (context.tokenizer == nullptr) {
     return BadParam(param, "This model has no tokenizer: send the prompt as token ids.");
+  }
+  const auto max_model_len = static_cast<std::size_t>(context.model.max_model_len);
+  const std::size_t most_bytes = max_model_len * context.tokenizer->max_token_bytes();
+  if (must_fit && most_bytes > 0 && text.size() > most_bytes) {
+    return WithParam(
+        OutOfRange("This model's maximum context length is %d tokens. However, your %s has %d "
+                   "bytes, and so many tokens hold at most %d. Please reduce the length of the %s.",
+                   max_model_len, param, text.size(), most_bytes, param),
+        param, kCodeContextLength);
   }
   return context.tokenizer->Encode(text, add_special_tokens);
 }
 
 absl::StatusOr<std::vector<int32_t>> TokenizeChat(const ServingContext& context,
-                                                  const ChatPrompt& prompt) {
+                                                  const ChatPrompt& prompt, bool must_fit) {
   if (context.tokenizer == nullptr) {
     return BadParam(
         "messages",
@@ -62,7 +71,7 @@ absl::StatusOr<std::vector<int32_t>> TokenizeChat(const ServingContext& context,
   if (prompt.continue_final_message) {
     SPIN_RETURN_IF_ERROR(CutAfterFinalMessage(prompt.final_message, *text));
   }
-  return TokenizeText(context, *text, prompt.add_special_tokens, "messages");
+  return TokenizeText(context, *text, prompt.add_special_tokens, "messages", must_fit);
 }
 
 void TruncatePrompt(std::optional<int32_t> truncate_prompt_tokens, int32_t max_model_len,

@@ -12,15 +12,16 @@
 
 namespace spin {
 
-// InvalidArgument (param `param`) where the model has no tokenizer.
+// InvalidArgument (param `param`) where the model has no tokenizer. With `must_fit` a text that by its bytes alone is
+// longer than the context is not tokenised, but refused as CheckContextLength does.
 absl::StatusOr<std::vector<int32_t>> TokenizeText(const ServingContext& context,
                                                   std::string_view text, bool add_special_tokens,
-                                                  std::string_view param);
+                                                  std::string_view param, bool must_fit);
 
 // Renders the chat template and tokenises. InvalidArgument where the model has no template or tokenizer, or where the
-// template refuses the messages.
+// template refuses the messages. `must_fit` as above.
 absl::StatusOr<std::vector<int32_t>> TokenizeChat(const ServingContext& context,
-                                                  const ChatPrompt& prompt);
+                                                  const ChatPrompt& prompt, bool must_fit);
 
 // Cuts a prompt to its last tokens as truncate_prompt_tokens asks.
 void TruncatePrompt(std::optional<int32_t> truncate_prompt_tokens, int32_t max_model_len,

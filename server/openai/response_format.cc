@@ -1,11 +1,8 @@
 #include "server/openai/response_format.h"
 
-#include "common/check.h"
-
 namespace spin {
 
 Json FormatFinishReason(FinishReason finish) {
-  SPIN_CHECK(finish != FinishReason::kAbort && finish != FinishReason::kError);
   if (finish == FinishReason::kStop) return "stop";
   if (finish == FinishReason::kLength) return "length";
   return nullptr;

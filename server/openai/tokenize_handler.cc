@@ -6,6 +6,7 @@
 #include "server/error_mapping.h"
 #include "server/openai/chat_request.h"
 #include "server/openai/common_request.h"
+#include "server/openai/json_response.h"
 #include "server/openai/logprobs_format.h"
 #include "server/openai/parse_helpers.h"
 #include "server/openai/prompt_builder.h"
@@ -24,20 +25,14 @@ absl::StatusOr<Json> ParseBody(const ServingContext& context, std::string_view b
 absl::StatusOr<std::vector<int32_t>> Tokens(const ServingContext& context, const Json& json) {
   if (FindMember(json, "messages") != nullptr) {
     SPIN_ASSIGN_OR_RETURN(const ChatPrompt prompt, ParseChatPrompt(json, context.model));
-    return TokenizeChat(context, prompt);
+    return TokenizeChat(context, prompt, /*must_fit=*/false);
   }
   if (FindMember(json, "prompt") == nullptr) return MissingParam("prompt");
   std::string text;
   bool add_special_tokens = true;
   SPIN_RETURN_IF_ERROR(ReadString(json, "prompt", text));
   SPIN_RETURN_IF_ERROR(ReadBool(json, "add_special_tokens", add_special_tokens));
-  return TokenizeText(context, text, add_special_tokens, "prompt");
-}
-
-HttpResponse JsonResponse(const Json& json) {
-  HttpResponse response;
-  response.body = DumpJson(json);
-  return response;
+  return TokenizeText(context, text, add_special_tokens, "prompt", /*must_fit=*/false);
 }
 
 }  // namespace

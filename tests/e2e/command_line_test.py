@@ -71,6 +71,12 @@ class CommandLineTest(unittest.TestCase):
             return re.sub(r" *#.*", "", printed)
         self.assertEqual(values(again), values(text))
 
+    def test_a_host_pool_beyond_the_machine_is_refused_before_weights_are_read(self):
+        shape = os.path.join(spind.ROOT, "configs/models/qwen3-8b")
+        pool = ["--set", "memory.hbm_budget=64GiB", "--set", "memory.host_pool=4TiB"]
+        line = self.refused("--model", shape, "--check-config", *pool)
+        self.assertIn("memory.host_pool: 4.00 TiB, but the process may use", line)
+
     def test_check_config_prints_the_plan(self):
         text = self.runs("--model", MODEL, "--check-config", *SMALL)
         self.assertIn("LlamaForCausalLM", text)
@@ -78,11 +84,22 @@ class CommandLineTest(unittest.TestCase):
         self.assertRegex(text, r"memory\.host_pool +64\.0 MiB")
         self.assertRegex(text, r"\d+ tokens in all")
 
+    def test_auto_takes_host_memory_only_where_something_can_be_tiered(self):
+        for settings, pinned in [([], False), (["memory.placement=tiered"], True), (["sparse.algorithm=quest"], True),
+                                 (["sparse.algorithm=quest", "memory.placement=resident"], False),
+                                 (["sparse.algorithm=quest", "sparse.exact=true"], False)]:
+            with self.subTest(settings=settings):
+                text = self.runs("--model", MODEL, "--check-config", "--set", "memory.hbm_budget=1GiB",
+                                 *(part for setting in settings for part in ("--set", setting)))
+                self.assertEqual(re.search(r"memory\.host_pool +(.*)", text)[1] != "0 B  off: no sequence is Tiered",
+                                 pinned, text)
+
     def test_mistakes_in_the_file_are_told_with_line_and_key(self):
         for text, parts in [
                 ("server:\n  http_port: high\n", ("bad.yaml:2", "server.http_port", "0..65535")),
                 ("sparse:\n  algoritm: quest\n", ("bad.yaml:2", "sparse.algoritm", "did you mean 'sparse.algorithm'")),
                 ("memory:\n  hbm_budget: 12parsecs\n", ("bad.yaml:2", "memory.hbm_budget")),
+                ("sparse:\n  algorithm: qest\n", ("bad.yaml:2", "sparse.algorithm", "'qest'", "quest")),
                 ("log:\n  level: info\nlog:\n  level: debug\n", ("bad.yaml:4", "log.level", "twice")),
                 ("server:\n  - a\n", ("bad.yaml:1", "server")),
                 ("server: {http_port: 1\n", ("bad.yaml:", "YAML")),
@@ -101,6 +118,13 @@ class CommandLineTest(unittest.TestCase):
                 self.assertIn(part, self.refused(*args))
         self.assertIn("SPIN_LOG_LEVEL", self.refused("--print-config", env={"SPIN_LOG_LEVEL": "loud"}))
 
+    def test_values_that_do_not_fit_the_model_are_told_with_their_place(self):
+        path = self.write("small.yaml", "model:\n  max_model_len: 9000\n")
+        reason = self.refused("--model", MODEL, "--config", path, "--check-config")
+        self.assertIn("small.yaml:2: model.max_model_len: 9000", reason)
+        reason = self.refused("--model", MODEL, "--set", "memory.hbm_budget=1KiB")
+        self.assertIn("--set: memory.hbm_budget: ", reason)
+
     def test_what_cannot_be_served_is_refused_before_it_listens(self):
         self.assertIn("--model", self.refused())
         self.assertIn("config.json", self.refused("--model", self.folder))
@@ -108,6 +132,17 @@ class CommandLineTest(unittest.TestCase):
         self.assertIn("sparse.algorithm", self.refused("--model", MODEL, "--set", "sparse.algorithm=magic"))
         self.assertIn("memory.hbm_budget", self.refused("--model", MODEL, "--set", "memory.hbm_budget=1KiB"))
         self.assertIn("max_model_len", self.refused("--model", MODEL, "--set", "model.max_model_len=9000"))
+
+    def test_defaults_that_no_request_could_use_are_refused(self):
+        model = self.copy_of_model()
+        for defaults, part in [({"temperature": 100}, "temperature"), ({"top_p": 0}, "top_p"),
+                               ({"repetition_penalty": -1}, "repetition_penalty")]:
+            with self.subTest(defaults=defaults):
+                self.write("model/generation_config.json", json.dumps(defaults))
+                reason = self.refused("--model", model, "--check-config", *SMALL)
+                self.assertIn("generation_config.json", reason)
+                self.assertIn(part, reason)
+                self.runs("--model", model, "--check-config", "--set", "model.generation_config=none", *SMALL)
 
     def test_broken_model_files_are_refused_by_name(self):
         model = self.copy_of_model()

@@ -127,7 +127,7 @@ class LifecycleTest(unittest.TestCase):
         server = self.start(wait=False)
         time.sleep(0.1)
         server.signal()
-        self.assertIn(server.wait(), (130, 0, -signal.SIGTERM))
+        self.assertIn(server.wait(), (128 + signal.SIGTERM, 0, -signal.SIGTERM))
 
     def test_a_taken_port_is_an_error_that_says_so(self):
         server = self.start()

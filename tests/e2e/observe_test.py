@@ -4,6 +4,8 @@
 usage: tools/test tests/e2e/observe_test.py
 """
 import json
+import os
+import re
 import unittest
 
 import openai
@@ -12,6 +14,7 @@ import spind
 
 QUEST = {"sparse.algorithm": "quest", "sparse.budget_tokens": 256}
 TIERED = {"memory.placement": "tiered", "memory.max_buffer_ratio": 2}
+RETROINFER = {"sparse.algorithm": "retroinfer", "sparse.budget_tokens": "auto"}
 SAMPLED = {"observability.stage_sample_period": 4}
 STAGES = ("index", "select", "lookup", "append", "gather", "attention", "rest")
 
@@ -30,6 +33,12 @@ def attended(length, budget_pages=256 // PAGE):
     """Tokens that a KV head attends to in a step of a sequence of `length`, the new one among them."""
     pages = -(-length // PAGE)
     return min(pages, budget_pages) * PAGE - (pages * PAGE - length)
+
+
+def moved_bytes(server, before=None):
+    """By stage, since `before`."""
+    names = ("index", "select", "estimate", "retrieve", "attention", "offload", "spill")
+    return {name: server.metric(f"spin:{name}_bytes_total") - (before[name] if before else 0) for name in names}
 
 
 class MetricsTest(unittest.TestCase):
@@ -55,18 +64,50 @@ class MetricsTest(unittest.TestCase):
 
     def test_bytes_are_what_lengths_and_lookups_say(self):
         server = start(self, **TIERED)
-        names = ("attention", "select", "retrieve")
-        before = {name: server.metric(f"spin:{name}_bytes_total") for name in names}
+        before = moved_bytes(server)
         misses = server.metric("spin:retrieve_misses_total")
         server.complete(PROMPT, OUTPUT)
         server.wait_idle()
-        moved = {name: server.metric(f"spin:{name}_bytes_total") - before[name] for name in names}
+        moved = moved_bytes(server, before)
         lengths = range(len(PROMPT) + 1, len(PROMPT) + OUTPUT)
         token_bytes = LAYERS * KV_HEADS * PAGE_BYTES / PAGE
         summary_bytes = LAYERS * KV_HEADS * 2 * HEAD_DIM * 2
         self.assertEqual(moved["attention"], token_bytes * sum(attended(length) for length in lengths))
         self.assertEqual(moved["select"], summary_bytes * sum(-(-length // PAGE) for length in lengths))
+        self.assertEqual(moved["estimate"], 0)
+        self.assertEqual(moved["index"], summary_bytes * (-(-len(PROMPT) // PAGE) + len(lengths)))
+        self.assertEqual(moved["offload"], token_bytes * (len(PROMPT) + len(lengths)))
+        self.assertEqual(moved["spill"], 0)
         self.assertEqual(moved["retrieve"], (server.metric("spin:retrieve_misses_total") - misses) * PAGE_BYTES)
+
+    def test_of_clusters_their_mean_size_and_their_centroids_count(self):
+        server = start(self, **TIERED, **RETROINFER)
+        before = moved_bytes(server)
+        spin = server.complete(PROMPT, OUTPUT, spin_usage=True)["usage"]["spin"]
+        server.wait_idle()
+        lengths = range(len(PROMPT) + 1, len(PROMPT) + OUTPUT)
+        self.assertTrue(all((length - 64) // 512 == 3 for length in lengths))
+        # 96 clusters of 1,536 tokens, the first page not among them: 92 (2,048 tokens less 584, in 16s) are retrieved.
+        attended = [length - 1528 + 92 * 1528 // 96 for length in lengths]
+        self.assertAlmostEqual(spin["attended_tokens"], sum(attended) / len(lengths), places=9)
+        moved = moved_bytes(server, before)
+        streams, key = LAYERS * KV_HEADS, HEAD_DIM * 2
+        record = 2 * key + 8
+        self.assertEqual(moved["attention"], streams * sum(attended) * 2 * key)
+        self.assertEqual(moved["select"], streams * len(lengths) * 96 * key)
+        self.assertEqual(moved["estimate"], streams * len(lengths) * 4 * record)
+        self.assertEqual(moved["index"], streams * 96 * record)
+
+    def test_every_family_is_documented_and_nothing_else(self):
+        server = start(self, **TIERED)
+        exported = set(re.findall(r"^# TYPE (\S+) ", server.metrics_text(), re.MULTILINE))
+        with open(os.path.join(spind.ROOT, "docs/metrics.md")) as f:
+            page = f.read()
+        shared = re.search(r"under both prefixes.*?Names", page, re.DOTALL)[0]
+        documented = set(re.findall(r"`((?:spin|vllm):\w+)`", page))
+        for name in re.findall(r"`(\w+)`", shared):
+            documented |= {"spin:" + name, "vllm:" + name}
+        self.assertEqual(exported, documented)
 
     def test_placement_and_slots_of_what_runs(self):
         server = start(self, **TIERED)

@@ -200,12 +200,18 @@ class RetroInferTest(unittest.TestCase):
         self.assertGreater(counters["hits"], counters["misses"])
         self.assertGreater(counters["misses"], 0)
 
-    def test_a_request_has_no_budget_of_its_own(self):
-        with spind.Spind(spind.TINY_LLAMA, spind.SMALL_POOLS | RETROINFER) as server:
+    def test_a_request_may_be_exact_but_has_no_budget_of_its_own(self):
+        settings = spind.SMALL_POOLS | RETROINFER | {"sparse.max_budget_tokens": 4096}
+        with spind.Spind(spind.TINY_LLAMA, settings) as server:
             status, _, answer = server.post("/v1/completions", {"prompt": SHORT, "sparse": {"budget_tokens": 512}})
             self.assertEqual(status, 400)
             self.assertEqual(answer["error"]["message"],
-                             "sparse: this server's algorithm has one budget, the same for all requests")
+                             "sparse: this server's algorithm has one budget, the same for all requests, or exact, "
+                             "which attends to everything")
+            exact = [spind.what_was_computed(server.complete(LONG, OUTPUT, sparse=sparse))
+                     for sparse in ({"exact": True}, {"algorithm": "dense"})]
+        with spind.Spind(spind.TINY_LLAMA, spind.SMALL_POOLS | RETROINFER | EXACT) as server:
+            self.assertEqual(exact, 2 * [spind.what_was_computed(server.complete(LONG, OUTPUT))])
 
 
 class OwnBudgetTest(unittest.TestCase):

@@ -118,8 +118,8 @@ TEST_CASE("what exceeds the context is refused with the sentence that clients kn
   CHECK(status.code() == absl::StatusCode::kOutOfRange);
   CHECK(MessageOf(status) ==
         "This model's maximum context length is 4096 tokens. However, you requested 4100 tokens "
-        "(4000 in the messages, 100 in the completion). Please reduce the length of the messages "
-        "or completion.");
+        "(4000 in the prompt, 100 in the completion). Please reduce the length of the prompt or "
+        "completion.");
   CHECK(error_of(4000, 96).ok());
   CHECK(error_of(4095, std::nullopt).ok());
   CHECK(error_of(4096, std::nullopt).code() == absl::StatusCode::kOutOfRange);

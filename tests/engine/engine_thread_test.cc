@@ -90,6 +90,21 @@ TEST_CASE("a drain that takes too long gives up, and the sinks hear why") {
   CHECK(h.memory.usage().slot_extents == 0);
 }
 
+TEST_CASE("a second drain with less patience cuts the first one short") {
+  HarnessOptions options = ThreadHarness();
+  options.collect_sleep_ns = 2'000'000;
+  EngineHarness h(options);
+  h.engine.Start();
+  const auto running = h.Submit(h.MakeRequest(100, 3000));
+  bool in_time = false;
+  std::thread patient([&] { in_time = h.engine.Drain(600 * kSecond); });
+  CHECK_FALSE(h.engine.Drain(kSecond / 20));
+  patient.join();
+  CHECK(in_time);  // nothing was alive any more when it looked
+  h.engine.Stop();
+  CHECK(running->error.code() == absl::StatusCode::kUnavailable);
+}
+
 TEST_CASE("stopping without draining gives everything up") {
   EngineHarness h(ThreadHarness());
   h.engine.Start();

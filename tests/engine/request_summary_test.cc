@@ -28,6 +28,15 @@ RetrieveCounters Counts(int64_t begin, int64_t end) {
   return sum;
 }
 
+// Of the counter spin:`name`.
+int64_t Metric(const EngineHarness& h, const std::string& name) {
+  const std::string text = h.metrics.PrometheusText();
+  const std::string line = "\nspin:" + name + " ";
+  const auto at = text.find(line);
+  REQUIRE(at != std::string::npos);
+  return std::stoll(text.substr(at + line.size()));
+}
+
 HarnessOptions Tiered() {
   HarnessOptions options = DefaultHarness();
   options.sparse = true;
@@ -92,8 +101,42 @@ TEST_CASE("bytes that steps attended to are those of their lengths, less what wa
       bytes -= static_cast<int64_t>(FakeCounts(length).spared) * kPageBytes;
     }
   }
-  CHECK(h.metrics.PrometheusText().find("\nspin:attention_bytes_total " + std::to_string(bytes) +
-                                        "\n") != std::string::npos);
+  CHECK(Metric(h, "attention_bytes_total") == bytes);
+}
+
+TEST_CASE("what goes to the host is counted for Tiered sequences, by prefill and by step") {
+  constexpr int64_t kTokenBytes = 2 * kPageBytes / 16;  // of two layers
+  EngineHarness resident(DefaultHarness());
+  resident.Submit(resident.MakeRequest(1000, 40));
+  resident.RunUntilIdle();
+  CHECK(Metric(resident, "offload_bytes_total") == 0);
+  EngineHarness h(Tiered());
+  Request forked = h.MakeRequest(300, 20);
+  forked.sampling.n = 3;  // its prompt is prefilled once
+  h.Submit(h.MakeRequest(1000, 40));
+  h.Submit(forked);
+  h.RunUntilIdle();
+  CHECK(h.executor.decoded_rows() == 39 + 3 * 19);
+  CHECK(Metric(h, "offload_bytes_total") == (1000 + 300 + 39 + 3 * 19) * kTokenBytes);
+  CHECK(Metric(h, "spill_bytes_total") == 0);
+}
+
+TEST_CASE("demotions copy whole extents, each once; what is stored later goes through") {
+  constexpr int64_t kExtentBytes = 32 * kPageBytes;
+  HarnessOptions options = Tiered();
+  options.placement = PlacementPolicy::kAuto;
+  options.slot_extents = 2 * 3;
+  EngineHarness h(options);
+  const auto sink = h.Submit(h.MakeRequest(1100, 300));
+  while (sink->num_outputs < 5) h.Steps(1);
+  h.Submit(h.MakeRequest(1000, 100, 2));
+  h.RunUntilIdle();
+  CHECK(Metric(h, "demotions_total") == 1);
+  CHECK(Metric(h, "spill_bytes_total") == 2 * 3 * kExtentBytes);  // 1,100 tokens a layer
+  // The second is Tiered from its start, the first since some of its steps.
+  const int64_t tokens = Metric(h, "offload_bytes_total") / (2 * kPageBytes / 16);
+  CHECK(tokens > 1000 + 99);
+  CHECK(tokens < 1000 + 99 + 300 - 5);
 }
 
 TEST_CASE("the step in flight when a sequence stops counts for nothing") {

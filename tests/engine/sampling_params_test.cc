@@ -65,6 +65,7 @@ TEST_CASE("what is out of range is refused with the field's name") {
   CheckField("presence_penalty", [](SamplingParams& p) { p.presence_penalty = 2.5; });
   CheckField("frequency_penalty", [](SamplingParams& p) { p.frequency_penalty = -2.5; });
   CheckField("repetition_penalty", [](SamplingParams& p) { p.repetition_penalty = 0; });
+  CheckField("repetition_penalty", [](SamplingParams& p) { p.repetition_penalty = 1001; });
   CheckField("repetition_penalty", [](SamplingParams& p) { p.repetition_penalty = INFINITY; });
   CheckField("logit_bias", [](SamplingParams& p) { p.logit_bias = {{kVocab, 1.0f}}; });
   CheckField("logit_bias", [](SamplingParams& p) { p.logit_bias = {{1, 100.5f}}; });

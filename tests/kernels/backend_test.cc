@@ -50,8 +50,9 @@ TEST_CASE("work goes through streams: a linear layer and a norm in order, on thr
             .value();
     const int32_t step = ops.WeightRowAlignment();
     for (int32_t row = 0; row < n; row += step) {
-      ops.PackWeight(weight.data(), n, k, DType::kF32, row, std::min(step, n - row),
-                     identity.data() + int64_t{row} * k, DType::kF32);
+      REQUIRE(ops.PackWeight(weight.data(), n, k, DType::kF32, row, std::min(step, n - row),
+                             identity.data() + int64_t{row} * k, DType::kF32)
+                  .ok());
     }
     const std::vector<float> a = {1, -2, 3, -4, 5, -6};
     const std::vector<float> ones(size_t(n), 1.0f);

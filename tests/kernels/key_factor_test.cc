@@ -202,6 +202,7 @@ struct Fetch {
     cpu::GatherPages({.decode = step.view(),
                       .layer = kLayer,
                       .whole_last = whole_last,
+                      .list_len = list_len.data(),
                       .tables = w.tables,
                       .copy_src = src.data(),
                       .copy_dst = dst.data(),
@@ -214,6 +215,7 @@ struct Fetch {
     cpu::RebuildKeys({.decode = step.view(),
                       .layer = kLayer,
                       .whole_last = whole_last,
+                      .list_len = list_len.data(),
                       .tables = w.tables,
                       .rope_table = x.rotation.table().data(),
                       .copy_dst = dst.data(),
@@ -272,6 +274,17 @@ int64_t CheckFetched(const KeyWorld& x, const Fetch& fetch, int32_t row, size_t 
   return rebuilt_pages;
 }
 
+// Fetched pages whose keys did not come.
+int64_t WithoutKeys(const KeyWorld& x, const Fetch& fetch, size_t num_ids) {
+  int64_t pages = 0;
+  for (size_t head = 0; head < fetch.heads; ++head) {
+    for (int32_t k = 0; k < fetch.len[head]; ++k) {
+      pages += std::isnan(x.world.At(fetch.gathered, fetch.dst[head * num_ids + k], 0));
+    }
+  }
+  return pages;
+}
+
 TEST_CASE(
     "missing pages come as values, and their keys are rebuilt; exact keys come where they must") {
   const auto dtype = GENERATE(DType::kF32, DType::kBf16);
@@ -306,13 +319,28 @@ TEST_CASE(
   ids.push_back((prompt + 51) / g.page_tokens);
   const Fetch whole(x, 1, prompt + 51, ids, 0);
   CHECK(whole.counters.rebuilt == 0);
-  int64_t left = 0;  // slots whose keys did not come
-  for (size_t head = 0; head < whole.heads; ++head) {
-    for (int32_t k = 0; k < whole.len[head]; ++k) {
-      left += std::isnan(x.world.At(x.world.slots, whole.dst[head * ids.size() + k], 0));
-    }
-  }
-  CHECK(left == 0);
+  CHECK(WithoutKeys(x, whole, ids.size()) == 0);
+}
+
+TEST_CASE("a stream that lists all of its pages gets exact keys") {
+  const auto dtype = GENERATE(DType::kF32, DType::kBf16);
+  KeyWorld x(dtype, 64, 2, 16, 131, 180);
+  Run(x, 44);
+  const int32_t position = 131 + 43;
+  std::vector<int32_t> ids(static_cast<size_t>(position / x.world.geometry.page_tokens + 1));
+  std::iota(ids.begin(), ids.end(), 0);
+  const auto fetch = [&] {
+    for (const int32_t page : ids) testing::EvictPage(x.world, 1, kLayer, page);
+    return Fetch(x, 1, position, ids, KeyWorld::kWholeLast);
+  };
+  const Fetch whole = fetch();
+  CHECK(whole.counters.misses == 2 * ids.size());
+  CHECK(whole.counters.rebuilt == 0);
+  CHECK(WithoutKeys(x, whole, ids.size()) == 0);
+  ids.erase(ids.begin() + 1);
+  const Fetch but_one = fetch();
+  CHECK(but_one.counters.rebuilt > ids.size());
+  CHECK(CheckFetched(x, but_one, 1, ids.size()) == static_cast<int64_t>(but_one.counters.rebuilt));
 }
 
 TEST_CASE("with all directions in the basis rebuilt keys are the keys") {

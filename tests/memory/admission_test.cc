@@ -26,22 +26,14 @@ TEST_CASE("a sparse layer gets its mandatory slots and the buffer, never more th
   CHECK(footprint.TieredSlotExtents(0, 1000) == 2);
   CHECK(footprint.TieredSlotExtents(1, 1000) == 2);  // 35 slots, 32 an extent
   CHECK(footprint.AllTieredSlotExtents(8000) == 16 + 2);
-  CHECK(footprint.tiering_saves());
 }
 
-TEST_CASE("what a step may select and what it reads, over all layers and heads") {
+TEST_CASE("what a step may select, over all layers and heads") {
   const LayerDemand layers[] = {kWhole, kSparse};
   const Footprint footprint(kGeometry, layers, 2.25, 2.25);
   // 1000 tokens are 63 pages; two heads. The whole layer has no buffer: all of its pages are mandatory.
   CHECK(footprint.MandatorySlots(1000) == 2 * (63 + 12));
   CHECK(footprint.MandatorySlots(100) == 2 * (7 + 7));
-  // The tail page holds 8 of 16 tokens. A token of a head is 2 * 64 bf16; a summary 128 of them.
-  const StepReads reads = footprint.Reads(1000);
-  CHECK(reads.attended_tokens == 1000 + (12 * 16 - 8));
-  CHECK(reads.attention_bytes == reads.attended_tokens * 2 * 2 * 64 * 2);
-  CHECK(reads.summary_bytes == 63 * 2 * 128 * 2);
-  CHECK(footprint.Reads(192).attended_tokens == 2 * 192);
-  CHECK(footprint.Reads(193).attended_tokens == 193 + 11 * 16 + 1);
 }
 
 TEST_CASE("a budget of its own takes its own slots, where the context is not mandatory") {
@@ -59,9 +51,6 @@ TEST_CASE("a budget of its own takes its own slots, where the context is not man
   CHECK(footprint.MostSlotExtents(1, 8000, 100) == 11);
   CHECK(footprint.Tiered(100, 8000, 1, 100).slots == 27);
   CHECK(footprint.MandatorySlots(1000, 4) == 2 * (63 + 4));
-  CHECK(footprint.Reads(1000, 4).attended_tokens == 1000 + (4 * 16 - 8));
-  CHECK(footprint.Reads(1000, 63).attended_tokens == 2 * 1000);
-  CHECK(footprint.Reads(1000, 4).summary_bytes == footprint.Reads(1000).summary_bytes);
   const LayerDemand dense[] = {kWhole, kWhole};
   CHECK(Footprint(kGeometry, dense, 2, 2).min_budget_pages() == 0);
 }
@@ -111,7 +100,6 @@ TEST_CASE("forks share no extent that may still change") {
 TEST_CASE("dense layers alone save nothing by tiering") {
   const LayerDemand layers[] = {kWhole, kWhole};
   const Footprint footprint(kGeometry, layers, 2, 2);
-  CHECK_FALSE(footprint.tiering_saves());
   CHECK(footprint.Tiered(1, 3000, 1).slots == footprint.Resident(1, 3000, 1).slots);
 }
 

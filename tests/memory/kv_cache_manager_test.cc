@@ -48,6 +48,8 @@ TEST_CASE("usage tells tokens by placement, and granted slots by their use") {
   CHECK(usage.suspended_tokens == 901);
   CHECK(usage.tiered_slots.mandatory == 0);
   CHECK(m.ReadsOf(900).attended_tokens == kLayers * (4 * 64 + 4));  // 5 pages, 4 tokens in the tail
+  CHECK(m.WritesOf(a, 1000, 1001).offload_bytes == 0);
+  CHECK(m.WritesOf(b, 900, 901).offload_bytes == kLayers * 2 * 64 * 2);
 }
 
 TEST_CASE("when HBM is full the Resident row that frees most becomes Tiered") {
@@ -97,6 +99,7 @@ TEST_CASE("a demotion spills what holds tokens, keeps the last extents, and bind
   CHECK(last_spill < first_slot);                // read before anything is granted again
   CHECK(std::count_if(commands.begin(), commands.end(),
                       [](const auto& c) { return c.kind == Kind::kBindSlots; }) == kLayers);
+  CHECK(m.usage().spilled_bytes == 6 * m.geometry().extent_bytes());
 }
 
 TEST_CASE("rows in prefill are not demoted, and a refusal changes nothing") {
@@ -212,6 +215,16 @@ TEST_CASE("dense layers wait for room: nothing is demoted for them") {
   CHECK(m.placement(a) == Placement::kResident);
   m.Release(a);
   CHECK(m.Admit(100, 100, 1).has_value());
+}
+
+TEST_CASE("a host pool is of use where a layer is sparse, or the policy asks for it") {
+  const LayerDemand whole = {};
+  const LayerDemand sparse = {.whole_context = false, .fixed_pages = 1, .selectable_pages = 4};
+  const std::vector<LayerDemand> dense(2, whole), mixed = {whole, sparse};
+  CHECK(MayTier(PlacementPolicy::kAuto, mixed));
+  CHECK_FALSE(MayTier(PlacementPolicy::kAuto, dense));
+  CHECK(MayTier(PlacementPolicy::kTiered, dense));
+  CHECK_FALSE(MayTier(PlacementPolicy::kResident, mixed));
 }
 
 TEST_CASE("the policy tiered gives every sequence its budget and no more") {

@@ -29,6 +29,17 @@ TEST_CASE("a request's own budget is within the server's, or the refusal names t
   options.max_budget_pages = 4;  // less than the algorithm selects by itself
   CHECK(KvCacheManager(options).BudgetPages(320, false, 4000).value() == 5);
 
+  options.row_budgets = RowBudgets::kCovering;
+  const KvCacheManager covering(options);
+  CHECK(covering.BudgetPages(std::nullopt, true, 320).value() == 5);
+  CHECK(covering.BudgetPages(std::nullopt, false, 320).value() == 0);
+  CHECK(MessageOf(covering.BudgetPages(320, false, 320).status()) ==
+        "sparse: this server's algorithm has one budget, the same for all requests, or exact, "
+        "which attends to everything");
+  options.row_budgets = RowBudgets::kNone;
+  CHECK(MessageOf(KvCacheManager(options).BudgetPages(std::nullopt, true, 320).status()) ==
+        "sparse: this server's algorithm has one budget, the same for all requests");
+
   const KvCacheManager dense(Options({.demand = {}}));
   CHECK(dense.BudgetPages(std::nullopt, true, 4000).value() == 0);
   CHECK(MessageOf(dense.BudgetPages(320, false, 4000).status()) ==

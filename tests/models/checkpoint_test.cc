@@ -27,7 +27,6 @@ TEST_CASE("A single file, or the shards that the index names") {
   auto single = Checkpoint::Open(folder);
   REQUIRE(single.ok());
   CHECK(single->Contains("a"));
-  CHECK(single->total_bytes() == 16);
 
   WriteFile(folder + "/x-1.safetensors", Shard("a"));
   WriteFile(folder + "/x-2.safetensors", Shard("b"));
@@ -35,7 +34,6 @@ TEST_CASE("A single file, or the shards that the index names") {
   auto sharded = Checkpoint::Open(folder);
   REQUIRE(sharded.ok());
   CHECK(sharded->Contains("b"));
-  CHECK(sharded->total_bytes() == 32);
   REQUIRE(sharded->Find("b", {2, 2}).ok());
   CHECK_THAT(MessageOf(sharded->Find("b", {4, 1}).status()),
              Contains("'b'") && Contains("[2, 2]") && Contains("[4, 1]"));

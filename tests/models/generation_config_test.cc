@@ -24,15 +24,15 @@ TEST_CASE("Keys that are present are taken, others stay open") {
   CHECK(sparse->eos_token_ids == std::vector<int32_t>{2});
 }
 
-TEST_CASE("Values of another type or range are refused by key") {
-  for (const char* text : {R"({"temperature": -1})", R"({"temperature": "hot"})",
+TEST_CASE("Values of another type are refused by key") {
+  for (const char* text : {R"({"top_k": -2})", R"({"temperature": "hot"})",
                            R"({"temperature": 1e400})", R"({"temperature": [1]})"}) {
     INFO(text);
     const auto parsed = ParseGenerationConfig(text);
     REQUIRE_FALSE(parsed.ok());
     CHECK_THAT(MessageOf(parsed.status()), Catch::Contains("generation_config.json"));
   }
-  const auto key = ParseGenerationConfig(R"({"top_p": 1.5})");
+  const auto key = ParseGenerationConfig(R"({"top_p": true})");
   CHECK_THAT(MessageOf(key.status()), Catch::Contains("'top_p'"));
   CHECK_FALSE(ParseGenerationConfig(R"({"eos_token_id": "end"})").ok());
   CHECK_FALSE(ParseGenerationConfig("[]").ok());

@@ -140,6 +140,25 @@ inline Generations Run(const ModelRunnerOptions& options,
   return Run(runner, prompts, steps);
 }
 
+// Rows with budgets of their own (pages; 0: the server's), decoded together.
+inline Generations RunWithBudgets(const ModelRunnerOptions& options,
+                                  const std::vector<std::vector<int32_t>>& prompts,
+                                  const std::vector<int32_t>& budgets, int32_t steps) {
+  ModelRunner runner(options);
+  std::vector<RowId> rows;
+  Generations out;
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    const auto reserve = static_cast<int64_t>(prompts[i].size()) + steps;
+    rows.push_back(runner.Start(prompts[i], reserve, 1, budgets[i])[0]);
+    out.push_back({runner.first_token(rows.back())});
+  }
+  for (int32_t step = 1; step < steps; ++step) {
+    const std::vector<SampledToken> tokens = runner.Step(rows);
+    for (size_t i = 0; i < rows.size(); ++i) out[i].push_back(tokens[i]);
+  }
+  return out;
+}
+
 // The same bits, alternatives and log-probabilities included.
 inline bool SameBits(const SampledToken& a, const SampledToken& b) {
   return a.token == b.token && std::memcmp(&a.logprob, &b.logprob, sizeof(float)) == 0 &&

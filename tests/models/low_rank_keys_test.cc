@@ -1,11 +1,13 @@
 // ShadowKV with keys that are rebuilt: a row's keys are exact as long as they are where they were written; what is
 // fetched has keys of the factor's rank. So Resident rows have the bits of retrieved keys, and Tiered ones equal them
-// up to what the factor leaves out: rounding alone where its rank is the keys' dimension.
+// up to what the factor leaves out: rounding alone where its rank is the keys' dimension. A step that attends to the
+// whole context fetches exact keys.
 #include <catch2/catch.hpp>
 
 #include <string>
 #include <vector>
 
+#include "common/math.h"
 #include "tests/models/ladder.h"
 
 namespace spin::testing {
@@ -129,6 +131,40 @@ TEST_CASE(
   CHECK(Difference(generate(forked, {rows[1], rows[2]}), {expected[0], expected[0]},
                    Rounding(options.dtype)) == "");
   CHECK(single.executor().retrieve_counters().misses > 0);
+}
+
+TEST_CASE(
+    "A budget of its own that covers a row is dense attention, also where slots begin empty") {
+  const DType dtype = GENERATE(DType::kF32, DType::kBf16);
+  const std::vector<int32_t>& prompt = Prompts()[2];
+  const auto tokens = static_cast<int32_t>(prompt.size()) + kSteps;
+  ModelRunnerOptions options = SmallRunner(kLlama, dtype);
+  const Generations dense = Run(options, {prompt}, kSteps);
+  options = Starved(options);
+  options.sparse = LowRankKeys(128, 16);
+  options.max_budget_pages = options.max_model_len / kLandmarkTokens;
+  options.poison_free_pages = true;
+  const auto generate = [&](int32_t budget_pages) {
+    ModelRunner runner(options);
+    runner.sampling().num_logprobs = kMaxLogprobs;
+    const std::vector<RowId> rows = runner.Start(prompt, tokens, 2, budget_pages);
+    Generations out(2, {runner.first_token(rows[0])});
+    for (int step = 1; step < kSteps; ++step) {
+      if (step == 20) {
+        runner.memory().Suspend(rows[0]);
+        REQUIRE(runner.memory().Resume(rows[0]));
+      }
+      const auto sampled = runner.Step(rows);
+      for (std::size_t i = 0; i < rows.size(); ++i) out[i].push_back(sampled[i]);
+    }
+    const RetrieveCounters counters = runner.executor().retrieve_counters();
+    CHECK(counters.misses > 1000);
+    CHECK((counters.rebuilt == 0) == (budget_pages > 0));
+    return out;
+  };
+  const Generations all = generate(CeilDiv(tokens, kLandmarkTokens));
+  CHECK(Difference(all, {dense[0], dense[0]}, Rounding(dtype)) == "");
+  CHECK(Difference(generate(0), all) != "");
 }
 
 TEST_CASE("A demoted row goes on with the basis that it had while Resident") {

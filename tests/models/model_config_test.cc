@@ -29,7 +29,6 @@ TEST_CASE("transformers 5: dtype and rope_parameters") {
   CHECK(config->rope.factor == 4);
   CHECK(config->rope.original_max_position == 1024);
   CHECK(config->eos_token_ids == std::vector<int32_t>{2, 3});
-  CHECK(config->bos_token_id == 1);
   CHECK(config->q_width() == 256);
   CHECK(config->qkv_width() == 512);
   // embedding + 2 layers x (qkv, output, gate, up, down, 2 norms, q and k norm) + final norm
@@ -41,8 +40,8 @@ TEST_CASE(
     "transformers 4: torch_dtype, rope_theta and rope_scaling, absent keys at their defaults") {
   json file = testing::SmallConfig();
   file["architectures"] = {"LlamaForCausalLM"};
-  for (const char* key : {"dtype", "rope_parameters", "head_dim", "num_key_value_heads",
-                          "tie_word_embeddings", "bos_token_id"}) {
+  for (const char* key :
+       {"dtype", "rope_parameters", "head_dim", "num_key_value_heads", "tie_word_embeddings"}) {
     file.erase(key);
   }
   file["hidden_size"] = 256;
@@ -65,7 +64,6 @@ TEST_CASE(
   CHECK(config->rope.scaling == RopeScaling::kLlama3);
   CHECK(config->rope.original_max_position == 2048);
   CHECK(config->eos_token_ids == std::vector<int32_t>{2});
-  CHECK(config->bos_token_id == -1);
 
   file["rope_scaling"] = nullptr;
   CHECK(ParseModelConfig(file.dump())->rope.scaling == RopeScaling::kNone);

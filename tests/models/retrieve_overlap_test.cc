@@ -160,5 +160,23 @@ TEST_CASE("the policy follows the bytes of the last step, where the device overl
   CHECK(ready.schedule(513) == StepSchedule::kInOrder);
 }
 
+TEST_CASE("a policy may choose the schedules that it comes to, and no others") {
+  const RetrieveOverlap mode = GENERATE(RetrieveOverlap::kAuto, RetrieveOverlap::kNever,
+                                        RetrieveOverlap::kReadyFirst, RetrieveOverlap::kRowGroups);
+  const bool device_overlaps = GENERATE(false, true);
+  const int32_t places = GENERATE(1, 2, 8, 512, 513);
+  INFO(static_cast<int>(mode) << ", " << device_overlaps << ", " << places);
+  OverlapPolicy policy(mode, device_overlaps, 36, 32);
+  bool chosen[kNumStepSchedules] = {};
+  uint64_t bytes = 0;
+  for (const uint64_t of_step : {0, 1 << 30, 0}) {
+    policy.Observe(bytes += of_step);
+    chosen[static_cast<int>(policy.schedule(places))] = true;
+  }
+  for (int32_t i = 0; i < kNumStepSchedules; ++i) {
+    CHECK(policy.MayChoose(static_cast<StepSchedule>(i), places) == chosen[i]);
+  }
+}
+
 }  // namespace
 }  // namespace spin::testing

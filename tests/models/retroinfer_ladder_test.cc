@@ -57,6 +57,28 @@ TEST_CASE("All clusters attended to equal exact mode") {
   CHECK(Difference(Run(options, Prompts(), kSteps), all, Rounding(dtype)) == "");
 }
 
+TEST_CASE("An exact row beside others equals exact mode, and they what they are without it") {
+  const DType dtype = GENERATE(DType::kF32, DType::kBf16);
+  ModelRunnerOptions options = SmallRunner(kLlama, dtype);
+  if (GENERATE(false, true)) options = Starved(options);
+  options.sparse = RetroInfer();
+  options.poison_free_pages = true;
+  const int32_t all = options.max_model_len / kClusterPageTokens;
+  options.max_budget_pages = all;
+  const std::vector<int32_t> none(Prompts().size(), 0);
+  const Generations own = RunWithBudgets(options, Prompts(), none, kSteps);
+  ModelRunnerOptions other = options;
+  other.sparse.exact = true;
+  const Generations exact = RunWithBudgets(other, Prompts(), none, kSteps);
+  REQUIRE(Difference({exact[3], exact[4]}, {own[3], own[4]}) != "");
+
+  const float rounding = Rounding(dtype);
+  const Generations some = RunWithBudgets(options, Prompts(), {0, all, 0, all, 0}, kSteps);
+  CHECK(Difference(some, {own[0], exact[1], own[2], exact[3], own[4]}, rounding) == "");
+  const Generations others = RunWithBudgets(options, Prompts(), {all, 0, all, 0, all}, kSteps);
+  CHECK(Difference(others, {exact[0], own[1], exact[2], own[3], exact[4]}, rounding) == "");
+}
+
 TEST_CASE("What is attended to, and what is estimated, makes a difference") {
   ModelRunnerOptions options = SmallRunner(kLlama);
   options.sparse = RetroInfer(60, 232);

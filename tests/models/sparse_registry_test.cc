@@ -278,14 +278,14 @@ TEST_CASE(
     "RetroInfer's share of the clusters has a floor of 2,048 tokens, counted as a budget is") {
   SparseOptions options = RetroInfer();
   const auto retro = MakeSparseAlgorithm(options, kShape).value();
-  CHECK(retro->AttendedTokens(0, 8256) == 73 * 8 + 92 * 16);     // of 512 clusters; 91 are 2,040
-  CHECK(retro->AttendedTokens(0, 1088) == 73 * 8 + 64 * 16);     // all there are
-  CHECK(retro->AttendedTokens(0, 131072) == 73 * 8 + 147 * 16);  // 1.8 %
-  CHECK(retro->Demand(0).Selectable(1) + 2 == 4 * 92);           // 2: rounding, with the fixed ones
+  CHECK(retro->BudgetTokens(0, 8256) == 73 * 8 + 92 * 16);     // of 512 clusters; 91 are 2,040
+  CHECK(retro->BudgetTokens(0, 1088) == 73 * 8 + 64 * 16);     // all there are
+  CHECK(retro->BudgetTokens(0, 131072) == 73 * 8 + 147 * 16);  // 1.8 %
+  CHECK(retro->Demand(0).Selectable(1) + 2 == 4 * 92);         // 2: rounding, with the fixed ones
   CHECK(retro->MaxEstimated(1024) == 92 + 119);
   const auto attended = [&](int32_t least) {
     options.retroinfer_min_budget_tokens = least;
-    return MakeSparseAlgorithm(options, kShape).value()->AttendedTokens(0, 8256);
+    return MakeSparseAlgorithm(options, kShape).value()->BudgetTokens(0, 8256);
   };
   CHECK(attended(0) == 73 * 8 + 9 * 16);
   CHECK(attended(73 * 8 + 9 * 16) == 73 * 8 + 9 * 16);
@@ -300,8 +300,7 @@ TEST_CASE("A budget of RetroInfer counts what is in no cluster, and is a number 
   CHECK(demand.fixed_pages == 73);  // the first page, and 575 tokens
   CHECK(demand.Selectable(1 << 20) == 4 * 50);
   // What a budget says is what it is said to be.
-  options.budget_tokens =
-      MakeSparseAlgorithm(RetroInfer(), kShape).value()->AttendedTokens(0, 8256);
+  options.budget_tokens = MakeSparseAlgorithm(RetroInfer(), kShape).value()->BudgetTokens(0, 8256);
   CHECK(options.budget_tokens == 73 * 8 + 92 * 16);  // of 512 clusters
   CHECK(MakeSparseAlgorithm(options, kShape).value()->Demand(0).Selectable(1 << 20) == 4 * 92);
   options.budget_tokens = std::numeric_limits<int32_t>::max();

@@ -29,7 +29,7 @@ absl::StatusOr<std::string> PromptOf(const std::string& text) {
   TestServing serving;
   SPIN_ASSIGN_OR_RETURN(const ChatRequest request, Parse(text));
   SPIN_ASSIGN_OR_RETURN(const std::vector<int32_t> tokens,
-                        TokenizeChat(serving.context, request.prompt));
+                        TokenizeChat(serving.context, request.prompt, /*must_fit=*/true));
   return serving.tokenizer.Decode(tokens, false);
 }
 

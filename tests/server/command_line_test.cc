@@ -5,7 +5,7 @@
 namespace spin {
 namespace {
 
-using Assignments = std::vector<std::pair<std::string, std::string>>;
+using Assignments = std::vector<Assignment>;
 
 TEST_CASE("flags and options are read in both spellings and in order") {
   const auto line =
@@ -13,8 +13,9 @@ TEST_CASE("flags and options are read in both spellings and in order") {
                         "--set=model.served_name=a=b", "--ready-file", "r", "--print-config"});
   REQUIRE(line.ok());
   CHECK(line->sources.file == "a.yaml");
-  CHECK(line->sources.assignments ==
-        Assignments{{"model.path", "/m"}, {"log.level", "debug"}, {"model.served_name", "a=b"}});
+  CHECK(line->sources.assignments == Assignments{{"model.path", "/m", "--model"},
+                                                 {"log.level", "debug", "--set"},
+                                                 {"model.served_name", "a=b", "--set"}});
   CHECK(line->ready_file == "r");
   CHECK(line->print_config);
   CHECK_FALSE(line->check_config);

@@ -167,6 +167,7 @@ TEST_CASE("a request says how much it attends to, in the server's own algorithm"
                           R"({"budget_tokens":"512"})", R"({"algorithm":3})"}) {
     INFO(bad);
     CHECK(absl::IsInvalidArgument(sparse(bad).status()));
+    CHECK(ToApiError(sparse(bad).status()).param == "sparse");
   }
   const ApiError both = ToApiError(sparse(R"({"exact":true,"budget_tokens":64})").status());
   CHECK(both.param == "sparse");

@@ -60,7 +60,7 @@ TEST_CASE("a later source wins, and each value knows its own") {
     return found == environment.end() ? nullptr : found->second.c_str();
   };
   sources.assignments = {
-      {"server.http_port", "7200"}, {"server.http_port", "7201"}, {"model.path", "/m"}};
+      {"server.http_port", "7200"}, {"server.http_port", "7201"}, {"model.path", "/m", "--model"}};
   const auto loaded = LoadConfig(sources);
   REQUIRE(loaded.ok());
   CHECK(loaded->config.http_port == 7201);
@@ -150,6 +150,19 @@ TEST_CASE("the least buffer is no more than the most, whoever says so") {
   CheckContains(Refusal("memory:\n  min_buffer_ratio: 2\n  max_buffer_ratio: 1.5\n"),
                 {"config_test.yaml:2", "'2'", "'1.5'", "config_test.yaml:3"});
   CHECK(LoadText("memory:\n  min_buffer_ratio: 6\n  max_buffer_ratio: 6\n").ok());
+}
+
+TEST_CASE("an error about a key tells where the key was given") {
+  const auto loaded = LoadText("memory:\n  hbm_budget: 1KiB\n");
+  REQUIRE(loaded.ok());
+  const auto message_of = [&](const char* message) {
+    return MessageOf(WithSource(*loaded, InvalidArgument("%s", message)));
+  };
+  CHECK(message_of("memory.hbm_budget: too little") ==
+        loaded->values.at("memory.hbm_budget").source + ": memory.hbm_budget: too little");
+  CHECK(message_of("memory.host_pool: too little") == "memory.host_pool: too little");  // default
+  CHECK(message_of("no model: give one") == "no model: give one");
+  CHECK(absl::IsNotFound(WithSource(*loaded, NotFound("memory.hbm_budget: lost"))));
 }
 
 TEST_CASE("a missing file and bad variables or assignments are named") {

@@ -74,6 +74,8 @@ TEST_CASE("texts become values") {
   CHECK_FALSE(config.hbm_budget_bytes.has_value());
   CHECK(Set(config, "memory.host_pool", "0").ok());
   CHECK(config.host_pool_bytes == 0);
+  CHECK(Set(config, "server.max_body", "1GiB").ok());
+  CHECK(config.max_body_bytes == int64_t{1} << 30);
   CHECK(Set(config, "server.drain_timeout", "500ms").ok());
   CHECK(config.drain_timeout_ms == 500);
   CHECK(Set(config, "server.drain_timeout", "2m").ok());
@@ -113,6 +115,7 @@ TEST_CASE("what is not allowed is refused and leaves the value alone") {
     CHECK_FALSE(status.ok());
     CHECK(MessageOf(status).find("'" + text + "'") != std::string::npos);
     CHECK(config.http_port == 8000);
+    CHECK(config.max_body_bytes == int64_t{32} << 20);
     CHECK(config.min_buffer_ratio == 2);
     CHECK(config.drain_timeout_ms == 30'000);
   };
@@ -129,12 +132,14 @@ TEST_CASE("what is not allowed is refused and leaves the value alone") {
   for (const char* text : {"12parsecs", "-1", "GiB"}) refuses("memory.host_pool", text);
   for (const char* text : {"yes", "True", "1"}) refuses("sparse.exact", text);
   refuses("memory.placement", "cloud");
+  refuses("sparse.algorithm", "qest");
+  refuses("sparse.quest.page_tokens", "17");
   refuses("memory.overlap", "sometimes");
   refuses("memory.eviction", "exact_lru");
   refuses("model.dtype", "float16");
   refuses("backend.device", "tpu");
   refuses("log.level", "loud");
-  refuses("server.max_body", "1");
+  for (const char* text : {"1", "1025MiB", "4GiB"}) refuses("server.max_body", text);
 }
 
 TEST_CASE("environment names follow the keys, and the help shows all") {

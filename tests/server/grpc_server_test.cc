@@ -2,6 +2,9 @@
 #include "server/grpc/grpc_server.h"
 
 #include <grpcpp/grpcpp.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <catch2/catch.hpp>
 #include <chrono>
@@ -11,6 +14,7 @@
 #include <vector>
 
 #include "proto/inference.grpc.pb.h"
+#include "server/host_port.h"
 #include "tests/server/serving_fakes.h"
 
 namespace spin {
@@ -25,13 +29,18 @@ struct TestServer {
   GrpcServer server;
   std::unique_ptr<v1::Inference::Stub> stub;
 
-  TestServer() : server({.port = 0}, serving.context) {
+  explicit TestServer(GrpcServer::Options options = {})
+      : server(WithAnyPort(options), serving.context) {
     REQUIRE(server.Start().ok());
     server.SetServing(true);
-    const std::string address = "127.0.0.1:" + std::to_string(server.port());
+    const std::string address = HostPort(options.host, server.port());
     stub = v1::Inference::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
   }
 
+  static GrpcServer::Options WithAnyPort(GrpcServer::Options options) {
+    options.port = 0;
+    return options;
+  }
   testing::ScriptedBackend& backend() { return serving.backend; }
 
   // What a call that sends no message ends with.
@@ -58,7 +67,6 @@ v1::GenerateRequest TextRequest(const std::string& text) {
 TEST_CASE("a generation streams message by message and ends with its usage") {
   TestServer test;
   v1::GenerateRequest request = TextRequest("Hi");
-  request.set_request_id("mine");
   request.set_priority(3);
   request.mutable_sampling()->set_max_tokens(9);
   request.mutable_sampling()->set_temperature(0);
@@ -68,7 +76,6 @@ TEST_CASE("a generation streams message by message and ends with its usage") {
   const auto reader = test.stub->Generate(&context, request);
   REQUIRE(test.backend().WaitForRequests(1));
   const Request submitted = test.backend().request(0);
-  CHECK(submitted.external_id == "mine");
   CHECK(submitted.priority == 3);
   CHECK(submitted.prompt == std::vector<int32_t>{256, 'H', 'i'});
   CHECK(submitted.sampling.max_tokens == 9);
@@ -277,6 +284,63 @@ TEST_CASE("unary calls answer, and not while the model loads") {
 
   test.serving.context.state = ServerState::kLoading;
   CHECK(tokenize().error_code() == StatusCode::UNAVAILABLE);
+}
+
+TEST_CASE("one call too many is refused, and a place that is free again is given") {
+  TestServer test({.max_calls = 2});
+  grpc::ClientContext contexts[2];
+  std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>> readers[2];
+  for (int i = 0; i < 2; ++i) {
+    TestServer::Limit(contexts[i]);
+    readers[i] = test.stub->Generate(&contexts[i], TextRequest("x"));
+  }
+  REQUIRE(test.backend().WaitForRequests(2));
+  // On a connection of its own: on the same one the stream would wait at the client.
+  grpc::ChannelArguments own_connection;
+  own_connection.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  test.stub = v1::Inference::NewStub(
+      grpc::CreateCustomChannel(HostPort("127.0.0.1", test.server.port()),
+                                grpc::InsecureChannelCredentials(), own_connection));
+  const grpc::Status refused = test.Refusal(TextRequest("x"));
+  CHECK(refused.error_code() == StatusCode::RESOURCE_EXHAUSTED);
+  CHECK(refused.error_message().find("2 calls run already") != std::string::npos);
+  contexts[0].TryCancel();
+  CHECK(readers[0]->Finish().error_code() == StatusCode::CANCELLED);
+  REQUIRE(test.backend().WaitForCancel(test.backend().request(0).id));
+  // The server learns a moment later that the call is over.
+  test.backend().RefuseNext(Unavailable("admitted"));
+  grpc::Status status = test.Refusal(TextRequest("x"));
+  for (int i = 0; i < 100 && status.error_code() == StatusCode::RESOURCE_EXHAUSTED; ++i) {
+    std::this_thread::sleep_for(milliseconds(20));
+    status = test.Refusal(TextRequest("x"));
+  }
+  CHECK(status.error_message() == "admitted");
+  contexts[1].TryCancel();
+  readers[1]->Finish();
+}
+
+bool HasIpv6() {
+  const int socket = ::socket(AF_INET6, SOCK_STREAM, 0);
+  sockaddr_in6 address = {};
+  address.sin6_family = AF_INET6;
+  address.sin6_addr = in6addr_loopback;
+  const bool bound =
+      ::bind(socket, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
+  ::close(socket);
+  return bound;
+}
+
+TEST_CASE("an IPv6 address is served") {
+  CHECK(HostPort("::", 8001) == "[::]:8001");
+  if (!HasIpv6()) {
+    WARN("this machine has no IPv6");
+    return;
+  }
+  TestServer test({.host = "::1"});
+  grpc::ClientContext context;
+  TestServer::Limit(context);
+  v1::GetModelInfoResponse info;
+  CHECK(test.stub->GetModelInfo(&context, {}, &info).ok());
 }
 
 TEST_CASE("a taken port is refused with its key") {

@@ -3,9 +3,15 @@
 
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <latch>
+#include <memory>
+#include <new>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "tests/server/http_client.h"
 #include "tests/server/test_server.h"
@@ -86,6 +92,112 @@ TEST_CASE("large bodies are handled on a worker while others are served") {
       client.Post("/tokenize", R"({"prompt":")" + std::string(1'000'000, 'a') + R"("})");
   CHECK(response.status == 200);
   CHECK(json::parse(response.body)["count"] == 1'000'001);
+}
+
+// "/wait" is answered once Go was called, everything else at once.
+class WaitingHandler final : public HttpHandler {
+ public:
+  std::unique_ptr<HttpTask> Handle(HttpRequest& request, Waker) override {
+    if (request.path == "/wait") {
+      entered_.count_down();
+      go_.wait();
+    }
+    HttpResponse response;
+    response.body = request.path;
+    return Ready(std::move(response));
+  }
+  void WaitUntilEntered() { entered_.wait(); }
+  void Go() { go_.count_down(); }
+
+ private:
+  std::latch entered_{1}, go_{1};
+};
+
+TEST_CASE("a large body that takes long to handle does not hold up the next one") {
+  WaitingHandler handler;
+  HttpServer server({.port = 0, .inline_body_bytes = 10}, handler);
+  REQUIRE(server.Start().ok());
+  const std::string body(1000, 'x');
+  HttpClient slow(server.port()), next(server.port());
+  REQUIRE(slow.Send(HttpClient::PostText("/wait", body)));
+  handler.WaitUntilEntered();
+  CHECK(next.Post("/next", body).body == "/next");
+  handler.Go();
+  CHECK(slow.ReadResponse().body == "/wait");
+}
+
+// Fails where the path says.
+class FailingHandler final : public HttpHandler {
+ public:
+  std::unique_ptr<HttpTask> Handle(HttpRequest& request, Waker) override {
+    if (request.path == "/handle") throw std::bad_alloc();
+    return std::make_unique<Task>(request.path);
+  }
+
+ private:
+  class Task final : public HttpTask {
+   public:
+    explicit Task(std::string path) : path_(std::move(path)) {}
+    std::optional<HttpResponse> PollHead() override {
+      if (path_ == "/head") throw std::runtime_error("no head");
+      HttpResponse head;
+      head.streamed = true;
+      return head;
+    }
+    Body PollBody() override {
+      if (path_ == "/body" || sent_) throw std::runtime_error("no body");
+      sent_ = true;
+      return {.data = "begin"};
+    }
+
+   private:
+    const std::string path_;
+    bool sent_ = false;
+  };
+};
+
+TEST_CASE("an exception is a 500 where no answer has begun, else the connection ends") {
+  FailingHandler handler;
+  HttpServer server({.port = 0, .inline_body_bytes = 10}, handler);
+  REQUIRE(server.Start().ok());
+  for (const char* path : {"/handle", "/head", "/body"}) {
+    for (const std::size_t bytes : {1, 1000}) {  // on the connection's thread, and on a worker
+      INFO(path << " with " << bytes);
+      HttpClient client(server.port());
+      const auto response = client.Post(path, std::string(bytes, 'x'));
+      CHECK(response.status == 500);
+      const json error = json::parse(response.body)["error"];
+      CHECK(error["type"] == "server_error");
+      CHECK(error["message"].get<std::string>().find("(request req-") != std::string::npos);
+      CHECK(client.AtEnd());
+    }
+  }
+  HttpClient client(server.port());
+  REQUIRE(client.Send(HttpClient::PostText("/later", "x")));
+  const std::string answer = client.ReadUntil("0\r\n\r\n");
+  CHECK(answer.find("begin") != std::string::npos);
+  CHECK_FALSE(answer.ends_with("0\r\n\r\n"));
+}
+
+TEST_CASE("large bodies share a room; one too many is a 503, small ones and later ones pass") {
+  TestServer test({.inline_body_bytes = 100, .max_bodies_bytes = 1000});
+  const auto body_of = [](std::size_t bytes) {
+    return R"({"prompt":")" + std::string(bytes - 13, 'a') + R"("})";
+  };
+  const std::string text = HttpClient::PostText("/tokenize", body_of(900));
+  HttpClient first(test.port());
+  REQUIRE(first.Send(text.substr(0, text.size() - 100)));
+  HttpClient::Response refused;
+  for (int i = 0; i < 100 && refused.status != 503; ++i) {  // until the first one's bytes were read
+    refused = HttpClient(test.port()).Post("/tokenize", body_of(900));
+  }
+  REQUIRE(refused.status == 503);
+  CHECK(refused.head.find("Retry-After: 1\r\n") != std::string::npos);
+  CHECK(json::parse(refused.body)["error"]["type"] == "service_unavailable");
+  CHECK(HttpClient(test.port()).Post("/tokenize", body_of(90)).status == 200);
+  REQUIRE(first.Send(text.substr(text.size() - 100)));
+  CHECK(first.ReadResponse().status == 200);
+  CHECK(first.Post("/tokenize", body_of(900)).status == 200);
 }
 
 TEST_CASE("a port in use and a host that is no address are errors that name the key") {

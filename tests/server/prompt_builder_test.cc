@@ -22,7 +22,7 @@ absl::StatusOr<std::string> PromptOf(const std::string& text) {
   TestServing serving;
   SPIN_ASSIGN_OR_RETURN(const ChatRequest request, Parse(text));
   SPIN_ASSIGN_OR_RETURN(const std::vector<int32_t> tokens,
-                        TokenizeChat(serving.context, request.prompt));
+                        TokenizeChat(serving.context, request.prompt, /*must_fit=*/true));
   return serving.tokenizer.Decode(tokens, false);
 }
 
@@ -60,6 +60,20 @@ TEST_CASE("too long a prompt is refused with the sentence that clients look for"
   CHECK(ToApiError(status).code == "context_length_exceeded");
   CHECK(ToApiError(status).param == "messages");
   CHECK(ToApiError(CheckContextLength(0, 1, 128, "prompt")).code == "invalid_value");
+}
+
+TEST_CASE("a text that its bytes show to be too long is refused unseen where it must fit") {
+  TestServing serving;  // a token a byte, 128 of them; the first begins the text
+  const auto encode = [&](std::size_t bytes, bool must_fit) {
+    return TokenizeText(serving.context, std::string(bytes, 'a'), true, "prompt", must_fit);
+  };
+  CHECK(encode(128, true)->size() == 129);
+  CHECK(encode(129, false)->size() == 130);
+  const ApiError error = ToApiError(encode(129, true).status());
+  CHECK(error.http_status == 400);
+  CHECK(error.code == "context_length_exceeded");
+  CHECK(error.param == "prompt");
+  CHECK(error.message.starts_with("This model's maximum context length is 128 tokens. However,"));
 }
 
 TEST_CASE("a prompt is cut to its last tokens") {

@@ -29,6 +29,7 @@ class ByteTokenizer final : public Tokenizer {
   std::string_view TokenBytes(TokenId id) const override;
   bool IsSpecial(TokenId id) const override { return id >= kBos; }
   std::optional<TokenId> FindToken(std::string_view content) const override;
+  std::size_t max_token_bytes() const override { return 1; }
   int vocab_size() const override { return 258; }
 
  private:

@@ -12,6 +12,7 @@
 #include "models/model_config.h"
 #include "models/sparse/sparse_registry.h"
 #include "models/weights.h"
+#include "tests/testing/capturing_device.h"
 
 namespace spin::testing {
 namespace {
@@ -42,6 +43,9 @@ ModelRunner::ModelRunner(const ModelRunnerOptions& options) : max_spills_(option
   backend_ = Unwrap(CreateBackend({.device = options.device,
                                    .threads = options.threads,
                                    .inline_streams = options.inline_streams}));
+  if (options.captures_steps && options.device == "cpu") {
+    backend_.device = std::make_unique<CapturingDevice>(options.threads, options.inline_streams);
+  }
   auto algorithm = Unwrap(MakeSparseAlgorithm(options.sparse, {.num_layers = config.num_layers,
                                                                .num_q_heads = config.num_q_heads,
                                                                .num_kv_heads = config.num_kv_heads,
@@ -80,6 +84,7 @@ ModelRunner::ModelRunner(const ModelRunnerOptions& options) : max_spills_(option
                                             .stage_sample_period = options.stage_sample_period},
                                            config, std::move(weights), std::move(algorithm), device,
                                            *backend_.ops, *store_));
+  if (options.warm_up) executor_->WarmUp();
   memory_ = std::make_unique<KvCacheManager>(cache);
   first_tokens_.resize(geometry.max_rows);
 }

@@ -37,6 +37,8 @@ struct ModelRunnerOptions {
   int32_t max_budget_pages = 0;
   int32_t stage_sample_period = 0;
   bool inline_streams = false;
+  bool captures_steps = false;  // CPU: as a device that does (capturing_device.h)
+  bool warm_up = false;
   int threads = 2;
   int32_t max_spills = 0;          // extents of one piece of background copies; 0: the executor's
   bool poison_free_pages = false;  // fills both pools with NaN before anything is stored
@@ -86,7 +88,9 @@ class ModelRunner {
   SamplingRow& sampling() { return sampling_; }  // of rows that start from now on; greedy at first
   KvCacheManager& memory() { return *memory_; }
   ModelExecutor& executor() { return *executor_; }
+  Device& device() { return *backend_.device; }
   const KvGeometry& geometry() const { return store_->tables().geometry; }
+  const MemoryPlan& plan() const { return store_->plan(); }
   // Tables and pools as they are now, copied to host memory; valid until the next call.
   KvTables Snapshot();
 

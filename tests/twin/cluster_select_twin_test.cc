@@ -47,6 +47,7 @@ struct Shape {
   int32_t max_extents = 4;
   ClusterBudget budget;
   int32_t spare_places = 2;
+  bool whole = false;  // row 2 is attended to as a whole
 };
 
 // Three rows, and the records of their clusters.
@@ -74,6 +75,11 @@ class Twins {
     const int32_t clusters = g.max_extents * g.extent_partitions();
     max_estimate_ = shape.budget.Retrieve(clusters) + shape.budget.Estimate(clusters) + 1;
     max_selected_ = std::min(g.max_pages(), 1 + shape.budget.MaxPages(clusters) + 73) + 3;
+    row_pages_.assign(static_cast<size_t>(g.max_rows), 0);
+    if (shape.whole) {
+      max_selected_ = g.max_pages() + 3;
+      row_pages_[2] = CeilDiv(lengths[1], kClusterPageTokens);
+    }
     ids_.assign(static_cast<size_t>(streams * max_selected_), -7);
     mask_.assign(ids_.size(), 0xa5);
     estimate_.assign(static_cast<size_t>(streams * max_estimate_), -8);
@@ -86,12 +92,13 @@ class Twins {
     const RowsOnDevice rows(step_, places_);
     const OnDevice<float> scores(scores_);
     const OnDevice<int32_t> ids(ids_), count(count_), estimate(estimate_);
-    const OnDevice<int32_t> estimate_count(estimate_count_);
+    const OnDevice<int32_t> estimate_count(estimate_count_), row_pages(row_pages_);
     const OnDevice<uint8_t> mask(mask_);
     ClusterSelectParams p = {.decode = rows.view(),
                              .layer = 0,
                              .tables = gpu.tables,
                              .budget = shape_.budget,
+                             .row_pages = row_pages.data(),
                              .scores = scores.data(),
                              .ids = ids.data(),
                              .count = count.data(),
@@ -103,6 +110,7 @@ class Twins {
     Gpu::Get().ops().ClusterSelect(p, Gpu::Get().stream());
     p.decode = step_.view();
     p.tables = world_.tables;
+    p.row_pages = row_pages_.data();
     p.scores = scores_.data();
     p.ids = ids_.data();
     p.count = count_.data();
@@ -176,7 +184,7 @@ class Twins {
   const int32_t places_;
   std::vector<float> scores_;
   int32_t max_selected_ = 0, max_estimate_ = 0;
-  std::vector<int32_t> ids_, count_, estimate_, estimate_count_;
+  std::vector<int32_t> row_pages_, ids_, count_, estimate_, estimate_count_;
   std::vector<uint8_t> mask_;
 };
 
@@ -209,6 +217,16 @@ TEST_CASE("lengths at the edges of the index", "[small]") {
   for (const int32_t length : {1, 7, 8, 9, 63, 64, 575, 576, 577, 584, 1087, 1088, 1089, 2048}) {
     INFO("length " << length);
     Twins twins({}, {length, length, 600}, Sizes::kUneven, Kind::kSoftmax, random);
+    twins.Check();
+  }
+}
+
+TEST_CASE("a row that is attended to as a whole, beside others", "[small]") {
+  Random random(55);
+  for (const int32_t length : {5, 64, 576, 1500, 2048}) {
+    INFO("length " << length);
+    Twins twins({.budget = {}, .whole = true}, {1600, length, 2048}, Sizes::kUneven, Kind::kSoftmax,
+                random);
     twins.Check();
   }
 }

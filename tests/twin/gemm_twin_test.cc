@@ -39,9 +39,12 @@ void CheckGemm(const Shape& shape, DType dtype, DType c_dtype, bool accumulate,
   const Buffer weight =
       gpu.Allocate(MemoryKind::kDevice, gpu.ops().PackedWeightBytes(shape.n, shape.k, dtype));
   const int32_t half = shape.n / 2;  // a fused weight is packed in parts
-  gpu.ops().PackWeight(weight.data(), shape.n, shape.k, dtype, 0, half, w.data(), dtype);
+  REQUIRE(
+      gpu.ops().PackWeight(weight.data(), shape.n, shape.k, dtype, 0, half, w.data(), dtype).ok());
   const char* rest = static_cast<const char*>(w.data()) + int64_t{half} * shape.k * SizeOf(dtype);
-  gpu.ops().PackWeight(weight.data(), shape.n, shape.k, dtype, half, shape.n - half, rest, dtype);
+  REQUIRE(gpu.ops()
+              .PackWeight(weight.data(), shape.n, shape.k, dtype, half, shape.n - half, rest, dtype)
+              .ok());
   const GemmParams p = {.a = a_device.data(),
                         .lda = shape.k,
                         .w = {weight.data(), shape.n, shape.k, dtype},
@@ -90,8 +93,10 @@ TEST_CASE("weights of any file type arrive rounded to nearest even") {
   std::vector<float> values = RandomFloats(random, kRows * kCols, 3);
   const Buffer weight =
       gpu.Allocate(MemoryKind::kDevice, gpu.ops().PackedWeightBytes(kRows, kCols, DType::kBf16));
-  gpu.ops().PackWeight(weight.data(), kRows, kCols, DType::kBf16, 0, kRows, values.data(),
-                       DType::kF32);
+  REQUIRE(gpu.ops()
+              .PackWeight(weight.data(), kRows, kCols, DType::kBf16, 0, kRows, values.data(),
+                          DType::kF32)
+              .ok());
   std::vector<uint16_t> packed(values.size());
   gpu.CopyOut(packed.data(), weight.data(), static_cast<int64_t>(packed.size() * 2));
   bool equal = true;

@@ -186,8 +186,8 @@ struct Lists {
   Lists(KeyWorld& x, StepRows& step) : max_list(KeyWorld::kSlots) {
     KvWorld& w = x.world;
     const auto streams = static_cast<size_t>(step.count * w.geometry.num_kv_heads);
-    std::vector<int32_t> ids(streams * KeyWorld::kSlots), count(streams), list(ids.size()),
-        list_len(streams);
+    std::vector<int32_t> ids(streams * KeyWorld::kSlots), count(streams), list(ids.size());
+    list_len.resize(streams);
     src.resize(ids.size());
     dst.resize(ids.size());
     len.resize(streams);
@@ -219,7 +219,7 @@ struct Lists {
   using KvWorld = testing::KvWorld;
   int32_t max_list;
   std::vector<int64_t> src;
-  std::vector<int32_t> dst, len;
+  std::vector<int32_t> dst, len, list_len;
 };
 
 // The slots of the CPU, which the world has, and those of the GPU, after keys were rebuilt in what was `gathered`.
@@ -261,17 +261,22 @@ void CheckRebuild(DType dtype, int32_t d, int32_t heads, int32_t rank) {
   StepRows step({1, 2}, g.max_rows);
   for (const int32_t row : {1, 2}) step.position[row] = x.prompts[row] + 51;
   Lists lists(x, step);
+  if (heads > 1)
+    lists.list_len[1] = step.position[1] / g.page_tokens + 1;  // as if it had all pages
   const KvOnDevice gpu(x.world);
   const RowsOnDevice rows(step, 4);
   const OnDevice<float> table(x.rotation.table());
-  lists.len.resize(static_cast<size_t>(4 * heads), 1 << 30);  // of places that are not in use
+  for (auto* of_stream : {&lists.len, &lists.list_len}) {
+    of_stream->resize(static_cast<size_t>(4 * heads), 1 << 30);  // of places that are not in use
+  }
   const OnDevice<int64_t> src(lists.src);
-  const OnDevice<int32_t> dst(lists.dst), len(lists.len);
+  const OnDevice<int32_t> dst(lists.dst), len(lists.len), list_len(lists.list_len);
   std::vector<RetrieveCounters> counters(static_cast<size_t>(g.max_rows), {.rebuilt = 100});
   const OnDevice<RetrieveCounters> gpu_counters(counters);
   GatherPagesParams gather = {.decode = rows.view(),
                               .layer = kLayer,
                               .whole_last = KeyWorld::kWholeLast,
+                              .list_len = list_len.data(),
                               .tables = gpu.tables,
                               .copy_src = src.data(),
                               .copy_dst = dst.data(),
@@ -279,6 +284,7 @@ void CheckRebuild(DType dtype, int32_t d, int32_t heads, int32_t rank) {
                               .max_list = lists.max_list};
   Gpu::Get().ops().GatherPages(gather, Gpu::Get().stream());
   gather.decode = step.view();
+  gather.list_len = lists.list_len.data();
   gather.tables = x.world.tables;
   gather.copy_src = lists.src.data();
   gather.copy_dst = lists.dst.data();
@@ -289,6 +295,7 @@ void CheckRebuild(DType dtype, int32_t d, int32_t heads, int32_t rank) {
   RebuildKeysParams rebuild = {.decode = rows.view(),
                                .layer = kLayer,
                                .whole_last = KeyWorld::kWholeLast,
+                               .list_len = list_len.data(),
                                .tables = gpu.tables,
                                .rope_table = table.data(),
                                .copy_dst = dst.data(),
@@ -298,6 +305,7 @@ void CheckRebuild(DType dtype, int32_t d, int32_t heads, int32_t rank) {
   Gpu::Get().ops().RebuildKeys(rebuild, Gpu::Get().stream());
   const std::vector<uint8_t> gathered = x.world.slots;
   rebuild.decode = step.view();
+  rebuild.list_len = lists.list_len.data();
   rebuild.tables = x.world.tables;
   rebuild.rope_table = x.rotation.table().data();
   rebuild.copy_dst = lists.dst.data();

@@ -282,6 +282,13 @@ TEST_CASE("scores of hundreds of rows of uneven lengths") {
   CheckScores(world, bucket);
 }
 
+TEST_CASE("scores of more rows than scratch has room for the tiles of") {
+  constexpr int32_t kExtents = 4096;  // four rows of 64 heads and 2 Mi tokens fill it
+  ScoreWorld world(ScoreGeometry(kShadowKv, DType::kBf16, 64, 8, 8, 8, 6, kExtents), kShadowKv,
+                   {3000, 40, 9000, 2000, 5000, 777}, 14);
+  CheckScores(world, 6);
+}
+
 TEST_CASE("a row's scores are the same bits in every bucket") {
   const Rule rule = GENERATE(kQuest, kShadowKv);
   ScoreWorld world(ScoreGeometry(rule, DType::kBf16, 64, 8, 3, 4, 2, 24), rule,

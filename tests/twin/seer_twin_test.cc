@@ -277,7 +277,8 @@ TEST_CASE("scores of long contexts agree with the CPU's, and do not depend on th
   const auto dtype = GENERATE(DType::kF32, DType::kBf16);
   const int32_t d = GENERATE(64, 128);
   std::vector<int32_t> last_tokens = {35839, 31, 32, 8191, 20000};
-  for (int32_t i = 0; i < 14; ++i) last_tokens.push_back(100 * i);  // beyond one tile of places
+  for (int32_t i = 0; i < 270; ++i)
+    last_tokens.push_back(40 * i);  // more places than take one turn
   LongWorld x(dtype, d, last_tokens);
   const std::vector<float> cpu = x.OnCpu(), all = x.OnGpu(x.g.max_rows, x.g.max_rows);
   double worst = 0, scale = 0;

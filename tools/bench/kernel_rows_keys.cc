@@ -102,6 +102,7 @@ KernelRow GatherRow(const std::string& name, int32_t batch, int32_t copies, Benc
   GatherPagesParams p;
   p.decode = fetched.decode;
   p.whole_last = 5;
+  p.list_len = fetched.copy_len;
   p.tables = fetched.tables;
   p.tables.host_pages = memory.RandomPinned(kHostBytes);
   p.copy_src = memory.Ints(src);
@@ -120,6 +121,7 @@ KernelRow RebuildRow(const std::string& name, int32_t batch, int32_t copies, Ben
   RebuildKeysParams p;
   p.decode = fetched.decode;
   p.whole_last = 5;
+  p.list_len = fetched.copy_len;
   p.tables = fetched.tables;
   p.rope_table = StillTable(32768, memory);
   p.copy_dst = fetched.copy_dst;

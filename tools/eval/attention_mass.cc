@@ -1,6 +1,7 @@
 #include "tools/eval/attention_mass.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 
@@ -122,6 +123,25 @@ double MaskedMassOf(std::span<const float> token_mass, std::span<const int32_t> 
     }
   }
   return sum;
+}
+
+double Overlap(std::span<const int32_t> selected, std::span<const int32_t> best) {
+  const auto both = std::ranges::count_if(
+      best, [&](int32_t page) { return std::ranges::binary_search(selected, page); });
+  return static_cast<double>(both) / static_cast<double>(best.size());
+}
+
+double MaskedOverlap(std::span<const int32_t> selected, std::span<const uint8_t> masks,
+                     std::span<const int32_t> best, int64_t tokens, int32_t page_tokens) {
+  double pages = 0;
+  for (const int32_t page : best) {
+    const auto at = std::ranges::lower_bound(selected, page);
+    if (at == selected.end() || *at != page) continue;
+    const int64_t holds = std::min<int64_t>(page_tokens, tokens - int64_t{page} * page_tokens);
+    const auto mask = masks[static_cast<size_t>(at - selected.begin())];
+    pages += std::popcount(mask) / static_cast<double>(holds);
+  }
+  return pages / static_cast<double>(best.size());
 }
 
 }  // namespace spin::eval

@@ -40,4 +40,12 @@ double MassOf(std::span<const float> mass, std::span<const int32_t> pages);
 double MaskedMassOf(std::span<const float> token_mass, std::span<const int32_t> pages,
                     std::span<const uint8_t> masks, int32_t page_tokens);
 
+// Share of the pages `best` that are among `selected`, both ascending.
+double Overlap(std::span<const int32_t> selected, std::span<const int32_t> best);
+
+// The same where of a selected page only the tokens that its mask names were: it counts as their share of the tokens
+// that it holds, which are `tokens` in all pages of the sequence.
+double MaskedOverlap(std::span<const int32_t> selected, std::span<const uint8_t> masks,
+                     std::span<const int32_t> best, int64_t tokens, int32_t page_tokens);
+
 }  // namespace spin::eval

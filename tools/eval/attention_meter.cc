@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <iterator>
 #include <numeric>
 #include <span>
 
@@ -31,13 +30,6 @@ int64_t NumTokens(std::span<const uint8_t> masks) {
   int64_t tokens = 0;
   for (const uint8_t mask : masks) tokens += std::popcount(mask);
   return tokens;
-}
-
-double Overlap(std::span<const int32_t> selected, std::span<const int32_t> best) {
-  std::vector<int32_t> both;
-  std::set_intersection(selected.begin(), selected.end(), best.begin(), best.end(),
-                        std::back_inserter(both));
-  return static_cast<double>(both.size()) / static_cast<double>(best.size());
 }
 
 }  // namespace
@@ -94,7 +86,9 @@ void AttentionMeter::MeasureRow(const DecodeStage& stage, const Selection& selec
       count = static_cast<int32_t>(CeilDiv(NumTokens(masks), geometry.page_tokens));
     }
     const std::vector<int32_t> best = BestPages(GroupMass(mass, geometry, kv_head), count);
-    layer.overlap.push_back(Overlap(selected, best));
+    layer.overlap.push_back(masks.empty() ? Overlap(selected, best)
+                                          : MaskedOverlap(selected, masks, best, view.position + 1,
+                                                          geometry.page_tokens));
     for (int32_t i = 0; i < geometry.group(); ++i) {
       const auto head = static_cast<size_t>(kv_head * geometry.group() + i);
       const std::span<const float> by_page(mass.data() + head * static_cast<size_t>(pages),

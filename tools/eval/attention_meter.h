@@ -1,6 +1,6 @@
 // How much of the true attention a selection holds, layer by layer: the mass of the selected pages, of the best pages
-// there are of that number, and how many of those were selected. Of a page under a mask the tokens that it names count;
-// the best pages then are as many as hold so many tokens. What is estimated counts for nothing.
+// there are of that number, and how many of those were selected. Of a page under a mask the tokens that it names count,
+// in the overlap, too; the best pages then are as many as hold so many tokens. What is estimated counts for nothing.
 //
 // Measures a decode step while it is enqueued (StepObserver::OnAttention), at its own pace.
 #pragma once

@@ -20,7 +20,7 @@ absl::StatusOr<std::unique_ptr<SparseAlgorithm>> Make(const SparseOptions& spars
 // Tokens that a stream attends to at this context under the server's own options, without a number from here.
 absl::StatusOr<int32_t> OwnBudget(SparseOptions sparse, const ModelConfig& model, int32_t context) {
   SPIN_ASSIGN_OR_RETURN(const std::unique_ptr<SparseAlgorithm> algorithm, Make(sparse, model));
-  return algorithm->AttendedTokens(model.num_layers - 1, context);
+  return algorithm->BudgetTokens(model.num_layers - 1, context);
 }
 
 SparseOptions WithBudget(SparseOptions sparse, int32_t budget) {

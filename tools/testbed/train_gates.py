@@ -134,10 +134,11 @@ class Trainer:
             self.layers.run(sequence.on(self.device), visit)
         return sums.cpu()
 
-    def set_rate(self, step):
+    def set_rate(self, step, share):
+        """`share` of the training is done: the cosine ends with it, whether steps end it or the clock."""
         warm = min(1.0, (step + 1) / self.args.warmup)
         floor = self.args.lr / 100
-        wave = floor + (self.args.lr - floor) * 0.5 * (1 + math.cos(math.pi * step / self.args.steps))
+        wave = floor + (self.args.lr - floor) * 0.5 * (1 + math.cos(math.pi * share))
         for group in self.optimizer.param_groups:
             group["lr"] = wave * warm
 
@@ -229,7 +230,10 @@ def main():
     held_out = [source.evaluation(i) for i in range(EVAL_SEQUENCES)]
     begin = time.time()
     for step in range(args.steps):
-        trainer.set_rate(step)
+        by_clock = (time.time() - begin) / (60 * args.minutes) if args.minutes else 0
+        if by_clock >= 1:
+            break
+        trainer.set_rate(step, max(by_clock, step / args.steps))
         loss = sum(float(trainer.learn(source.training(step * args.batch + i))) for i in range(args.batch))
         trainer.optimizer.step()
         trainer.optimizer.zero_grad()
@@ -237,8 +241,6 @@ def main():
             loss /= args.batch * layers.num_layers
             print(f"[{time.time() - begin:6.1f} s] step {step}: loss {loss:.4f} a layer", flush=True)
             g.save(trainer.gates, args.out, args.block)
-        if args.minutes and time.time() - begin > 60 * args.minutes:
-            break
     g.save(trainer.gates, args.out, args.block)
     print_recalls(trainer.recalls(held_out), args.budgets)
 

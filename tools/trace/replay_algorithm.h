@@ -41,10 +41,10 @@ class ReplayAlgorithm final : public SparseAlgorithm {
   int32_t unsettled_tokens() const override { return inner_->unsettled_tokens(); }
   int32_t key_rank() const override { return inner_->key_rank(); }
   LayerDemand Demand(int32_t layer) const override { return inner_->Demand(layer); }
-  int32_t AttendedTokens(int32_t layer, int32_t context) const override {
-    return inner_->AttendedTokens(layer, context);
+  int32_t BudgetTokens(int32_t layer, int32_t context) const override {
+    return inner_->BudgetTokens(layer, context);
   }
-  bool has_row_budgets() const override { return false; }
+  RowBudgets row_budgets() const override { return RowBudgets::kNone; }
   int64_t PrefillScratchBytes(const IndexShape& shape) const override {
     return inner_->PrefillScratchBytes(shape);
   }

@@ -35,6 +35,28 @@ std::unique_ptr<Tokenizer> Small() {
   return std::move(tokenizer).value();
 }
 
+TEST_CASE("a bound of a token's bytes is told where every byte of a text is in a token") {
+  Json file = SmallTokenizerJson();
+  const auto bound = [&] { return Tokenizer::FromJson(file.dump()).value()->max_token_bytes(); };
+  CHECK(bound() == 0);  // NFC makes one character of several
+  file["normalizer"] = nullptr;
+  CHECK(bound() == 4);  // "tool", "</s>"
+  file["added_tokens"][2]["content"] = "instrument";
+  CHECK(bound() == 10);
+  Json changed = file;
+  changed["added_tokens"][0]["rstrip"] = true;
+  std::swap(file, changed);
+  CHECK(bound() == 0);
+  std::swap(file, changed);
+  changed = file;
+  changed["pre_tokenizer"]["pretokenizers"][0]["behavior"] = "Removed";
+  std::swap(file, changed);
+  CHECK(bound() == 0);
+  std::swap(file, changed);
+  file["model"]["vocab"].erase("z");
+  CHECK(bound() == 0);  // it is dropped
+}
+
 TEST_CASE("Recorded encodings of the three families are reproduced") {
   const std::string family = GENERATE("qwen3", "llama31", "smollm2");
   const std::string stem = "tests/models/testdata/tokenizers/" + family;

@@ -84,6 +84,18 @@ TEST_CASE("the best pages have the most mass, the last page always among them") 
   CHECK(MassOf(mass, BestPages(mass, 2)) == Approx(0.35));
 }
 
+TEST_CASE("overlap counts selected pages; of a page under a mask, the share of its tokens") {
+  const std::vector<int32_t> selected = {0, 2, 3, 5}, best = {2, 4, 5};
+  CHECK(Overlap(selected, best) == Approx(2.0 / 3));
+  CHECK(Overlap(best, best) == 1);
+  CHECK(Overlap(std::vector<int32_t>{0, 1}, best) == 0);
+  // 44 tokens: the last page holds four of them.
+  const std::vector<uint8_t> masks = {0xff, 0x83, 0xff, 0x0f};
+  CHECK(MaskedOverlap(selected, masks, best, 44, 8) == Approx((3.0 / 8 + 1) / 3));
+  CHECK(MaskedOverlap(best, std::vector<uint8_t>{0xff, 0xff, 0x0f}, best, 44, 8) == 1);
+  CHECK(MaskedOverlap(std::vector<int32_t>{0, 1}, masks, best, 44, 8) == 0);
+}
+
 TEST_CASE("a window is the first page and the last ones") {
   CHECK(WindowPages(6, 1) == std::vector<int32_t>{5});
   CHECK(WindowPages(6, 3) == std::vector<int32_t>{0, 4, 5});

@@ -226,8 +226,8 @@ TEST_CASE("last step hits what two selections in a row share; none hits the tail
 }
 
 TEST_CASE("on a real model's traces bucketed LRU is within a point of exact LRU") {
-  const auto [algorithm, pages] =
-      GENERATE(table<std::string, int32_t>({{"quest", 512}, {"shadowkv", 1024}, {"seer", 256}}));
+  const auto [algorithm, pages] = GENERATE(table<std::string, int32_t>(
+      {{"quest", 512}, {"shadowkv", 1024}, {"seer", 256}, {"retroinfer", 1024}}));
   const auto trace =
       SelectionTrace::ReadFile("tools/bench/traces/smollm2-" + algorithm + "-8k.trace");
   REQUIRE(trace.ok());
