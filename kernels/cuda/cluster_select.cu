@@ -4,7 +4,6 @@
 // The order of rank is needed only where the best clusters touch more pages than they may, which is rare: else all of
 // them are taken, and the selection of top_scores.cuh, which has them by id, is enough. Pages of what is taken are bits
 // in shared memory, a byte a page, which come out as ids and masks in one go; estimated clusters likewise.
-#include <algorithm>
 
 #include "common/check.h"
 #include "common/math.h"

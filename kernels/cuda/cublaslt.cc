@@ -2,26 +2,18 @@
 
 #include <dlfcn.h>
 
-#include <cstdlib>
-#include <string>
-#include <vector>
+#include "kernels/cuda/shared_library.h"
 
 namespace spin::cuda {
 namespace {
 
 absl::StatusOr<void*> OpenLibrary() {
-  std::vector<std::string> names = {"libcublasLt.so.13", "/usr/local/cuda/lib64/libcublasLt.so.13"};
-  if (const char* named = std::getenv("SPIN_CUBLASLT")) names = {named};
-  std::string tried;
-  for (const std::string& name : names) {
-    if (void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
-    const char* why = dlerror();
-    tried += std::string(tried.empty() ? "" : "; ") + (why != nullptr ? why : name.c_str());
-  }
+  const absl::StatusOr<void*> library = OpenSharedLibrary("libcublasLt.so.13", "SPIN_CUBLASLT");
+  if (library.ok()) return library;
   return FailedPrecondition(
       "no cuBLASLt (%s): put the CUDA 13 toolkit's lib64 on LD_LIBRARY_PATH, or set SPIN_CUBLASLT "
       "to the file",
-      tried);
+      MessageOf(library.status()));
 }
 
 template <typename Function>
