@@ -102,14 +102,26 @@ Ceilings MeasureCeilings(BenchMemory& memory, Timer& timer) {
   return ceilings;
 }
 
+double CeilingOf(const KernelRow& row, const Ceilings& ceilings) {
+  switch (row.ceiling) {
+    case Ceiling::kCopy:
+      return ceilings.copy;
+    case Ceiling::kProduct:
+      return ceilings.product;
+    case Ceiling::kLink:
+      return ceilings.to_device;
+    case Ceiling::kLinkOut:
+      return ceilings.to_host;
+  }
+  SPIN_CHECK(false);
+}
+
 void PrintRow(const KernelRow& row, double seconds, const Ceilings& ceilings) {
   const bool product = row.ceiling == Ceiling::kProduct;
   const double rate = row.amount / seconds;
-  const double ceiling = product                         ? ceilings.product
-                         : row.ceiling == Ceiling::kLink ? ceilings.to_device
-                                                         : ceilings.copy;
   std::printf("%-52s %10.2f %10.1f %-8s %7.1f\n", row.name.c_str(), seconds * 1e6,
-              rate * (product ? 1e-12 : 1e-9), product ? "TFLOP/s" : "GB/s", 100 * rate / ceiling);
+              rate * (product ? 1e-12 : 1e-9), product ? "TFLOP/s" : "GB/s",
+              100 * rate / CeilingOf(row, ceilings));
   std::fflush(stdout);
 }
 

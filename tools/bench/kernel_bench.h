@@ -49,7 +49,7 @@ class BenchMemory {
 };
 
 // What bounds a kernel.
-enum class Ceiling { kCopy, kProduct, kLink };
+enum class Ceiling { kCopy, kProduct, kLink, kLinkOut };
 
 struct KernelRow {
   std::string name;

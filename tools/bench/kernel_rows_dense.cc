@@ -139,6 +139,23 @@ KernelRow StoreRow(const std::string& name, int32_t n, BenchMemory& memory) {
           }};
 }
 
+// A Tiered prompt's pages go to the host; 256 a head stay.
+KernelRow OffloadRow(const std::string& name, int32_t n, BenchMemory& memory) {
+  constexpr int32_t kSlots = 256;
+  const KvGeometry g = Geometry(16, 1, CeilDiv(n, kExtentTokens));
+  const int32_t num_pages = CeilDiv(n, g.page_tokens);
+  OffloadParams p;
+  p.slices = memory.Ints(std::vector<PrefillSlice>{{.num_tokens = n}});
+  p.num_slices = 1;
+  p.tables = MakeTables(memory, g, 1, kSlots, false);
+  p.tables.host_pages = memory.RandomPinned(g.max_extents * g.extent_bytes());
+  p.tables.slots = memory.RandomBf16(g.max_extents * g.extent_bytes() / 2);
+  p.staging = {memory.RandomBf16(kKvHeads * num_pages * g.page_elements()), num_pages};
+  const double bytes = 2.0 * 2 * n * kKvHeads * kHeadDim;
+  return {name, Ceiling::kLinkOut, bytes, 4,
+          [=, &memory](int64_t) { memory.backend().ops->Offload(p, memory.stream()); }};
+}
+
 KernelRow SampleRow(const std::string& name, int32_t batch, bool greedy, BenchMemory& memory) {
   const float* logits = memory.RandomFloats(int64_t{batch} * kVocab);
   std::vector<SamplingRow> sampling(static_cast<size_t>(batch));
@@ -194,6 +211,7 @@ std::vector<KernelRowMaker> DenseKernelRows() {
     add(absl::StrFormat("silu_mul n %d", n), SiluRow, n);
   }
   add("store_kv n 8192", StoreRow, 8192);
+  for (const int32_t n : {512, 32768}) add(absl::StrFormat("offload n %d", n), OffloadRow, n);
   for (const int32_t batch : {1, 32}) {
     add(absl::StrFormat("sample greedy batch %d", batch), SampleRow, batch, true);
     add(absl::StrFormat("sample drawn batch %d", batch), SampleRow, batch, false);
