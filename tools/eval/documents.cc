@@ -1,9 +1,11 @@
 #include "tools/eval/documents.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/random.h"
 #include "tools/eval/prose.h"
+#include "tools/eval/testbed_tasks.h"
 
 namespace spin::eval {
 namespace {
@@ -36,7 +38,16 @@ Tokens Cut(const Tokens& special, const Tokens& text, int64_t begin, int32_t cou
   return tokens;
 }
 
+bool SpeaksTestbed(const ModelFolder& folder) {
+  return folder.tokenizer == nullptr && folder.config.vocab_size == kTestbedVocab;
+}
+
 }  // namespace
+
+std::string_view DocumentLanguage(const ModelFolder& folder) {
+  if (folder.tokenizer != nullptr) return "made-up prose";
+  return SpeaksTestbed(folder) ? "the testbed's language" : "random token ids";
+}
 
 absl::StatusOr<std::vector<Tokens>> MakeDocuments(const ModelFolder& folder,
                                                   const DocumentOptions& options) {
@@ -46,8 +57,13 @@ absl::StatusOr<std::vector<Tokens>> MakeDocuments(const ModelFolder& folder,
       return InvalidArgument("the model folder has no tokenizer.json: it cannot read a text");
     }
     for (int32_t i = 0; i < options.count; ++i) {
-      documents.push_back(RandomTokens(options.tokens, folder.config.vocab_size,
-                                       options.seed + static_cast<uint64_t>(i)));
+      const uint64_t seed = options.seed + static_cast<uint64_t>(i);
+      if (SpeaksTestbed(folder)) {
+        SPIN_ASSIGN_OR_RETURN(Tokens document, MakeTestbedDocument(options.tokens, seed));
+        documents.push_back(std::move(document));
+      } else {
+        documents.push_back(RandomTokens(options.tokens, folder.config.vocab_size, seed));
+      }
     }
     return documents;
   }

@@ -179,6 +179,7 @@ absl::StatusOr<Evaluation> Evaluate(const Options& options, const ServerConfig& 
   Evaluation evaluation;
   evaluation.model = config.model_path;
   evaluation.dtype = config.dtype;
+  evaluation.documents = options.text.empty() ? DocumentLanguage(folder) : options.text;
   for (const VariantGroup& group : groups) {
     progress(group);
     SPIN_RETURN_IF_ERROR(MeasureGroup(options, config, group, inputs, evaluation));

@@ -39,6 +39,7 @@ struct VariantResult {
 struct Evaluation {
   std::string model;  // folder
   std::string device;
+  std::string documents;  // what they are made of, or the file
   DType dtype = DType::kBf16;
   double dense_perplexity = 0;         // of the forced tokens; 0: kl was not measured
   double seconds = 0;                  // all of it

@@ -109,7 +109,7 @@ std::vector<Flag> MakeFlags() {
       Number("context", "tokens of a document, and of a task's prompt [2048]", &O::context, 32,
              1 << 24),
       Number("documents", "for kl, recall and greedy [4]", &O::documents, 1, 1 << 16),
-      {"text", "FILE", "where documents and haystacks come from [made-up prose]",
+      {"text", "FILE", "where documents and haystacks come from [made up]",
        [](O& options, const std::string& value) {
          options.text = value;
          return absl::OkStatus();

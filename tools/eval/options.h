@@ -23,7 +23,7 @@ struct Options {
   // On what.
   int32_t context = 2048;  // tokens of a document, and of a task's prompt with its answer
   int32_t documents = 4;
-  std::string text;  // file; empty: made-up prose
+  std::string text;  // file; empty: made up (documents.h)
   int32_t forced = 128;
   int32_t recall_steps = 4;
   int32_t greedy_tokens = 64;

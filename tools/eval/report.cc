@@ -20,8 +20,7 @@ std::string Head(const Options& options, const Evaluation& evaluation) {
                       std::filesystem::path(evaluation.model).filename().string(),
                       NameOf(evaluation.dtype), evaluation.device, options.context, options.seed);
   if (options.kl || options.recall || options.greedy) {
-    text += absl::StrFormat("%d documents of %s", options.documents,
-                            options.text.empty() ? "made-up prose" : options.text);
+    text += absl::StrFormat("%d documents of %s", options.documents, evaluation.documents);
     if (options.kl || options.recall)
       text += absl::StrFormat(", %d forced tokens each", options.forced);
     if (options.recall) text += absl::StrFormat(", recall in %d of them", options.recall_steps);

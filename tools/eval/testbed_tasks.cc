@@ -20,6 +20,7 @@ constexpr int32_t kFillerBase = 544, kNumFiller = 480, kNumSuccessors = 16;
 constexpr uint64_t kFillerSeed = 0x7E57BED;
 constexpr int32_t kQueries = 4;
 constexpr int32_t kLinks = 4;
+constexpr uint64_t kDocumentId = 5;  // behind those of the tasks
 
 // What a task says and asks: statements in the order they were made.
 struct Scene {
@@ -164,6 +165,31 @@ Tokens MakePrompt(const Scene& scene, int32_t length, Random& random) {
   return prompt;
 }
 
+// One question and answer after the other, about records in the order they were made.
+Scene Interview(Random& random, int32_t length) {
+  const int32_t count = std::clamp(length / 64, 4, 128);
+  Scene scene;
+  for (const Record& r : DrawRecords(random, count)) {
+    scene.statements.push_back({kSet, r.key, r.first, r.second, kEnd});
+    const Tokens turn = {kAsk, r.key, kAns, r.key, r.first, r.second, kEnd};
+    if (static_cast<int32_t>(scene.question.size() + turn.size()) <= length / 3) {
+      scene.question.insert(scene.question.end(), turn.begin(), turn.end());
+    }
+  }
+  return scene;
+}
+
+absl::Status CheckSize(std::string_view name, int32_t tokens, uint64_t seed) {
+  if (tokens >= 256 && tokens < 1 << 20 && seed < 1 << 24) return absl::OkStatus();
+  return InvalidArgument("%s: a context of 256 .. 2^20 - 1 tokens, and a seed below 2^24", name);
+}
+
+// The draws of example `index` of the task or document `id`.
+Random ExampleRandom(uint64_t id, int32_t length, uint64_t seed, int32_t index) {
+  return Random(seed << 40 | id << 36 | static_cast<uint64_t>(length) << 16 |
+                static_cast<uint64_t>(index));
+}
+
 using SceneMaker = Scene (*)(Random& random, int32_t length);
 
 class TestbedTask final : public EvalTask {
@@ -173,13 +199,9 @@ class TestbedTask final : public EvalTask {
 
   std::string name() const override { return name_; }
   absl::StatusOr<TaskSample> Sample(int32_t context, uint64_t seed, int32_t index) const override {
-    if (context < 256 || context >= 1 << 20 || index >= 1 << 16 || seed >= 1 << 24) {
-      return InvalidArgument(
-          "%s: a context of 256 .. 2^20 - 1 tokens, an index below 2^16 and a seed below 2^24",
-          name_);
-    }
-    Random random(seed << 40 | id_ << 36 | static_cast<uint64_t>(context) << 16 |
-                  static_cast<uint64_t>(index));
+    SPIN_RETURN_IF_ERROR(CheckSize(name_, context, seed));
+    if (index >= 1 << 16) return InvalidArgument("%s: an index below 2^16", name_);
+    Random random = ExampleRandom(id_, context, seed, index);
     Scene scene = make_(random, context);
     TaskSample sample;
     sample.prompt = MakePrompt(scene, context, random);
@@ -206,6 +228,12 @@ std::vector<std::unique_ptr<EvalTask>> MakeTestbedTasks() {
   tasks.push_back(std::make_unique<TestbedTask>("multi_query", 3, &MultiQuery));
   tasks.push_back(std::make_unique<TestbedTask>("tracking", 4, &Tracking));
   return tasks;
+}
+
+absl::StatusOr<Tokens> MakeTestbedDocument(int32_t tokens, uint64_t seed) {
+  SPIN_RETURN_IF_ERROR(CheckSize("a document of the testbed", tokens, seed));
+  Random random = ExampleRandom(kDocumentId, tokens, seed, 0);
+  return MakePrompt(Interview(random, tokens), tokens, random);
 }
 
 }  // namespace spin::eval

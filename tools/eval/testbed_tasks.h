@@ -15,4 +15,8 @@ inline constexpr int32_t kTestbedVocab = 1024;
 // right (1) when every token is, else 0. InvalidArgument outside of 256 <= context < 2^20, index < 2^16, seed < 2^24.
 std::vector<std::unique_ptr<EvalTask>> MakeTestbedTasks();
 
+// A document of the same language: multi_key's records in filler, and behind them questions with their answers, as in
+// training; a third of it at most. InvalidArgument outside of 256 <= tokens < 2^20, seed < 2^24.
+absl::StatusOr<std::vector<int32_t>> MakeTestbedDocument(int32_t tokens, uint64_t seed);
+
 }  // namespace spin::eval

@@ -9,6 +9,7 @@
 #include "tools/eval/documents.h"
 #include "tools/eval/prose.h"
 #include "tools/eval/task_registry.h"
+#include "tools/eval/testbed_tasks.h"
 
 namespace spin::eval {
 namespace {
@@ -78,8 +79,7 @@ TEST_CASE("task names: unknown ones and those of other models are refused") {
   CHECK(TaskNames().size() == 16);
 }
 
-TEST_CASE(
-    "documents: their length, pieces of a text, prose by seed, random ids without a tokenizer") {
+TEST_CASE("documents: their length, pieces of a text, prose by seed; the testbed's or random ids") {
   const ModelFolder folder = SmallFolder();
   const auto prose = MakeDocuments(folder, {.text = "", .count = 2, .tokens = 300, .seed = 4});
   REQUIRE(prose.ok());
@@ -103,6 +103,13 @@ TEST_CASE(
   REQUIRE(random.ok());
   CHECK((*random)[0].size() == 100);
   for (const int32_t token : (*random)[1]) CHECK((token >= 0 && token < 320));
+  CHECK(DocumentLanguage(bare) == "random token ids");
+
+  bare.config.vocab_size = kTestbedVocab;
+  const auto testbed = MakeDocuments(bare, {.text = "", .count = 2, .tokens = 300, .seed = 1});
+  REQUIRE(testbed.ok());
+  CHECK((*testbed)[1] == *MakeTestbedDocument(300, 2));
+  CHECK(DocumentLanguage(bare) == "the testbed's language");
 }
 
 }  // namespace

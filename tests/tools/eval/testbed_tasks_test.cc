@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace spin::eval {
@@ -47,6 +49,32 @@ TEST_CASE("lengths, seeds and indices out of range are refused") {
     CHECK_FALSE(task->Sample(256, 1 << 24, 0).ok());
     CHECK_FALSE(task->Sample(256, 1, 1 << 16).ok());
   }
+}
+
+TEST_CASE("a document asks about its own records, to its last token") {
+  for (const int32_t length : {256, 1024, 8192}) {
+    const auto document = MakeTestbedDocument(length, 3);
+    REQUIRE(document.ok());
+    REQUIRE(document->size() == static_cast<size_t>(length));
+    CHECK(*document == *MakeTestbedDocument(length, 3));
+    CHECK(*document != *MakeTestbedDocument(length, 4));
+    const std::vector<int32_t>& t = *document;
+    std::map<int32_t, std::pair<int32_t, int32_t>> bound;
+    int asked = 0;
+    for (size_t i = 0; i + 6 < t.size(); ++i) {
+      if (t[i] == 3) bound[t[i + 1]] = {t[i + 2], t[i + 3]};  // SET key V V'
+      if (t[i] != 5) continue;                                // ASK key ANS key V V' END
+      CHECK(t[i + 2] == 7);
+      CHECK(t[i + 3] == t[i + 1]);
+      CHECK(bound.at(t[i + 1]) == std::pair{t[i + 4], t[i + 5]});
+      CHECK(t[i + 6] == 4);
+      ++asked;
+    }
+    CHECK(asked == length / 64);
+    CHECK(t[t.size() - 7] == 5);
+  }
+  CHECK_FALSE(MakeTestbedDocument(255, 1).ok());
+  CHECK_FALSE(MakeTestbedDocument(256, 1 << 24).ok());
 }
 
 }  // namespace
