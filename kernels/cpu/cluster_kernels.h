@@ -14,17 +14,6 @@
 namespace spin::cpu {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kAssignTokens = 12;  // 12 x 2 sums in 32 registers
-constexpr int kAssignVectors = 2;
-#elif defined(__AVX2__)
-constexpr int kAssignTokens = 4;  // 4 x 2 half vectors in 16 registers
-constexpr int kAssignVectors = 1;
-#else
-constexpr int kAssignTokens = 2;
-constexpr int kAssignVectors = 1;
-#endif
-
 // The greatest lane, the lowest id of equals. Ids are `base` (exact in floats) plus the lane.
 inline int32_t BestOf(V16 best, V16 base) {
   float value[16], first[16];
@@ -50,25 +39,25 @@ inline void AssignGroup(const float* x, int32_t d, const float* panels, int32_t 
     best[t] = Set(-__builtin_inff());
     base[t] = Zero();
   }
-  for (int32_t first = 0; first < clusters; first += 16 * kAssignVectors) {
+  for (int32_t first = 0; first < clusters; first += 16 * kTileVectors) {
     const float* panel =
         panels + int64_t{first / kClusterPanel} * d * kClusterPanel + first % kClusterPanel;
-    V16 sum[kTokens][kAssignVectors];
+    V16 sum[kTokens][kTileVectors];
 #pragma GCC unroll 12
     for (int t = 0; t < kTokens; ++t) {
-      for (int v = 0; v < kAssignVectors; ++v) sum[t][v] = Zero();
+      for (int v = 0; v < kTileVectors; ++v) sum[t][v] = Zero();
     }
     for (int32_t c = 0; c < d; ++c, panel += kClusterPanel) {
 #pragma GCC unroll 12
       for (int t = 0; t < kTokens; ++t) {
         const V16 value = Set(x[t * d + c]);
 #pragma GCC unroll 2
-        for (int v = 0; v < kAssignVectors; ++v) {
+        for (int v = 0; v < kTileVectors; ++v) {
           sum[t][v] = Fma(value, Load(panel + 16 * v), sum[t][v]);
         }
       }
     }
-    for (int v = 0; v < kAssignVectors; ++v) {
+    for (int v = 0; v < kTileVectors; ++v) {
       const V16 id = Set(static_cast<float>(first + 16 * v));
 #pragma GCC unroll 12
       for (int t = 0; t < kTokens; ++t) {
@@ -83,8 +72,8 @@ inline void AssignGroup(const float* x, int32_t d, const float* panels, int32_t 
 void AssignClusters(const float* x, int32_t n, int32_t d, const float* panels, int32_t clusters,
                     int32_t* cluster) {
   int32_t t = 0;
-  for (; t + kAssignTokens <= n; t += kAssignTokens) {
-    AssignGroup<kAssignTokens>(x + int64_t{t} * d, d, panels, clusters, cluster + t);
+  for (; t + kTileRows <= n; t += kTileRows) {
+    AssignGroup<kTileRows>(x + int64_t{t} * d, d, panels, clusters, cluster + t);
   }
   for (; t < n; ++t) AssignGroup<1>(x + int64_t{t} * d, d, panels, clusters, cluster + t);
 }

@@ -14,17 +14,6 @@
 namespace spin::cpu {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kTileRows = 12;  // 12 x 2 accumulators of 32 registers
-constexpr int kTileVectors = 2;
-#elif defined(__AVX2__)
-constexpr int kTileRows = 4;  // 4 x 2 half vectors of 16 registers
-constexpr int kTileVectors = 1;
-#else
-constexpr int kTileRows = 2;
-constexpr int kTileVectors = 1;
-#endif
-
 // Rows of a that are multiplied by one panel after another: they stay in the second-level cache.
 constexpr int64_t kRowBlockBytes = 512 * 1024;
 

@@ -63,5 +63,17 @@ inline V16 Exp(V16 x) {
   return ZeroWhereBelow(x, -87.3365478515625f, ScaleByPowerOf2(p, n));
 }
 
+// Sums that stay in registers beside what they are made of: rows by vectors of 16.
+#if defined(__AVX512F__)
+constexpr int kTileRows = 12;  // 12 x 2 of 32 registers
+constexpr int kTileVectors = 2;
+#elif defined(__AVX2__)
+constexpr int kTileRows = 4;  // 4 x 2 half vectors of 16 registers
+constexpr int kTileVectors = 1;
+#else
+constexpr int kTileRows = 2;
+constexpr int kTileVectors = 1;
+#endif
+
 }  // namespace
 }  // namespace spin::cpu

@@ -8,34 +8,18 @@
 #include "server/error_mapping.h"
 #include "server/openai/chat_request.h"
 #include "server/openai/prompt_builder.h"
-#include "tests/server/serving_fakes.h"
+#include "tests/server/parse_request.h"
 
 namespace spin {
 namespace {
 
-using testing::TestServing;
-
-absl::StatusOr<ChatRequest> Parse(const std::string& text) {
-  TestServing serving;
-  SPIN_ASSIGN_OR_RETURN(const Json body, ParseJsonBody(text));
-  return ParseChatRequest(body, serving.context.model);
-}
-
-absl::StatusOr<ChatRequest> ParseWith(const std::string& members) {
-  return Parse(R"({"messages":[{"role":"user","content":"Hi"}],)" + members + "}");
-}
-
-absl::StatusOr<std::string> PromptOf(const std::string& text) {
-  TestServing serving;
-  SPIN_ASSIGN_OR_RETURN(const ChatRequest request, Parse(text));
-  SPIN_ASSIGN_OR_RETURN(const std::vector<int32_t> tokens,
-                        TokenizeChat(serving.context, request.prompt, /*must_fit=*/true));
-  return serving.tokenizer.Decode(tokens, false);
-}
+using testing::ChatPrompt;
+using testing::ParseChat;
+using testing::ParseChatWith;
 
 TEST_CASE(
     "messages become the template's: developer is system, parts are lines, calls may stand alone") {
-  const auto prompt = PromptOf(R"({"messages":[
+  const auto prompt = ChatPrompt(R"({"messages":[
       {"role":"developer","content":"Be brief"},
       {"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]},
       {"role":"assistant","content":null,"tool_calls":[
@@ -90,7 +74,7 @@ TEST_CASE("each bad message is refused with its path") {
   };
   for (const Row& row : rows) {
     INFO(row.messages);
-    const auto parsed = Parse(absl::StrFormat(R"({"messages":%s})", row.messages));
+    const auto parsed = ParseChat(absl::StrFormat(R"({"messages":%s})", row.messages));
     REQUIRE_FALSE(parsed.ok());
     const ApiError error = ToApiError(parsed.status());
     CHECK(error.http_status == 400);
@@ -102,11 +86,11 @@ TEST_CASE("each bad message is refused with its path") {
 TEST_CASE("tools reach the template; forced tool calls are refused") {
   const std::string tools =
       R"("tools":[{"type":"function","function":{"name":"f","parameters":{}}}])";
-  CHECK(PromptOf(R"({"messages":[{"role":"user","content":"Hi"}],)" + tools +
-                 R"(,"tool_choice":"auto"})")
+  CHECK(ChatPrompt(R"({"messages":[{"role":"user","content":"Hi"}],)" + tools +
+                   R"(,"tool_choice":"auto"})")
             .value() == "{1 tools}[user]Hi\n[assistant]");
-  CHECK(ParseWith(tools + R"(,"tool_choice":"none")").ok());
-  CHECK(ParseWith(R"("tools":[])").ok());
+  CHECK(ParseChatWith(tools + R"(,"tool_choice":"none")").ok());
+  CHECK(ParseChatWith(R"("tools":[])").ok());
   struct Row {
     std::string members;
     const char* param;
@@ -125,7 +109,7 @@ TEST_CASE("tools reach the template; forced tool calls are refused") {
        "invalid_value"}};
   for (const Row& row : rows) {
     INFO(row.members);
-    const auto parsed = ParseWith(row.members);
+    const auto parsed = ParseChatWith(row.members);
     REQUIRE_FALSE(parsed.ok());
     CHECK(ToApiError(parsed.status()).param == row.param);
     CHECK(ToApiError(parsed.status()).code == row.code);

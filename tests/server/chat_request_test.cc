@@ -4,22 +4,12 @@
 #include <catch2/catch.hpp>
 
 #include "server/error_mapping.h"
-#include "tests/server/serving_fakes.h"
+#include "tests/server/parse_request.h"
 
 namespace spin {
 namespace {
 
-using testing::TestServing;
-
-absl::StatusOr<ChatRequest> Parse(const std::string& text) {
-  TestServing serving;
-  SPIN_ASSIGN_OR_RETURN(const Json body, ParseJsonBody(text));
-  return ParseChatRequest(body, serving.context.model);
-}
-
-absl::StatusOr<ChatRequest> ParseWith(const std::string& members) {
-  return Parse(R"({"messages":[{"role":"user","content":"Hi"}],)" + members + "}");
-}
+using testing::ParseChatWith;
 
 TEST_CASE("other fields of chat are checked") {
   struct Row {
@@ -39,11 +29,11 @@ TEST_CASE("other fields of chat are checked") {
       {R"("max_tokens":0)", "max_tokens"}};
   for (const Row& row : rows) {
     INFO(row.member);
-    const auto parsed = ParseWith(row.member);
+    const auto parsed = ParseChatWith(row.member);
     REQUIRE_FALSE(parsed.ok());
     CHECK(ToApiError(parsed.status()).param == row.param);
   }
-  const auto good = ParseWith(R"("logprobs":true,"top_logprobs":null,"modalities":["text"])");
+  const auto good = ParseChatWith(R"("logprobs":true,"top_logprobs":null,"modalities":["text"])");
   REQUIRE(good.ok());
   CHECK(good->common.sampling.logprobs == 0);
   CHECK_FALSE(good->common.sampling.max_tokens.has_value());
@@ -51,7 +41,7 @@ TEST_CASE("other fields of chat are checked") {
 
 TEST_CASE("template arguments are passed on and cannot replace the messages") {
   const auto parsed =
-      ParseWith(R"("chat_template_kwargs":{"enable_thinking":false,"messages":[]})");
+      ParseChatWith(R"("chat_template_kwargs":{"enable_thinking":false,"messages":[]})");
   REQUIRE(parsed.ok());
   const jinja::Dict& variables = parsed->prompt.variables.map();
   CHECK_FALSE(variables.Find("enable_thinking")->is_true());

@@ -5,23 +5,13 @@
 
 #include "server/error_mapping.h"
 #include "server/openai/completion_request.h"
+#include "tests/server/parse_request.h"
 
 namespace spin {
 namespace {
 
-ModelInfo Model() {
-  ModelInfo model;
-  model.served_names = {"tiny"};
-  model.max_model_len = 128;
-  model.vocab_size = 1000;
-  return model;
-}
-
-absl::StatusOr<CompletionRequest> Parse(const std::string& members,
-                                        const ModelInfo& model = Model()) {
-  SPIN_ASSIGN_OR_RETURN(const Json body, ParseJsonBody(R"({"prompt":"x")" + members + "}"));
-  return ParseCompletionRequest(body, model);
-}
+using testing::ParseCompletionWith;
+using testing::TinyModel;
 
 TEST_CASE("every field out of its range is refused by name") {
   struct Row {
@@ -81,7 +71,7 @@ TEST_CASE("every field out of its range is refused by name") {
                       {"model", "7"}};
   for (const Row& row : rows) {
     INFO(row.param << " = " << row.bad);
-    const auto parsed = Parse(absl::StrFormat(R"(,"%s":%s)", row.param, row.bad));
+    const auto parsed = ParseCompletionWith(absl::StrFormat(R"(,"%s":%s)", row.param, row.bad));
     REQUIRE_FALSE(parsed.ok());
     const ApiError error = ToApiError(parsed.status());
     CHECK(error.http_status == 400);
@@ -98,7 +88,7 @@ TEST_CASE("what this server cannot do is refused as unsupported") {
         R"("audio":{})", R"("structured_outputs":{})", R"("use_beam_search":true)",
         R"("kv_transfer_params":{})", R"("cache_salt":"x")"}) {
     INFO(member);
-    const auto parsed = Parse(std::string(",") + member);
+    const auto parsed = ParseCompletionWith(std::string(",") + member);
     REQUIRE_FALSE(parsed.ok());
     CHECK(ToApiError(parsed.status()).code == "unsupported_parameter");
     CHECK_FALSE(ToApiError(parsed.status()).param.empty());
@@ -107,7 +97,7 @@ TEST_CASE("what this server cannot do is refused as unsupported") {
 
 TEST_CASE(
     "null is absent, unknown members and those of OpenAI that mean nothing here are ignored") {
-  const auto good = Parse(
+  const auto good = ParseCompletionWith(
       R"(,"temperature":null,"n":null,"stop":null,"stream_options":null,"suffix":null,"user":"u","store":true,)"
       R"("metadata":{},"service_tier":"auto","what_is_this":[1,{"a":2}],"response_format":{"type":"text"})");
   REQUIRE(good.ok());
@@ -116,7 +106,7 @@ TEST_CASE(
 }
 
 TEST_CASE("sampling fields arrive where the engine reads them") {
-  const auto parsed = Parse(
+  const auto parsed = ParseCompletionWith(
       R"(,"temperature":0.5,"top_p":0.9,"top_k":40,"min_p":0.1,"presence_penalty":1,"frequency_penalty":-1,)"
       R"("repetition_penalty":1.1,"seed":-3,"n":2,"max_tokens":8,"min_tokens":2,"stop":["a","b"],"stop_token_ids":[5],)"
       R"("logit_bias":{"7":-100},"logprobs":3,"priority":-1,"ignore_eos":true,"skip_special_tokens":false,)"
@@ -147,17 +137,17 @@ TEST_CASE("sampling fields arrive where the engine reads them") {
   CHECK(parsed->common.return_token_ids);
   CHECK(parsed->common.spin_usage);
   CHECK_FALSE(parsed->common.include_usage);
-  CHECK(Parse(R"(,"stream":true,"spin_usage":true)")->common.include_usage);
-  CHECK(Parse(R"(,"seed":18446744073709551615)")->common.sampling.seed == UINT64_MAX);
+  CHECK(ParseCompletionWith(R"(,"stream":true,"spin_usage":true)")->common.include_usage);
+  CHECK(ParseCompletionWith(R"(,"seed":18446744073709551615)")->common.sampling.seed == UINT64_MAX);
 }
 
 TEST_CASE("a request says how much it attends to, in the server's own algorithm") {
-  ModelInfo quest = Model();
+  ModelInfo quest = TinyModel();
   quest.algorithm = "quest";
   const auto sparse = [&](const std::string& member) {
-    return Parse(",\"sparse\":" + member, quest);
+    return ParseCompletionWith(",\"sparse\":" + member, quest);
   };
-  CHECK_FALSE(Parse("", quest)->common.sparse.given());
+  CHECK_FALSE(ParseCompletionWith("", quest)->common.sparse.given());
   CHECK_FALSE(sparse("null")->common.sparse.given());
   CHECK_FALSE(sparse(R"({"algorithm":"quest"})")->common.sparse.given());
   CHECK(sparse(R"({"budget_tokens":512})")->common.sparse.budget_tokens == 512);
@@ -181,10 +171,10 @@ TEST_CASE("a request says how much it attends to, in the server's own algorithm"
 }
 
 TEST_CASE("the model's own defaults hold where the client is silent") {
-  ModelInfo model = Model();
+  ModelInfo model = TinyModel();
   model.defaults = {
       .temperature = 0.6, .top_p = 0.95, .min_p = 0.01, .repetition_penalty = 1.05, .top_k = 20};
-  const auto parsed = Parse(R"(,"top_p":0.5)", model);
+  const auto parsed = ParseCompletionWith(R"(,"top_p":0.5)", model);
   REQUIRE(parsed.ok());
   CHECK(parsed->common.sampling.temperature == 0.6);
   CHECK(parsed->common.sampling.top_p == 0.5);
@@ -193,12 +183,12 @@ TEST_CASE("the model's own defaults hold where the client is silent") {
 }
 
 TEST_CASE("an unknown model is a 404 and the first name is the default") {
-  const ApiError error = ToApiError(Parse(R"(,"model":"gpt-4")").status());
+  const ApiError error = ToApiError(ParseCompletionWith(R"(,"model":"gpt-4")").status());
   CHECK(error.http_status == 404);
   CHECK(error.code == "model_not_found");
   CHECK(error.param == "model");
-  CHECK(Parse(R"(,"model":"tiny")").ok());
-  CHECK(Parse(R"(,"model":null)").ok());
+  CHECK(ParseCompletionWith(R"(,"model":"tiny")").ok());
+  CHECK(ParseCompletionWith(R"(,"model":null)").ok());
 }
 
 }  // namespace

@@ -4,27 +4,17 @@
 #include <catch2/catch.hpp>
 
 #include "server/error_mapping.h"
+#include "tests/server/parse_request.h"
 
 namespace spin {
 namespace {
 
-ModelInfo Model() {
-  ModelInfo model;
-  model.served_names = {"tiny"};
-  model.max_model_len = 128;
-  model.vocab_size = 1000;
-  return model;
-}
-
-absl::StatusOr<CompletionRequest> Parse(const std::string& members,
-                                        const ModelInfo& model = Model()) {
-  SPIN_ASSIGN_OR_RETURN(const Json body, ParseJsonBody(R"({"prompt":"x")" + members + "}"));
-  return ParseCompletionRequest(body, model);
-}
+using testing::ParseCompletionWith;
+using testing::TinyModel;
 
 TEST_CASE("prompts come as text, texts, token ids and lists of token ids") {
   const auto parse = [](const std::string& prompt) {
-    return ParseCompletionRequest(*ParseJsonBody(R"({"prompt":)" + prompt + "}"), Model());
+    return ParseCompletionRequest(*ParseJsonBody(R"({"prompt":)" + prompt + "}"), TinyModel());
   };
   CHECK(std::get<std::string>(parse(R"("a")")->prompts.at(0)) == "a");
   CHECK(std::get<std::string>(parse(R"(["a","b"])")->prompts.at(1)) == "b");
@@ -45,18 +35,19 @@ TEST_CASE("prompts come as text, texts, token ids and lists of token ids") {
 TEST_CASE("a missing or null prompt is a missing parameter") {
   for (const char* body : {"{}", R"({"prompt":null})"}) {
     const ApiError error =
-        ToApiError(ParseCompletionRequest(*ParseJsonBody(body), Model()).status());
+        ToApiError(ParseCompletionRequest(*ParseJsonBody(body), TinyModel()).status());
     CHECK(error.param == "prompt");
     CHECK(error.code == "missing_required_parameter");
   }
 }
 
 TEST_CASE("max_completion_tokens wins, 16 is the default, 0 needs echo") {
-  CHECK(Parse("")->common.sampling.max_tokens == 16);
-  CHECK(Parse("")->max_tokens_defaulted);
-  CHECK(Parse(R"(,"min_tokens":20)")->common.sampling.max_tokens == 20);
-  CHECK(Parse(R"(,"max_tokens":3,"max_completion_tokens":4.0)")->common.sampling.max_tokens == 4);
-  CHECK(Parse(R"(,"max_tokens":0,"echo":true)")->common.sampling.max_tokens == 0);
+  CHECK(ParseCompletionWith("")->common.sampling.max_tokens == 16);
+  CHECK(ParseCompletionWith("")->max_tokens_defaulted);
+  CHECK(ParseCompletionWith(R"(,"min_tokens":20)")->common.sampling.max_tokens == 20);
+  CHECK(ParseCompletionWith(R"(,"max_tokens":3,"max_completion_tokens":4.0)")
+            ->common.sampling.max_tokens == 4);
+  CHECK(ParseCompletionWith(R"(,"max_tokens":0,"echo":true)")->common.sampling.max_tokens == 0);
 }
 
 }  // namespace

@@ -5,39 +5,27 @@
 
 #include "server/error_mapping.h"
 #include "server/openai/chat_request.h"
+#include "tests/server/parse_request.h"
 #include "tests/server/serving_fakes.h"
 
 namespace spin {
 namespace {
 
+using testing::ChatPrompt;
 using testing::TestServing;
-
-absl::StatusOr<ChatRequest> Parse(const std::string& text) {
-  TestServing serving;
-  SPIN_ASSIGN_OR_RETURN(const Json body, ParseJsonBody(text));
-  return ParseChatRequest(body, serving.context.model);
-}
-
-absl::StatusOr<std::string> PromptOf(const std::string& text) {
-  TestServing serving;
-  SPIN_ASSIGN_OR_RETURN(const ChatRequest request, Parse(text));
-  SPIN_ASSIGN_OR_RETURN(const std::vector<int32_t> tokens,
-                        TokenizeChat(serving.context, request.prompt, /*must_fit=*/true));
-  return serving.tokenizer.Decode(tokens, false);
-}
 
 TEST_CASE("continue_final_message ends the prompt inside the last message") {
   const std::string head =
       R"({"continue_final_message":true,"messages":[{"role":"user","content":"Hi"},)";
-  CHECK(PromptOf(head + R"({"role":"assistant","content":"Once upon "}]})").value() ==
+  CHECK(ChatPrompt(head + R"({"role":"assistant","content":"Once upon "}]})").value() ==
         "[user]Hi\n[assistant]Once upon ");
   const auto none =
-      PromptOf(head + R"({"role":"assistant","tool_calls":[{"function":{"name":"f"}}]}]})");
+      ChatPrompt(head + R"({"role":"assistant","tool_calls":[{"function":{"name":"f"}}]}]})");
   CHECK(ToApiError(none.status()).param == "continue_final_message");
 }
 
 TEST_CASE("a template that refuses is a 400 with its words") {
-  const auto prompt = PromptOf(R"({"messages":[{"role":"user","content":"refuse"}]})");
+  const auto prompt = ChatPrompt(R"({"messages":[{"role":"user","content":"refuse"}]})");
   const ApiError error = ToApiError(prompt.status());
   CHECK(error.http_status == 400);
   CHECK(error.param == "messages");
