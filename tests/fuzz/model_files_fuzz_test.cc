@@ -14,7 +14,8 @@ namespace {
 
 void RunMutants(const std::string& good, bool (*body)(std::string_view)) {
   REQUIRE(body(good));
-  testing::RunMutants([&](Random& random) { return testing::MutateBytes(good, random); }, body);
+  testing::RunMutants([&](Random& random) { return testing::MutateBytes(good, random); }, body,
+                      100);
 }
 
 TEST_CASE("Thousands of broken safetensors files are taken or refused, never a crash") {

@@ -75,7 +75,7 @@ TEST_CASE("Thousands of broken tokenizer files are served or refused, never a cr
         for (uint32_t n = 1 + random.Below(2); n > 0; --n) MutateStructure(&json, random);
         return json.dump();
       },
-      &FuzzTokenizerJson);
+      &FuzzTokenizerJson, 190);
 }
 
 }  // namespace

@@ -3,11 +3,8 @@
 
 #include <catch2/catch.hpp>
 #include <string>
-#include <vector>
 
 #include "server/error_mapping.h"
-#include "server/openai/chat_request.h"
-#include "server/openai/prompt_builder.h"
 #include "tests/server/parse_request.h"
 
 namespace spin {

@@ -4,7 +4,6 @@
 #include <catch2/catch.hpp>
 
 #include "server/error_mapping.h"
-#include "server/openai/completion_request.h"
 #include "tests/server/parse_request.h"
 
 namespace spin {

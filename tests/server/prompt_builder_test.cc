@@ -4,7 +4,6 @@
 #include <catch2/catch.hpp>
 
 #include "server/error_mapping.h"
-#include "server/openai/chat_request.h"
 #include "tests/server/parse_request.h"
 #include "tests/server/serving_fakes.h"
 

@@ -38,10 +38,6 @@ Tokens Cut(const Tokens& special, const Tokens& text, int64_t begin, int32_t cou
   return tokens;
 }
 
-bool SpeaksTestbed(const ModelFolder& folder) {
-  return folder.tokenizer == nullptr && folder.config.vocab_size == kTestbedVocab;
-}
-
 }  // namespace
 
 std::string_view DocumentLanguage(const ModelFolder& folder) {

@@ -41,7 +41,7 @@ absl::StatusOr<std::vector<std::unique_ptr<EvalTask>>> MakeTasks(
     for (auto& task : MakeRulerTasks(std::move(sentences))) {
       all.push_back(std::make_unique<FittedTask>(std::move(task), TextCodec(folder)));
     }
-  } else if (folder.config.vocab_size == kTestbedVocab) {
+  } else if (SpeaksTestbed(folder)) {
     all = MakeTestbedTasks();
   }
   if (names.empty()) return all;

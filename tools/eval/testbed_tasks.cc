@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "tools/eval/shuffle.h"
@@ -69,12 +70,16 @@ Scene Needle(Random& random, int32_t) {
   return RecordScene(random, 1, 1);
 }
 
+int32_t NumRecords(int32_t length) {
+  return std::clamp(length / 64, kQueries, 128);
+}
+
 Scene MultiKey(Random& random, int32_t length) {
-  return RecordScene(random, std::clamp(length / 64, 4, 128), 1);
+  return RecordScene(random, NumRecords(length), 1);
 }
 
 Scene MultiQuery(Random& random, int32_t length) {
-  return RecordScene(random, std::clamp(length / 64, kQueries, 128), kQueries);
+  return RecordScene(random, NumRecords(length), kQueries);
 }
 
 Scene MultiValue(Random& random, int32_t length) {
@@ -167,9 +172,8 @@ Tokens MakePrompt(const Scene& scene, int32_t length, Random& random) {
 
 // One question and answer after the other, about records in the order they were made.
 Scene Interview(Random& random, int32_t length) {
-  const int32_t count = std::clamp(length / 64, 4, 128);
   Scene scene;
-  for (const Record& r : DrawRecords(random, count)) {
+  for (const Record& r : DrawRecords(random, NumRecords(length))) {
     scene.statements.push_back({kSet, r.key, r.first, r.second, kEnd});
     const Tokens turn = {kAsk, r.key, kAns, r.key, r.first, r.second, kEnd};
     if (static_cast<int32_t>(scene.question.size() + turn.size()) <= length / 3) {
@@ -219,6 +223,10 @@ class TestbedTask final : public EvalTask {
 };
 
 }  // namespace
+
+bool SpeaksTestbed(const ModelFolder& folder) {
+  return folder.tokenizer == nullptr && folder.config.vocab_size == kTestbedVocab;
+}
 
 std::vector<std::unique_ptr<EvalTask>> MakeTestbedTasks() {
   std::vector<std::unique_ptr<EvalTask>> tasks;

@@ -5,11 +5,15 @@
 #include <memory>
 #include <vector>
 
+#include "models/model_folder.h"
 #include "tools/eval/task.h"
 
 namespace spin::eval {
 
 inline constexpr int32_t kTestbedVocab = 1024;
+
+// A model without tokenizer and with the language's vocabulary.
+bool SpeaksTestbed(const ModelFolder& folder);
 
 // needle, multi_key, multi_value, multi_query, tracking. A sample's prompt has exactly `context` tokens; its answer is
 // right (1) when every token is, else 0. InvalidArgument outside of 256 <= context < 2^20, index < 2^16, seed < 2^24.
